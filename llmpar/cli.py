@@ -1,0 +1,167 @@
+"""What the commands share: option bundles, opening streams, errors to exit codes, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any, BinaryIO
+
+import click
+
+from llmpar import records, status
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Failure(Exception):
+    """An expected fault: a message for the user (lower case, no full stop, subject in quotes), a hint, an exit code."""
+
+    def __init__(self, message: str, code: int = status.UNEXPECTED, hint: str | None = None):
+        super().__init__(message)
+        self.message, self.code, self.hint = message, code, hint
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds like KeyboardInterrupt so that `finally` clauses run."""
+
+
+def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+    """Make a click command of a function and wrap it into an entry point that maps every end to an exit code.
+
+    The function returns an exit code or None for 0. The click command is kept as `.command` for help and man pages.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[[], None]:
+        made = click.command(name=name, context_settings=CONTEXT, **kwargs)(function)
+        made = click.version_option(version(), "--version", prog_name=name, message="%(prog)s %(version)s")(made)
+
+        def main() -> None:
+            sys.exit(run(name, made))
+
+        main.command = made  # type: ignore[attr-defined]
+        main.__doc__ = function.__doc__
+        return main
+
+    return wrap
+
+
+def run(name: str, made: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a click command and return its exit code; messages go to stderr, never a traceback unless LLMPAR_LOG=debug."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        result = made.main(args=arguments, prog_name=name, standalone_mode=False)
+        flush()
+        return result if isinstance(result, int) else status.OK
+    except click.exceptions.Abort:
+        return status.INTERRUPTED
+    except KeyboardInterrupt:
+        return status.INTERRUPTED
+    except Terminated:
+        return status.TERMINATED
+    except click.ClickException as error:
+        error.show()
+        return status.USAGE
+    except records.BadRecord as error:
+        say(name, str(error))
+        return status.BAD_INPUT
+    except Failure as error:
+        say(name, error.message, error.hint)
+        return error.code
+    except BrokenPipeError:
+        # The reader left (`| head`): not a fault. Keep the interpreter from flushing into the closed pipe again.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        return status.OK
+    except OSError as error:
+        if os.environ.get("LLMPAR_LOG") == "debug":
+            raise
+        say(name, f"'{error.filename}': {error.strerror}" if error.filename else str(error))
+        return status.UNEXPECTED
+    except Exception as error:
+        if os.environ.get("LLMPAR_LOG") == "debug":
+            raise
+        say(name, f"unexpected {type(error).__name__}: {error}", "run again with LLMPAR_LOG=debug to see where")
+        return status.UNEXPECTED
+
+
+def version() -> str:
+    """The installed version, or the one of the checkout."""
+    try:
+        return metadata.version("llmpar")
+    except metadata.PackageNotFoundError:
+        return "0+checkout"
+
+
+def say(name: str, message: str, hint: str | None = None) -> None:
+    """A message on stderr as `name: message`, with what to try on a line of its own."""
+    text = f"{name}: {message}\n"
+    if hint:
+        text += f"  {hint}\n"
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def flush() -> None:
+    sys.stdout.flush()
+
+
+files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
+output = click.option("-o", "--output", metavar="FILE", type=click.Path(),
+                      help="Write here instead of standard output; written beside and renamed when complete.")
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """A file to read, `-` for standard input; a clear failure where it cannot be read."""
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = open(name, "rb", buffering=1 << 20)
+    except OSError as error:
+        raise Failure(f"cannot read '{name}': {error.strerror}", status.USAGE) from None
+    with stream:
+        yield stream
+
+
+def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:
+    """Records of the files in turn, as if they were one; none named means standard input."""
+    for name in names or ("-",):
+        with opened(name) as stream:
+            yield from records.read(stream, name, seen)
+
+
+@contextlib.contextmanager
+def writing(path: str | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file written beside its place and renamed when the block ends without an exception."""
+    if path is None or path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        fd, part = tempfile.mkstemp(dir=folder, prefix=os.path.basename(path) + ".", suffix=".part")
+    except OSError as error:
+        raise Failure(f"cannot write '{path}': {error.strerror}", status.USAGE) from None
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            yield stream
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise

@@ -1,0 +1,125 @@
+"""The noun that travels: one JSON object a line, first keys `kind` and `v`.
+
+docs/records.md is the reference of every kind and field. Encoding refuses NaN and infinities, which orjson would turn
+silently into null, which here means "not measured".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import orjson
+
+# The versions of each kind that this release reads; the last is the one it writes.
+VERSIONS: dict[str, tuple[int, ...]] = {
+    "request": (1,),
+    "gpu": (1,),
+    "engine": (1,),
+    "host": (1,),
+    "cell": (1,),
+    "server": (1,),
+    "summary": (1,),
+    "verdict": (1,),
+    "claim": (1,),
+    "prompt": (1,),
+}
+
+
+class BadRecord(ValueError):
+    """A line that is not a record of a known version; says which line and why."""
+
+
+@dataclass
+class Read:
+    """What a reader met besides records: counts of skipped lines, by name of the stream."""
+
+    records: int = 0
+    torn: int = 0
+    torn_names: list[str] = field(default_factory=list)
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """One line, UTF-8, ending in a newline. Raises ValueError for a missing kind or version, NaN or infinity."""
+    keys = iter(record)
+    if next(keys, None) != "kind" or next(keys, None) != "v":
+        raise ValueError("a record's first keys are kind and v")
+    line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    # orjson writes NaN as null; only records that came out with a null can have held one.
+    if b"null" in line:
+        _refuse_nan(record, "")
+    return line
+
+
+def _refuse_nan(value: Any, path: str) -> None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"'{path}' is {value}, not a number")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nan(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_nan(item, f"{path}[{index}]")
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The record on one line. Unknown fields and unknown kinds pass; a known kind of an unknown version does not.
+
+    Raises BadRecord, whose text does not name the line: the caller knows where it stands.
+    """
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BadRecord(f"not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise BadRecord("not a record: a record is a JSON object")
+    kind, version = record.get("kind"), record.get("v")
+    if not isinstance(kind, str) or not isinstance(version, int):
+        raise BadRecord("not a record: it has no kind and v")
+    known = VERSIONS.get(kind)
+    if known is not None and version not in known:
+        raise BadRecord(f"{kind} record of version {version}; this release reads {', '.join(map(str, known))}")
+    return record
+
+
+def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None) -> Iterator[dict[str, Any]]:
+    """Records of one stream, in order, as they come. Blank lines are skipped.
+
+    A last line without a newline that does not parse is torn (its writer died): dropped and counted in `seen`. A
+    complete line that is no record raises BadRecord naming the stream and the line.
+    """
+    seen = seen if seen is not None else Read()
+    for number, line in enumerate(stream, 1):
+        if line.isspace():
+            continue
+        try:
+            record = decode(line)
+        except BadRecord as error:
+            if not line.endswith(b"\n"):
+                seen.torn += 1
+                seen.torn_names.append(name)
+                return
+            raise BadRecord(f"cannot read '{name}' line {number}: {error}") from None
+        seen.records += 1
+        yield record
+
+
+def append(path: str | os.PathLike[str], line: bytes) -> None:
+    """Append one encoded line with a single write, whole even beside other writers.
+
+    If the file ends in a torn line, the new line starts on a line of its own. Raises OSError (disk full, permission).
+    """
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        written = os.write(fd, line)
+        if written != len(line):
+            os.write(fd, line[written:])  # raises ENOSPC where the first write was cut short
+    finally:
+        os.close(fd)
