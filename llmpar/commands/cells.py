@@ -1,0 +1,69 @@
+"""llmpar-cells: a sweep table to cells."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmpar import cells, cli, records, status
+
+
+@cli.command("llmpar-cells")
+@click.argument("table", type=click.Path())
+@click.option("--repeats", metavar="N", type=click.IntRange(1), default=1, show_default=True,
+              help="Repeat whole server sessions N times, in shuffled order.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the shuffle.")
+@click.option("--sweep", metavar="NAME", help="The sweep's name; default: the table's file name without its ending.")
+@click.option("--write", "folder", metavar="DIR", type=click.Path(file_okay=False),
+              help="Write DIR/<cell>/cell.json and DIR/cells.mk instead of records.")
+@click.option("--shell", is_flag=True, help="TABLE is a cell.json: print its settings as shell assignments.")
+def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | None, shell: bool) -> int:
+    """Expand a sweep table (TSV with a header; a value may list alternatives) into cell records, in running order.
+
+    \b
+      llmpar-cells sweeps/quick.tsv | jq -r .id
+      llmpar-cells sweeps/clients.tsv --repeats 3 --seed 1 --write runs/clients
+      eval "$(llmpar-cells --shell runs/quick/c008/cell.json)"; echo "$load_clients"
+
+    Reads TABLE (`-` for standard input). Writes one `cell` record a line. Exit status: 0; 2 a table that cannot be
+    understood; 3 not a cell record (with --shell).
+    """
+    with cli.opened(table) as stream:
+        text = stream.read().decode("utf-8", "replace")
+    if shell:
+        cell = records.decode(text.encode())
+        if cell["kind"] != "cell":
+            raise records.BadRecord(f"cannot read '{table}': a {cell['kind']} record, not a cell")
+        sys.stdout.write(assignments(cell))
+        return status.OK
+    try:
+        planned = cells.cells(cells.parse(text, table), sweep or cells.slug(Path(table).stem), repeats, seed)
+    except cells.BadSweep as error:
+        raise cli.Failure(str(error), status.USAGE) from None
+    if folder:
+        cells.write(planned, folder)
+    else:
+        for cell in planned:
+            sys.stdout.buffer.write(records.encode(cell))
+    return status.OK
+
+
+def assignments(cell: dict[str, Any]) -> str:
+    """Shell assignments `id`, `session`, `server_*`, `load_*`, quoted; an unset setting is an empty string."""
+    pairs: dict[str, Any] = {"id": cell["id"], "session": cell["session"], "sweep": cell["sweep"]}
+    pairs |= {f"server_{key}": cell["server"].get(key) for key in cells.SERVER}
+    pairs |= {f"load_{key}": cell["load"].get(key) for key in cells.LOAD}
+    words = {True: "yes", False: "no", None: ""}
+    lines = []
+    for key, value in pairs.items():
+        text = words[value] if isinstance(value, bool | None) else str(value)
+        lines.append(f"{key}={shlex.quote(text)}\n")
+    return "".join(lines)
+
+
+if __name__ == "__main__":
+    main()
