@@ -1,0 +1,134 @@
+# llmpar: time a fixed prompt set against LLM inference engines. `make` alone prints what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+-include config.mk
+
+SWEEP ?= quick
+REPEATS ?= 1
+SEED ?= 0
+RUNS ?= $(or $(LLMPAR_RUNS),runs)
+BASE_URL ?= $(LLMPAR_BASE_URL)
+VENV ?= .venv
+PYTHON ?= python3
+EXTRAS ?= cpu,plot
+
+table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
+name := $(subst /,-,$(patsubst sweeps/%,%,$(basename $(table))))
+RUN := $(RUNS)/$(name)
+
+export PATH := $(CURDIR)/bin:$(CURDIR)/$(VENV)/bin:$(PATH)
+export LLMPAR_PYTHON ?= $(CURDIR)/$(VENV)/bin/python
+export LLMPAR_BASE_URL := $(BASE_URL)
+ifeq ($(LLMPAR_BASE_URL),)
+unexport LLMPAR_BASE_URL
+endif
+
+ready := $(VENV)/.ready-run
+ready_dev := $(VENV)/.ready-dev
+# What a summary is computed with: summaries are remade when it changes, measurements are not.
+code := $(wildcard llmpar/summary*.py llmpar/stats*.py llmpar/records.py llmpar/metrics.py llmpar/gpu.py llmpar/join.py)
+
+##@ Help
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nSettings (make NAME=value, or in config.mk)\n'
+	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'RUNS=$(RUNS)' 'where results go'
+	@printf '\nTables: %s\n' "$(patsubst sweeps/%.tsv,%,$(sort $(wildcard sweeps/*.tsv sweeps/*/*.tsv)))"
+
+##@ Measure
+
+# The cell list is made before anything is installed, with the standard library, so that `make -n` tells the truth.
+ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
+include $(RUN)/cells.mk
+endif
+
+$(RUN)/cells.mk: $(table) llmpar/cells.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
+	@mkdir -p $(@D)
+	@PYTHONPATH=. $(PYTHON) -m llmpar.cells $(table) $(name) $(RUN) $(REPEATS) $(SEED)
+
+# A changed REPEATS or SEED makes the list anew.
+$(RUN)/.repeats-$(REPEATS)-$(SEED):
+	@mkdir -p $(@D) && rm -f $(@D)/.repeats-* && touch $@
+
+summaries = $(CELLS:%=$(RUN)/%/summary.json)
+measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
+
+.PHONY: sweep
+sweep: $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
+	@cat $(RUN)/sweep.txt
+	@printf '\npicture  %s\nrecords  %s\n' $(RUN)/sweep.png '$(RUN)/*/requests.jsonl'
+
+.PHONY: table
+table: $(RUN)/sweep.txt ## the wall-seconds table of SWEEP
+	@cat $<
+
+.PHONY: plot
+plot: $(RUN)/sweep.png ## latency and throughput against clients
+	@echo $<
+
+$(RUN)/sweep.txt: $(summaries)
+	@llmpar-summarise --table $^ > $@.part && mv $@.part $@
+
+$(RUN)/sweep.png: $(summaries)
+	@llmpar-plot -o $@ $^
+
+$(CELLS:%=$(RUN)/%/summary.json): $(RUN)/%/summary.json: $(RUN)/%/requests.jsonl $(code)
+	@scripts/summarise-cell $(RUN) $*
+
+# A measurement is dear: no failing or interrupted recipe may delete one.
+.PRECIOUS: $(measured)
+
+ifdef LLMPAR_IN_SESSION
+$(measured): $(RUN)/%/requests.jsonl: $(RUN)/%/cell.json
+	@scripts/run-cell $(RUN) $*
+else
+# Outside a session a cell starts one; the session then measures all of its cells that are missing, so that a server
+# starts once for each of its settings. Sessions hold a lock, so `make -j` cannot load one engine twice.
+$(measured): $(RUN)/%/requests.jsonl: $(RUN)/%/cell.json | $(ready)
+	@scripts/run-session $(RUN) $*
+endif
+
+$(CELLS:%=$(RUN)/%/cell.json): | $(RUN)/cells.mk
+	@rm -f $(RUN)/cells.mk && $(MAKE) $(RUN)/cells.mk
+
+.PHONY: clean-run
+clean-run: ## throw the results of SWEEP away
+	rm -rf $(RUN)
+
+##@ Set up and check
+
+.PHONY: setup
+setup: $(ready) ## install what the main job needs (a venv; GNU parallel through apt where allowed)
+
+$(ready): pyproject.toml
+	@scripts/setup $(VENV) '$(EXTRAS)'
+	@touch $@
+
+$(ready_dev): pyproject.toml
+	@scripts/setup $(VENV) cpu,dev
+	@touch $@ $(ready)
+
+.PHONY: doctor
+doctor: | $(ready) ## what this machine lacks, and the command that mends it
+	@llmpar-doctor
+
+.PHONY: test
+test: | $(ready_dev) ## all tests (under 4 minutes on 2 cores)
+	@$(VENV)/bin/python -m pytest $(TESTS)
+
+.PHONY: lint
+lint: | $(ready_dev) ## ruff, mypy, shellcheck
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@scripts/lint-shell
+
+.PHONY: golden
+golden: | $(ready_dev) ## rewrite the expected outputs in tests/cases; read the diff
+	@$(VENV)/bin/python -m pytest tests --golden-rewrite
