@@ -6,6 +6,7 @@ silently into null, which here means "not measured".
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -115,6 +116,8 @@ def append(path: str | os.PathLike[str], line: bytes) -> None:
     """
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+        # The look at the last byte and the write belong together: another writer may be half way through its own.
+        fcntl.flock(fd, fcntl.LOCK_EX)
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             line = b"\n" + line
