@@ -1,0 +1,240 @@
+"""What the two OpenAI routes share: the engines' differences in a request, and reading answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llmpar import sse
+from llmpar.dialects import base
+from llmpar.dialects.base import Event, Reply, Sampling, Unsupported
+
+_USAGE = {"include_usage": True}
+_RUNNING = {"include_usage": True, "continuous_usage_stats": True}
+
+
+@dataclass(frozen=True)
+class Route:
+    """How an engine's OpenAI routes differ. `top_k_off`: the value that means off; None leaves the field out."""
+
+    top_k: bool = True
+    top_k_off: int | None = None
+    ignore_eos: bool = True
+    seed: bool = True
+    stream_options: dict[str, bool] | None = None
+
+
+ROUTES: dict[str | None, Route] = {
+    None: Route(stream_options=_USAGE),
+    "vllm": Route(top_k_off=-1, stream_options=_RUNNING),
+    "aphrodite": Route(top_k_off=-1, stream_options=_RUNNING),
+    "sglang": Route(top_k_off=-1, stream_options=_RUNNING),
+    "llamacpp": Route(top_k_off=0, stream_options=_USAGE),
+    "lmdeploy": Route(top_k_off=0, stream_options=_USAGE),
+    "trtllm": Route(top_k_off=0, stream_options=_USAGE),
+    "ctranslate2": Route(top_k_off=0, stream_options=_USAGE),
+    "mii": Route(seed=False),
+    "tgi": Route(top_k=False, ignore_eos=False, stream_options=_USAGE),
+    "transformers": Route(),
+}
+
+
+def settings(sampling: Sampling, stream: bool, engine: str | None) -> dict[str, Any]:
+    """The fields of an OpenAI body besides model and prompt. Raises Unsupported for what the engine cannot do."""
+    if engine == "powerinfer":
+        raise Unsupported("powerinfer has no OpenAI routes: use --api llamacpp")
+    route = ROUTES.get(engine, ROUTES[None])
+    body: dict[str, Any] = {}
+    if sampling.max_tokens is not None:
+        body["max_tokens"] = sampling.max_tokens
+    if sampling.temperature is not None:
+        if engine == "tgi" and sampling.temperature == 0:
+            raise Unsupported("tgi refuses temperature 0 on its OpenAI routes: use --api tgi, which sends do_sample false")
+        body["temperature"] = sampling.temperature
+    if engine == "transformers":
+        body.update(_transformers(sampling))
+    elif sampling.top_k is not None:
+        if sampling.top_k > 0:
+            if not route.top_k:
+                raise Unsupported(f"{engine} does not pass top_k on from its OpenAI routes: use --api tgi, or --top-k 0")
+            body["top_k"] = sampling.top_k
+        elif route.top_k and route.top_k_off is not None:
+            body["top_k"] = route.top_k_off
+    if sampling.top_p is not None and not (engine == "tgi" and sampling.top_p >= 1):
+        body["top_p"] = sampling.top_p
+    if sampling.seed is not None:
+        if not route.seed:
+            raise Unsupported(f"{engine} takes no seed: leave --seed out")
+        body["seed"] = sampling.seed
+    if sampling.ignore_eos and engine != "transformers":
+        if not route.ignore_eos:
+            raise Unsupported(f"{engine} cannot go on past the end of text over HTTP: leave ignore_eos out and compare "
+                              "by output tokens")
+        body["ignore_eos"] = True
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if engine == "llamacpp":
+        # llama.cpp adds min_p 0.05 where nothing is said, and reuses a cached prefix.
+        body["min_p"] = 0
+        body["cache_prompt"] = sampling.cache_prompt
+    body["stream"] = stream
+    if stream and route.stream_options:
+        body["stream_options"] = dict(route.stream_options)
+    return body
+
+
+def _transformers(sampling: Sampling) -> dict[str, Any]:
+    """transformers serve refuses fields outside its schema; they go into generation_config, a JSON string."""
+    inner: dict[str, Any] = {}
+    if sampling.temperature:
+        inner["do_sample"] = True
+    if sampling.top_k is not None:
+        inner["top_k"] = max(sampling.top_k, 0)
+    if sampling.ignore_eos:
+        if sampling.max_tokens is None:
+            raise Unsupported("transformers cannot go on past the end of text without a limit: give --max-tokens")
+        inner["min_new_tokens"] = sampling.max_tokens
+    return {"generation_config": orjson.dumps(inner).decode()} if inner else {}
+
+
+def _piece(choice: dict[str, Any], chat: bool) -> str:
+    """The text in a choice: of a completion, of a message or of a delta; reasoning and tool calls are text as well."""
+    if not chat:
+        text = choice.get("text")
+        return text if isinstance(text, str) else ""
+    delta = choice.get("delta") or choice.get("message")
+    if not isinstance(delta, dict):
+        return ""
+    content = delta.get("content")
+    thought = delta.get("reasoning_content") or delta.get("reasoning")
+    if not thought and "tool_calls" not in delta:
+        return content if isinstance(content, str) else ""
+    parts = [thought, content]
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            parts += [function.get("name"), function.get("arguments")]
+    return "".join([part for part in parts if isinstance(part, str)])
+
+
+def _counts(reply: Reply, value: dict[str, Any]) -> None:
+    """Take over what a usage block or llama.cpp's timings say; usage goes first."""
+    usage = value.get("usage")
+    if isinstance(usage, dict):
+        reply.prompt_tokens = base.whole(usage.get("prompt_tokens"))
+        output = base.whole(usage.get("completion_tokens"))
+        if output is not None:
+            reply.output_tokens, reply.token_source = output, "engine"
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            reply.cached_tokens = base.whole(details.get("cached_tokens"))
+        return
+    timings = value.get("timings")
+    if isinstance(timings, dict) and reply.token_source is None:
+        reply.cached_tokens = base.whole(timings.get("cache_n"))
+        evaluated = base.whole(timings.get("prompt_n"))
+        if evaluated is not None:
+            reply.prompt_tokens = evaluated + (reply.cached_tokens or 0)
+        reply.output_tokens = base.whole(timings.get("predicted_n"))
+        reply.token_source = "engine" if reply.output_tokens is not None else None
+
+
+def parse(status: int, headers: dict[str, str], body: bytes, stream: bool, chat: bool) -> Reply:
+    """Read a whole answer of an OpenAI route. Never raises."""
+    if not 200 <= status < 300:
+        return Reply(error=base.refused(status, headers, body))
+    if not stream or base.is_json(headers, body):
+        return _document(status, headers, body, chat)
+    return _stream(status, body, chat)
+
+
+def _document(status: int, headers: dict[str, str], body: bytes, chat: bool) -> Reply:
+    reply = Reply()
+    value, bad = base.load(body)
+    if bad:
+        reply.error = base.failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
+    if not isinstance(value, dict):
+        reply.error = reply.error or base.failure("bad_json", "the answer is not a JSON object", status)
+        return reply
+    reply.error = base.envelope(value, status) or reply.error
+    _counts(reply, value)
+    if reply.prompt_tokens is None:
+        reply.prompt_tokens = base.header_count(headers, "x-prompt-tokens")
+    if reply.output_tokens is None:
+        reply.output_tokens = base.header_count(headers, "x-generated-tokens")
+        reply.token_source = None if reply.output_tokens is None else "engine"
+    choices = value.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        reply.text = _piece(choices[0], chat)
+        reply.finish_reason = base.finish(choices[0].get("finish_reason"))
+        reply.complete = reply.error is None
+    elif reply.error is None:
+        reply.error = base.failure("no_choices", "the answer holds no choices", status)
+    base.ended(reply, status)
+    return reply
+
+
+def _stream(status: int, body: bytes, chat: bool) -> Reply:
+    reply = Reply()
+    loads = orjson.loads
+    pieces: list[tuple[int, str, int | None]] = []  # offset, text, tokens so far or None
+    usage = None
+    last: Any = None  # the last object that may hold counts
+    first: Any = None
+    blank = False  # finish reasons came, and all were empty strings
+    seen = 0
+    for offset, data in sse.events(body):
+        if data == b"[DONE]":
+            continue
+        seen += 1
+        try:
+            value = loads(data)
+        except ValueError:
+            value, bad = base.load(data)
+            if bad and offset < len(body) or value is not None:
+                reply.error = reply.error or base.fault(bad or "bad_json", seen, status)
+        if not isinstance(value, dict):
+            continue
+        if first is None:
+            first = value
+        usage = value.get("usage")
+        if usage or "timings" in value:
+            last = value
+        choices = value.get("choices")
+        if not choices:
+            reply.error = reply.error or base.envelope(value, status)
+            continue
+        choice = choices[0] if isinstance(choices, list) else None
+        if not isinstance(choice, dict):
+            continue
+        reason = choice.get("finish_reason")
+        if reason:
+            reply.finish_reason = base.finish(reason)
+        elif reason == "":
+            blank = True
+        text = _piece(choice, chat)
+        if text:
+            pieces.append((offset, text, usage.get("completion_tokens") if isinstance(usage, dict) else None))
+    if last is not None:
+        _counts(reply, last)
+    reply.text = "".join([piece[1] for piece in pieces])
+    if pieces and all([type(piece[2]) is int for piece in pieces]):
+        before = 0
+        for offset, text, sofar in pieces:
+            reply.events.append(Event(offset, text, max((sofar or 0) - before, 0)))
+            before = sofar or 0
+    else:
+        reply.events = [Event(offset, text, None) for offset, text, _ in pieces]
+        base.spread(reply)
+    reply.complete = reply.error is None and (
+        reply.finish_reason is not None
+        # TGI 1.x never tells the reason in /v1/completions streams: their end is all there is to see.
+        or (blank and str(first.get("system_fingerprint", "")).startswith("1.")))
+    base.cut(reply, seen, status)
+    base.ended(reply, status)
+    if reply.token_source is None and (pieces or reply.error is None):
+        reply.output_tokens, reply.token_source = len(pieces), "events"
+    return reply
