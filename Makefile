@@ -18,7 +18,7 @@ PYTHON ?= python3
 EXTRAS ?= cpu,plot
 
 table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
-name := $(subst /,-,$(patsubst sweeps/%,%,$(basename $(table))))
+name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
 RUN := $(RUNS)/$(name)
 
 export PATH := $(CURDIR)/bin:$(CURDIR)/$(VENV)/bin:$(PATH)
@@ -26,6 +26,17 @@ export LLMPAR_PYTHON ?= $(CURDIR)/$(VENV)/bin/python
 export LLMPAR_BASE_URL := $(BASE_URL)
 ifeq ($(LLMPAR_BASE_URL),)
 unexport LLMPAR_BASE_URL
+endif
+
+# For BASE_URL: what answers there.
+ifneq ($(ENGINE),)
+export LLMPAR_ENGINE := $(ENGINE)
+endif
+ifneq ($(MODEL),)
+export LLMPAR_MODEL := $(MODEL)
+endif
+ifneq ($(API),)
+export LLMPAR_API := $(API)
 endif
 
 ready := $(VENV)/.ready-run
@@ -101,6 +112,43 @@ $(CELLS:%=$(RUN)/%/cell.json): | $(RUN)/cells.mk
 .PHONY: clean-run
 clean-run: ## throw the results of SWEEP away
 	rm -rf $(RUN)
+
+##@ The study
+
+results = $(wildcard $(RUNS)/*/*/summary.json)
+
+.PHONY: study
+study: | $(ready) ## every sweep of the study that this machine can run (small versions without a GPU)
+	@scripts/study
+
+.PHONY: study-clients study-speculate study-memory study-quantise study-engines study-two-servers study-replicas-or-shards study-gpus study-launcher study-lengths
+study-clients study-speculate study-memory study-quantise study-engines study-two-servers study-replicas-or-shards study-gpus study-launcher study-lengths: study-%: | $(ready)
+	@scripts/study $*
+
+.PHONY: claims
+claims: | $(ready) ## what the results say of the study's findings
+	@llmpar-claims $(results)
+
+.PHONY: report
+report: | $(ready) ## one HTML file of all results
+	@llmpar-report -o $(RUNS)/report.html $(results)
+	@echo $(RUNS)/report.html
+
+.PHONY: pick
+pick: | $(ready) ## the best cells under objectives (PICK='--ttft-p95 0.5 --tpot-p95 0.05')
+	@llmpar-pick $(PICK) $(results)
+
+.PHONY: engines
+engines: | $(ready) ## prove the engines that run without a GPU: requests, failures, tokens/s
+	@scripts/engines
+
+.PHONY: bench
+bench: | $(ready_dev) ## what a request costs and how true its times are, beside curl and others
+	@bench/run
+
+.PHONY: bench-peers
+bench-peers: ## install guidellm, aiperf and inference-perf for make bench
+	@bench/peers
 
 ##@ Set up and check
 

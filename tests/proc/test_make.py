@@ -1,0 +1,124 @@
+"""The Makefile with real processes: a sweep, interrupted and resumed, one row edited, one cell failing under -k."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake import fake_engine
+
+HEADER = "engine\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path):
+    """A sweep of three cells against the fake engine; yields a function that runs make."""
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    for number in range(4):
+        (prompts / f"p {number}'s.txt").write_text(f"Prompt number {number}: say something.")
+    table = tmp_path / "three.tsv"
+    table.write_text(HEADER + f"vllm\t1,2,4\t{prompts}\t6\t6\t1\n")
+    venv = Path(sys.executable).parent.parent
+
+    with fake_engine(api="openai-completions", gap_ms=5, tokens=6) as engine:
+        command = ["make", "-C", str(root), "-o", f"{venv}/.ready-run", f"VENV={venv}", f"RUNS={tmp_path}/runs", f"SWEEP={table}",
+                   f"BASE_URL={engine.url}", "ENGINE=vllm", "MODEL=fake", "API=openai-completions"]  # fmt: skip
+        environment = os.environ | {"LLMPAR_SAMPLE": "no"}
+
+        def make(*arguments: str, **options) -> subprocess.CompletedProcess:
+            return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, env=environment, **options)
+
+        make.command, make.environment = command, environment
+        make.run = tmp_path / "runs" / "three"
+        make.table = table
+        yield make
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_sweep_then_nothing_to_do_then_one_edited_row(project):
+    done = project("sweep")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = project.run
+    for clients in (1, 2, 4):
+        made = records(run / f"c00{clients}" / "requests.jsonl")
+        assert [record["status"] for record in made] == ["ok"] * 6
+        assert {record["output_tokens"] for record in made} == {6}
+        assert len(records(run / f"c00{clients}" / "warmup.jsonl")) == 1
+        assert json.loads((run / f"c00{clients}" / "summary.json").read_text())["cell"]["load"]["clients"] == clients
+    assert (run / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "picture" in done.stdout
+
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/requests.jsonl")}
+    assert project("-q", "sweep").returncode == 0 or "run-session" not in project("-n", "sweep").stdout
+    assert project("sweep").returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in run.glob("*/requests.jsonl")}
+
+    text = project.table.read_text()
+    prompts = text.split("\t")[-4]
+    project.table.write_text(HEADER + f"vllm\t1,4\t{prompts}\t6\t6\t1\nvllm\t2\t{prompts}\t6\t7\t1\n")
+    listed = project("-n", "sweep").stdout
+    assert listed.count("run-session") >= 1
+    again = project("sweep")
+    assert again.returncode == 0, again.stderr[-3000:]
+
+
+def test_interrupted_and_run_again_measures_only_what_is_missing(project):
+    process = subprocess.Popen([*project.command, "sweep"], env=project.environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(project.run.glob("c001/requests.jsonl")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) != 0
+    run = project.run
+    first = run / "c001" / "requests.jsonl"
+    kept = first.stat().st_mtime_ns
+    assert not (run / "c004" / "requests.jsonl").exists()
+    done = project("sweep")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert first.stat().st_mtime_ns == kept
+    assert len(records(run / "c004" / "requests.jsonl")) == 6
+
+
+def test_a_failing_cell_fails_alone_under_k(project, tmp_path):
+    text = project.table.read_text()
+    prompts = text.split("\t")[-4]
+    project.table.write_text(HEADER + f"vllm\t1\t{prompts}\t6\t3\t0\nvllm\t2\t{tmp_path}/nowhere\t6\t3\t0\nvllm\t4\t{prompts}\t6\t3\t0\n")
+    done = project("-k", "sweep")
+    assert done.returncode != 0
+    assert "no prompts" in done.stderr
+    run = project.run
+    assert len(list(run.glob("*/summary.json"))) == 2
+    assert len(list(run.glob("*/requests.jsonl"))) == 2
+
+
+def test_make_n_tells_what_would_be_measured_and_runs_nothing(project):
+    done = project("-n", "sweep")
+    assert done.returncode == 0
+    assert sum(line.startswith("scripts/run-session") for line in done.stdout.splitlines()) == 3
+    assert not list(project.run.glob("*/requests.jsonl*"))
+
+
+def test_unknown_sweep_is_a_clear_error(project):
+    done = project("sweep", "SWEEP=nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
+def test_bare_make_is_help_and_installs_nothing(root, tmp_path):
+    done = subprocess.run(["make", "-C", str(root), f"VENV={tmp_path}/none"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for target in ("sweep", "test", "help"):
+        assert f"  {target} " in done.stdout
+    assert not (tmp_path / "none").exists()
