@@ -1,0 +1,68 @@
+"""llmpar-plot: summaries to one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from llmpar import cli, series, status
+
+FORMATS = ("png", "svg")
+HINT = "pip install 'llmpar[plot]', or pip install matplotlib"
+
+
+@cli.command("llmpar-plot")
+@cli.files
+@cli.output
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: the ending of -o, else png.")
+@click.option("--x", "x", metavar="SETTING", help="Numeric setting along the bottom; default clients where it varies.")
+@click.option("--y", "metrics", metavar="METRIC", multiple=True,
+              help="wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, …; may be repeated.")
+@click.option("--dots", is_flag=True, help="One line a cell with its interval, instead of curves.")
+@click.option("--narrow", is_flag=True, help="Panels under one another, for a narrow column.")
+def main(files: tuple[str, ...], output: str | None, form: str | None, x: str | None, metrics: tuple[str, ...],
+         dots: bool, narrow: bool) -> int:  # fmt: skip
+    """Draw throughput and latency of summaries against clients, or cell by cell, with their intervals.
+
+    \b
+      llmpar-plot runs/quick/*/summary.json -o quick.png
+      llmpar-plot --x speculate --y wall_s runs/speculate/*/summary.json -o speculate.svg
+      cat runs/engines/*/summary.json | llmpar-plot --dots > engines.png
+
+    Repeats of a cell are one point: mean and 95 % t interval over server sessions; with one session the bar is the interval
+    within it. A ring around a point: the client's own delays could have moved it. Reads `summary` records (buffers
+    all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
+    """
+    rows = series.rows(cli.read_records(files))
+    if form is None:
+        form = Path(output).suffix.removeprefix(".").lower() if output else "png"
+        if form not in FORMATS:
+            raise cli.Failure(f"cannot tell the format from '{output}'", status.USAGE, "end it in .png or .svg, or give --format")
+    for metric in metrics:
+        try:
+            series.path(metric)
+        except KeyError:
+            raise cli.Failure(f"unknown metric '{metric}'", status.USAGE, "see docs/report.md for the names") from None
+    try:
+        from llmpar.render import plot
+    except ImportError:
+        raise cli.Failure("matplotlib is not installed", status.UNAVAILABLE, HINT) from None
+    if not rows:
+        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "llmpar-summarise makes one from requests")
+    look = plot.NARROW if narrow else plot.WIDE
+    try:
+        if not dots and (x or plot.numeric(rows, "clients")):
+            figure = plot.against(rows, x or "clients", metrics or None, look)
+        else:
+            figure = plot.dots(rows, metrics or ("wall_s", "output_tokens_per_s"), look)
+    except ValueError as error:
+        raise cli.Failure(str(error), status.TOO_LITTLE) from None
+    picture = plot.png(figure) if form == "png" else plot.svg(figure, "plot").encode()
+    with cli.writing(output) as stream:
+        stream.write(picture)
+    return status.OK
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Charts with matplotlib: curves against clients, dots with intervals, and time lines.
+
+Every chart takes rows of llmpar.series and returns a matplotlib Figure; nothing here reads or writes files. matplotlib
+is the extra `plot`; importing this module without it raises ImportError. Colours are Okabe and Ito's (2008), which
+people of all kinds of colour vision tell apart, and each series has its own marker and dash as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from llmpar import series
+
+# The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
+TEXT, GRID = "#010203", "#d0d1d2"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
+
+LABELS = {
+    "wall_s": "wall seconds", "output_tokens_per_s": "output tokens per second",
+    "total_tokens_per_s": "tokens per second, prompt and output", "requests_per_s": "requests per second",
+    "goodput_per_s": "goodput, requests per second", "memory_bytes": "peak GPU memory, bytes",
+    "joules_per_token": "joules per output token", "concurrency": "requests in flight, mean",
+}  # fmt: skip
+NAMES = {"ttft": "time to first token", "itl": "gap between tokens", "tpot": "time per output token",
+         "e2e": "whole request", "event_latency": "gap between events"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """Size in inches and base text size in points of one variant of a chart."""
+
+    width: float = 9.0
+    text: float = 9.5
+    columns: int = 3
+
+    @property
+    def narrow(self) -> bool:
+        return self.columns == 1
+
+
+WIDE, NARROW = Look(), Look(width=4.0, text=9.5, columns=1)
+
+
+def axis_label(metric: str) -> str:
+    """A metric in words with its unit, for an axis."""
+    if metric in LABELS:
+        return LABELS[metric]
+    if metric.endswith("_steady"):
+        return f"{axis_label(metric.removesuffix('_steady'))}, steady window"
+    stem, _, statistic = metric.removesuffix("_s").rpartition("_")
+    effective = "effective " if stem.startswith("effective_") else ""
+    name = NAMES.get(stem.removeprefix("effective_"), stem.replace("_", " "))
+    return f"{effective}{name}, {statistic}, s"
+
+
+def choose(rows: Sequence[series.Row], stem: str) -> str | None:
+    """The furthest tail of a latency that every row has values enough for: p95, else p90, p50, mean; None where none has."""
+    for statistic in ("p95", "p90", "p50", "mean"):
+        metric = f"{stem}_{statistic}_s"
+        if rows and all(row.figure(metric).value is not None for row in rows):
+            return metric
+    return None
+
+
+def numeric(rows: Sequence[series.Row], key: str) -> bool:
+    """Whether a setting takes two numeric values or more over the rows."""
+    values = {row.settings.get(key) for row in rows}
+    return len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def against(rows: Sequence[series.Row], key: str = "clients", metrics: Sequence[str] | None = None,
+            look: Look = WIDE) -> Figure:  # fmt: skip
+    """Curves of several metrics against one numeric setting, a series for each combination of the others.
+
+    Intervals are drawn as bars. Raises ValueError where no row has both the setting and a metric.
+    """
+    rows = [row for row in rows if isinstance(row.settings.get(key), int | float)]
+    if metrics is None:
+        tails = [choose(rows, "ttft"), choose(rows, "tpot")]
+        metrics = ["output_tokens_per_s", *[tail for tail in tails if tail]]
+    metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
+    if not metrics:
+        raise ValueError(f"no summary has a figure to draw against {key}")
+    groups = grouped(rows, key)
+    figure, axes = _panels(len(metrics), look)
+    ticks = sorted({float(row.settings[key]) for row in rows})
+    for axis, metric in zip(axes, metrics, strict=True):
+        _curves(axis, groups, key, metric)
+        _axis(axis, axis_label(metric), key.replace("_", " "), look)
+        if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_locator(FixedLocator(ticks))
+        axis.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+    if len(groups) > 1:
+        _legend(figure, axes[0], look)
+    return figure
+
+
+def grouped(rows: Sequence[series.Row], key: str) -> dict[str, list[series.Row]]:
+    """Rows by their label without `key`, in order of first appearance, each sorted by `key`."""
+    groups: dict[str, list[series.Row]] = {}
+    hosts = {row.host for row in rows}
+    sweeps = {row.sweep for row in rows}
+    for row in rows:
+        parts = [series.label(row, (key,))]
+        if len(sweeps) > 1 and row.sweep:
+            parts.insert(0, row.sweep)
+        if len(hosts) > 1 and row.host:
+            parts.append(row.host)
+        groups.setdefault(", ".join(part for part in parts if part), []).append(row)
+    for members in groups.values():
+        members.sort(key=lambda row: row.settings[key])
+    return groups
+
+
+def _curves(axis: Any, groups: dict[str, list[series.Row]], key: str, metric: str) -> None:
+    for index, (name, members) in enumerate(groups.items()):
+        points = [(float(row.settings[key]), row.figure(metric), row) for row in members]
+        points = [point for point in points if point[1].value is not None]
+        if not points:
+            continue
+        x = [point[0] for point in points]
+        y = [point[1].value for point in points]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        dash = DASHES[index // len(COLOURS) % len(DASHES)]
+        axis.errorbar(x, y, yerr=_bars([point[1] for point in points]), color=colour, marker=marker, linestyle=dash,
+                      markersize=5.5, linewidth=1.6, capsize=3, elinewidth=1.1, label=name or None)  # fmt: skip
+        hollow = [(left, value) for left, value, point in zip(x, y, points, strict=True) if point[2].limited]
+        if hollow:
+            axis.plot(*zip(*hollow, strict=True), linestyle="", marker=marker, markersize=10, markerfacecolor="none",
+                      markeredgecolor=colour)  # fmt: skip
+    axis.set_ylim(bottom=0)
+
+
+def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
+         look: Look = WIDE, names: Sequence[str] | None = None) -> Figure:  # fmt: skip
+    """One line a row, a dot at its value and a bar over its interval; for settings that are words.
+
+    Raises ValueError where no row has any of the metrics.
+    """
+    metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
+    if not metrics:
+        raise ValueError("no summary has a figure to draw")
+    names = list(names) if names is not None else labels(rows)
+    height = max(1.3, 0.33 * len(rows) + 0.75)
+    figure, axes = _panels(len(metrics), look, height)
+    for number, (axis, metric) in enumerate(zip(axes, metrics, strict=True)):
+        for place, row in enumerate(rows):
+            one = row.figure(metric)
+            if one.value is None:
+                continue
+            bars = _bars([one])
+            axis.errorbar([one.value], [place], xerr=bars, color=COLOURS[0], marker="o", markersize=6, capsize=3,
+                          markerfacecolor="none" if row.limited else COLOURS[0])  # fmt: skip
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_yticks(range(len(rows)))
+        wrapped = [textwrap.fill(name, 22 if look.narrow else 34) for name in names]
+        axis.set_yticklabels(wrapped if number == 0 or look.narrow else [""] * len(rows))
+        axis.set_xlim(left=0)
+        _axis(axis, "", axis_label(metric), look)
+        axis.grid(axis="y", visible=False)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    return figure
+
+
+def labels(rows: Sequence[series.Row]) -> list[str]:
+    """A short name for each row, unique among them."""
+    hosts = {row.host for row in rows}
+    made = []
+    for row in rows:
+        name = series.label(row, ()) or row.cell
+        made.append(f"{name}, {row.host}" if len(hosts) > 1 and row.host else name)
+    return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
+
+
+def timeline(flight: Sequence[tuple[float, int]], tracks: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+             look: Look = WIDE) -> Figure:  # fmt: skip
+    """Requests in flight as steps (seconds from the first launch, count), with samples on the same time axis under it.
+
+    Each track is (axis label, seconds, values); a gap in the values is None or NaN. Raises ValueError without steps.
+    """
+    if not flight:
+        raise ValueError("no request was sent")
+    count = 1 + len(tracks)
+    figure = Figure(figsize=(look.width, (1.9 if look.narrow else 1.7) + 1.25 * len(tracks)), layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=[1.5] + [1] * len(tracks))[:, 0]
+    x, y = [point[0] for point in flight], [point[1] for point in flight]
+    axes[0].fill_between(x, y, step="post", color=COLOURS[0], alpha=0.25, linewidth=0)
+    axes[0].step(x, y, where="post", color=COLOURS[0], linewidth=1.4)
+    _axis(axes[0], "requests in flight", "", look)
+    for index, (axis, (name, seconds, values)) in enumerate(zip(axes[1:], tracks, strict=True), 1):
+        clean = [math.nan if value is None else value for value in values]
+        axis.plot(seconds, clean, color=COLOURS[index % len(COLOURS)], linewidth=1.3,
+                  marker="." if len(clean) < 60 else None)  # fmt: skip
+        _axis(axis, name, "", look)
+        axis.yaxis.set_major_locator(MaxNLocator(3))
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+        axis.margins(x=0.01)
+    axes[0].yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[-1].set_xlabel("seconds from the first launch", fontsize=look.text, color=TEXT)
+    return figure
+
+
+def png(figure: Figure, dots_per_inch: int = 144) -> bytes:
+    """The figure as a PNG on white."""
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=dots_per_inch, facecolor="white")
+    return out.getvalue()
+
+
+def svg(figure: Figure, prefix: str) -> str:
+    """The figure as one <svg> element without prolog or metadata; every id begins with `prefix` and text stays text."""
+    out = BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue().decode()
+    text = text[text.index("<svg"):]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'((?:xlink:)?href)="#', rf'\1="#{prefix}-', text)
+    return re.sub(r"url\(#", f"url(#{prefix}-", text)
+
+
+def _bars(figures: Sequence[series.Figure]) -> list[list[float]] | None:
+    lower, upper = [], []
+    for one in figures:
+        known = one.value is not None and one.low is not None and one.high is not None
+        lower.append(max(0.0, one.value - one.low) if known else 0.0)  # type: ignore[operator]
+        upper.append(max(0.0, one.high - one.value) if known else 0.0)  # type: ignore[operator]
+    return [lower, upper] if any(lower) or any(upper) else None
+
+
+def _panels(count: int, look: Look, height: float = 2.9) -> tuple[Figure, list[Any]]:
+    columns = min(count, look.columns)
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(look.width, height * lines + 0.2), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    flat = [axis for line in axes for axis in line]
+    for spare in flat[count:]:
+        spare.set_visible(False)
+    return figure, flat[:count]
+
+
+def _axis(axis: Any, y: str, x: str, look: Look) -> None:
+    wrap = 44
+    if y:  # above the axis, where it reads level
+        axis.set_title(textwrap.fill(y, wrap), fontsize=look.text, color=TEXT, loc="left")
+    axis.set_xlabel(textwrap.fill(x, wrap), fontsize=look.text, color=TEXT)
+    axis.tick_params(labelsize=look.text - 0.5, colors=TEXT, length=0)
+    axis.grid(color=GRID, linewidth=0.7)
+    axis.set_axisbelow(True)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GRID)
+
+
+def _legend(figure: Figure, axis: Any, look: Look) -> None:
+    handles, names = axis.get_legend_handles_labels()
+    wrapped = [textwrap.fill(name, 44 if look.narrow else 60) for name in names]
+    columns = 1 if look.narrow else min(3, len(names), max(1, int(100 / (max(map(len, wrapped)) + 6))))
+    figure.legend(handles, wrapped, loc="outside upper left", ncols=columns, frameon=False,
+                  fontsize=look.text - 0.5, labelcolor=TEXT)  # fmt: skip
