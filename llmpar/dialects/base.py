@@ -177,7 +177,7 @@ def cut(reply: Reply, seen: int, status: int) -> None:
     """Mark a stream that ended before the engine said so. An error already found keeps its place."""
     if reply.complete or reply.error is not None:
         return
-    where = f"after {seen} events" if seen else "before any event"
+    where = f"after {seen} event{'s' if seen > 1 else ''}" if seen else "before any event"
     reply.error = failure("cut_stream", f"the stream ended {where}, without a finish reason", status)
 
 
