@@ -142,14 +142,14 @@ def lower_is_better(metric: str) -> bool:
 
 def across(values: list[float]) -> Figure:
     """Mean and Student's t interval of one value a session. Needs two values or more; see docs/metrics.md."""
-    from scipy import stats
+    from llmpar import stats  # scipy: not for those who only group rows
 
     n = len(values)
     mean = math.fsum(values) / n
     if n < 2:
         return Figure(mean, sessions=n)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+    half = stats.student(n - 1, CONFIDENCE) * spread / math.sqrt(n)
     return Figure(mean, mean - half, mean + half, n)
 
 
