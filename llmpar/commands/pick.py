@@ -1,0 +1,118 @@
+"""llmpar-pick: the best cells under objectives, with cost and Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import click
+
+from llmpar import cli, pick, records, series, status, words
+from llmpar.render import markdown, plain
+
+
+def prices_of(given: Sequence[str]) -> dict[str, float]:
+    """NAME=AMOUNT or AMOUNT to a mapping; the bare amount under the empty name."""
+    found = {}
+    for one in given:
+        name, _, amount = one.rpartition("=")
+        try:
+            value = float(amount)
+        except ValueError:
+            value = math.nan
+        if not value > 0:
+            raise cli.Failure(f"price '{one}' is not NAME=AMOUNT an hour", status.USAGE, "for example --price H100=2.5")
+        found[name.strip()] = value
+    return found
+
+
+@cli.command("llmpar-pick")
+@cli.files
+@cli.output
+@click.option("--ttft-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds to the first token at p95.")
+@click.option("--tpot-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds for each further token at p95.")
+@click.option("--e2e-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds for a whole request at p95.")
+@click.option("--memory", metavar="SIZE", help="At most SIZE of GPU memory at the peak, such as 20GiB.")
+@click.option("--price", "prices", metavar="NAME=AMOUNT", multiple=True,
+              help="Per hour, of a host by its name or of a GPU by part of its; a bare AMOUNT is for any cell. May be repeated.")
+@click.option("--sure", is_flag=True, help="The upper end of each interval must meet its objective too.")
+@click.option("--top", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Show N ranked cells in text and Markdown.")
+@click.option("--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", show_default=True)
+def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpot_p95: float | None, e2e_p95: float | None,
+         memory: str | None, prices: tuple[str, ...], sure: bool, top: int, form: str) -> int:  # fmt: skip
+    """Rank the cells that meet all objectives by cost per million output tokens, or by output tokens per second.
+
+    \b
+      llmpar-pick --ttft-p95 0.5 --tpot-p95 0.05 runs/*/*/summary.json
+      llmpar-pick --price H100=2.5 --price A6000=0.8 --memory 40GiB runs/*/*/summary.json
+      llmpar-pick --ttft-p95 1 --format json runs/clients/*/summary.json | jq -r 'select(.pareto).cell'
+
+    Cells that the client limited, or of which over 1 % of the requests failed, are never ranked. Reads `summary` records
+    (buffers all); writes text, Markdown, or a `pick` record a cell. Exit status: 0; 2 usage; 3 not records; 5 no cell
+    meets the objectives; 6 too little data to say of any cell.
+    """
+    objectives = {"ttft_p95_s": ttft_p95, "tpot_p95_s": tpot_p95, "e2e_p95_s": e2e_p95}
+    wanted = {metric: most for metric, most in objectives.items() if most is not None}
+    if memory is not None:
+        try:
+            wanted["memory_bytes"] = pick.bytes_of(memory)
+        except ValueError as error:
+            raise cli.Failure(str(error), status.USAGE) from None
+    rows = series.rows(cli.read_records(files))
+    if not rows:
+        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "llmpar-summarise makes one from requests")
+    choices = pick.judge(rows, wanted, prices_of(prices), sure)
+    ranked = [choice for choice in choices if choice.ranked]
+    with cli.writing(output) as stream:
+        if form == "json":
+            for place, choice in enumerate(choices, 1):
+                stream.write(records.encode(pick.record(choice, place if choice.ranked else None)))
+        else:
+            stream.write(render(choices, wanted, top, form == "markdown").encode())
+    if ranked:
+        return status.OK
+    return status.TOO_LITTLE if all(choice.unknown for choice in choices) else status.CHECK_FAILED
+
+
+def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, marked: bool) -> str:
+    """A table of the ranked cells, then why each of the others is not among them."""
+    ranked = [choice for choice in choices if choice.ranked]
+    asked = ", ".join(f"{metric} ≤ {words.size(most) if metric == 'memory_bytes' else f'{most:g}'}" for metric, most in wanted.items())
+    lines = []
+    if not ranked:
+        missing = all(choice.unknown for choice in choices)
+        lines.append("too little data to say" if missing else f"no cell meets them: {asked}" if asked else "no cell can be ranked")
+    else:
+        shown = ranked[:top]
+        priced = any(choice.cost.value is not None for choice in shown)
+        memory = any(choice.row.figure("memory_bytes").value is not None for choice in shown)
+        header = ["", "cell", "output tokens/s", *(["cost per million"] if priced else []), "TTFT p95, s", "TPOT p95, s",
+                  *(["memory"] if memory else []), "front", "rate against the first"]  # fmt: skip
+        body = []
+        for place, choice in enumerate(shown, 1):
+            row, against = choice.row, choice.against_best
+            seen = "" if against is None else words.ratio(against.ratio, against.low, against.high)
+            body.append([str(place), name(row), words.figure(row.figure(pick.RATE)), *([words.figure(choice.cost)] if priced else []),
+                         words.figure(row.figure("ttft_p95_s")), words.figure(row.figure("tpot_p95_s")),
+                         *([words.size(row.figure("memory_bytes").value)] if memory else []), "yes" if choice.front else "", seen])  # fmt: skip
+        lines.append(markdown.table(header, body) if marked else plain.table(header, body))
+        if asked:
+            lines.append(f"{len(ranked)} of {len(choices)} cells meet {asked}")
+        if len(pick.workloads(ranked)) > 1:
+            lines.append("mind: these cells were not given the same work (prompts or sampling differ), so their rates need not compare")
+        edge = [f"{name(choice.row)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
+        if edge:
+            lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
+    for choice in choices:
+        if not choice.ranked:
+            lines.append(f"{'- ' if marked else ''}not ranked: {name(choice.row)}: {'; '.join(choice.reasons)}")
+    return "\n".join(markdown.escape(line) if marked and not line.startswith(("|", "- ")) else line.rstrip("\n") for line in lines) + "\n"
+
+
+def name(row: series.Row) -> str:
+    """A cell by its sweep and its settings."""
+    return ": ".join(part for part in (row.sweep, series.label(row, ()) or row.cell) if part)
+
+
+if __name__ == "__main__":
+    main()
