@@ -27,6 +27,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "verdict": (1,),
     "claim": (1,),
     "prompt": (1,),
+    "prompt_set": (1,),
 }
 
 
