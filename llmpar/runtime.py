@@ -1,0 +1,60 @@
+"""The user's own directory for what lives no longer than a run: pools' sockets, positions in shared queues."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+class Unsafe(OSError):
+    """The directory is not ours alone."""
+
+
+def directory(environ: dict[str, str] | None = None) -> str:
+    """A directory that only this user can enter, made where it is missing: $XDG_RUNTIME_DIR/llmpar or /tmp/llmpar-UID.
+
+    Raises Unsafe where somebody else owns it or can enter it, OSError where it cannot be made.
+    """
+    environ = dict(os.environ) if environ is None else environ
+    base = environ.get("XDG_RUNTIME_DIR")
+    path = f"{base}/llmpar" if base and os.path.isdir(base) else f"/tmp/llmpar-{os.getuid()}"
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Unsafe(f"'{path}' is not a directory of this user alone")
+    return path
+
+
+def process_key(pid: int) -> str | None:
+    """A name for a living process that no later process with the same number has: `PID-STARTTICKS`; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            return f"{pid}-{stream.read().rpartition(b')')[2].split()[19].decode()}"
+    except (OSError, IndexError):
+        return None
+
+
+def family(environ: dict[str, str] | None = None) -> str:
+    """What the processes of one fan-out have in common: the GNU parallel (or other parent) that starts them."""
+    environ = dict(os.environ) if environ is None else environ
+    text = environ.get("PARALLEL_PID", "")
+    if text.isascii() and text.isdigit():
+        key = process_key(int(text))
+        if key is not None:
+            return key
+    return process_key(os.getppid()) or f"{os.getppid()}-0"
+
+
+def sweep(folder: str) -> None:
+    """Remove what fan-outs that are gone have left (they were killed, or ran without a pool)."""
+    for name in os.listdir(folder):
+        key = name.partition(".")[0]
+        pid = key.partition("-")[0]
+        if pid.isdigit() and process_key(int(pid)) != key:
+            try:
+                os.unlink(f"{folder}/{name}")
+            except OSError:
+                pass

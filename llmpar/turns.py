@@ -1,0 +1,239 @@
+"""What one llmpar-request does with its prompts: its plan, and carrying it out in this process, one after the other,
+from a shared queue, in threads or in coroutines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from llmpar import exchange, records, stamps, status
+from llmpar.dialects import Sampling
+from llmpar.request import Launch, Settings, perform
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)\Z")
+
+
+class Wrong(ValueError):
+    """Options that do not go together; `hint` says what to type instead."""
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(slots=True)
+class Plan:
+    """A parsed command line: what to ask, how, and where records go (None: standard output)."""
+
+    settings: Settings
+    prompts: tuple[str, ...] = ()
+    from_stdin: bool = False
+    queue: str | None = None
+    threads: int | None = None
+    coroutines: int | None = None
+    output: str | None = None
+    at_ns: int | None = None
+    attempt: int = 1
+    slot: int | None = None
+    seq: int | None = None
+    launched_ns: int | None = None
+    launcher: str = "cold"
+    family: str | None = None
+
+
+def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, str],
+         launched_ns: int | None = None) -> Plan:
+    """Check options against one another. Raises Wrong."""
+    base_url = options["base_url"]
+    if not base_url:
+        raise Wrong("no server is named", "give --base-url http://HOST:PORT or set LLMPAR_BASE_URL")
+    sources = bool(prompts) + bool(options["from_stdin"]) + bool(options["queue"])
+    # `parallel -N0 … --queue FILE ::: {1..128}` passes nothing on, but without -N0 the numbers arrive as arguments.
+    if options["queue"] and prompts and not options["from_stdin"]:
+        raise Wrong("--queue takes no prompt files", "with parallel, give -N0 so that its arguments are not passed on")
+    if sources == 0:
+        raise Wrong("no prompt file is named", "name files, or give --stdin or --queue FILE")
+    if sources > 1:
+        raise Wrong("prompt files, --stdin and --queue exclude one another")
+    if options["threads"] and options["coroutines"]:
+        raise Wrong("--threads and --asyncio exclude one another")
+    many = bool(options["threads"] or options["coroutines"])
+    if options["at"] is not None and (len(prompts) != 1 or many):
+        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals | parallel … llmpar-request --at {1} {2}")
+    sampling = Sampling(max_tokens=options["max_tokens"], temperature=options["temperature"], top_k=options["top_k"],
+                        top_p=options["top_p"], seed=options["seed"], ignore_eos=options["ignore_eos"],
+                        stop=list(options["stop"]), cache_prompt=options["cache_prompt"])
+    clients = options["concurrency"] or options["threads"] or options["coroutines"]
+    try:
+        settings = Settings(
+            base_url=base_url, api=options["api"], model=options["model"], engine=options["engine"],
+            stream=options["stream"], sampling=sampling, timeout_s=options["timeout_s"], max_bytes=options["max_bytes"],
+            text=not options["no_text"], kernel=not options["user_stamps"],
+            keep_alive=options["keep_alive"], headers=tuple(_header(text) for text in options["headers"]),
+            api_key=_key(options["api_key_file"]), concurrency=clients)
+    except ValueError as error:
+        raise error if isinstance(error, Wrong) else Wrong(str(error)) from None
+    launched = launched_ns or _whole(environ.get("LLMPAR_LAUNCHED_NS")) or stamps.process_start()
+    made = Plan(settings, prompts, options["from_stdin"], options["queue"], options["threads"], options["coroutines"],
+                options["output"], _due(options["at"]), _whole(environ.get("LLMPAR_ATTEMPT")) or 1,
+                _whole(environ.get("PARALLEL_JOBSLOT")), _whole(environ.get("PARALLEL_SEQ")), launched)
+    made.launcher = ("threads" if made.threads else "asyncio" if made.coroutines else "queue" if made.queue
+                     else "cold" if len(prompts) == 1 else "turns")
+    return made
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _header(text: str) -> tuple[str, str]:
+    found = _HEADER.match(text)
+    if found is None or not text.isascii():
+        raise Wrong(f"'{text}' is not a header", "write it as --header 'Name: value'")
+    if found[1].lower() in ("host", "content-length", "transfer-encoding", "connection"):
+        raise Wrong(f"the header '{found[1]}' is llmpar-request's own")
+    return found[1], found[2]
+
+
+def _key(path: str | None) -> str | None:
+    """The API key in a file. Its value appears in no message."""
+    if not path:
+        return None
+    try:
+        with open(path, encoding="ascii") as stream:
+            key = stream.read().strip()
+    except OSError as error:
+        raise Wrong(f"cannot read the API key file '{path}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        key = ""
+    if not key or not key.isprintable() or " " in key:
+        raise Wrong(f"'{path}' does not hold one API key")
+    return key
+
+
+def _due(text: str | None) -> int | None:
+    """Epoch nanoseconds of --at."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text.removeprefix("+"))
+        if not 0 <= seconds < 1e11:
+            raise ValueError
+    except ValueError:
+        raise Wrong(f"'{text}' is not an instant", "give epoch seconds, or +SECONDS from now") from None
+    return (time.time_ns() if text.startswith("+") else 0) + round(seconds * 1e9)
+
+
+class Output:
+    """Where records go: each with one write, to the end of a file or to standard output."""
+
+    def __init__(self, path: str | None):
+        self.path = path
+
+    def put(self, record: dict[str, Any]) -> None:
+        """Raises OSError (disk full, closed pipe)."""
+        line = records.encode(record)
+        if self.path is not None:
+            records.append(self.path, line)
+            return
+        view = memoryview(line)
+        while view:
+            view = view[os.write(1, view) :]
+
+
+class Tally:
+    """What the records said, for the exit code."""
+
+    def __init__(self) -> None:
+        self.done = self.failed = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.done += 1
+        self.failed += record["status"] != "ok"
+
+    @property
+    def status(self) -> int:
+        return status.REQUEST_FAILED if self.failed else status.OK
+
+
+def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
+    """Carry a plan out in this process; its exit code."""
+    output, tally = Output(plan.output), Tally()
+    paths = source(plan, stdin)
+    if plan.coroutines:
+        from llmpar import coroutines
+
+        coroutines.run(plan, paths, output, tally)
+    elif plan.threads:
+        from llmpar import threads
+
+        threads.run(plan, paths, output, tally)
+    else:
+        in_turn(plan, paths, output.put, tally)
+    return tally.status
+
+
+def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally,
+            connections: exchange.Connections | None = None) -> None:
+    """One request after the other. Cancelled by an exception, the one under way leaves its record first."""
+    own = connections or exchange.Connections()
+    try:
+        first = True
+        for path in paths:
+            launched = plan.launched_ns if first else time.time_ns()
+            first = False
+            launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+            try:
+                record = perform(plan.settings, launch, path, own)
+            except BaseException as error:
+                record = getattr(error, "record", None)
+                if record is not None:
+                    tally.add(record)
+                    put(record)
+                raise
+            tally.add(record)
+            put(record)
+    finally:
+        if connections is None:
+            own.close()
+
+
+def source(plan: Plan, stdin: BinaryIO | None) -> Iterator[str]:
+    """Paths of prompt files, one by one as they are wanted."""
+    if plan.queue is not None:
+        from llmpar import shared_queue
+
+        return shared_queue.take(plan.queue, plan.family)
+    if stdin is not None:
+        return names(stdin)
+    return iter(plan.prompts)
+
+
+def names(stream: BinaryIO) -> Iterator[str]:
+    """File names from a stream, separated by newlines; by NULs where its first piece holds one."""
+    first = stream.readline()
+    if b"\0" in first:
+        rest = first
+        while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
+            rest += piece
+            *whole, rest = rest.split(b"\0")
+            yield from (os.fsdecode(name) for name in whole if name)
+        if rest.strip(b"\0"):
+            yield from (os.fsdecode(name) for name in rest.split(b"\0") if name.strip(b"\n"))
+        return
+    while first:
+        name = first.removesuffix(b"\n")
+        if name:
+            yield os.fsdecode(name)
+        first = stream.readline()
+
+
+def warn(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"llmpar-request: {text}\n")
