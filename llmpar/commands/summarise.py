@@ -1,0 +1,85 @@
+"""llmpar-summarise: records to one summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llmpar import cli, records, status
+
+HELP = """Make one summary of the request records of a cell: latencies, throughput, the steady window, warnings.
+
+\b
+  llmpar-summarise requests.jsonl | jq .latency.ttft_s
+  llmpar-summarise --slo ttft=0.5 --slo tpot=0.05 --text requests.jsonl
+  llmpar-summarise --table runs/quick/*/summary.json
+
+Reads request records, in any order and from any number of files, and beside them cell, server, host, gpu and engine
+records, by option or mixed in. Writes one summary record (docs/records.md; each figure is defined in docs/metrics.md).
+The first record leaves when the last one was read; memory grows by some 200 bytes a request.
+
+\b
+Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record.
+"""
+
+
+@cli.command("llmpar-summarise", help=HELP, short_help="records to one summary")
+@cli.files
+@cli.output
+@click.option("--cell", metavar="FILE", type=click.Path(), help="The cell record: label, session, clients asked for.")
+@click.option("--server", metavar="FILE", type=click.Path(), help="The server record.")
+@click.option("--host", metavar="FILE", type=click.Path(), help="The host record.")
+@click.option("--gpu", metavar="FILE", type=click.Path(), multiple=True, help="GPU samples, joined over the steady window.")
+@click.option("--engine", metavar="FILE", type=click.Path(), multiple=True, help="Engine samples, likewise.")
+@click.option("--slo", metavar="NAME=SECONDS", multiple=True,
+              help="An objective for goodput: ttft, tpot, e2e, effective_ttft or effective_e2e.")
+@click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say.")
+@click.option("--label", metavar="TEXT", help="A name for the summary. Default: the cell's id.")
+@click.option("--session", metavar="TEXT", help="The server session. Default: the cell's, with the server's start.")
+@click.option("--text", is_flag=True, help="Write a screen for people instead of a record.")
+@click.option("--table", is_flag=True, help="Read summaries and write the wall-seconds table, one line a cell.")
+def main(files: tuple[str, ...], output: str | None, cell: str | None, server: str | None, host: str | None,
+         gpu: tuple[str, ...], engine: tuple[str, ...], slo: tuple[str, ...], clients: int | None, label: str | None,
+         session: str | None, text: bool, table: bool) -> int:
+    if table:
+        return _table(files, output)
+    from llmpar import summary, summary_read
+
+    try:
+        objectives = dict(map(summary.parse_objective, slo))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    summariser = summary.Summariser()
+    for name in files or ("-",):
+        with cli.opened(name) as stream:
+            summary_read.feed(summariser, stream, name)
+    for name in filter(None, (cell, server, host, *gpu, *engine)):
+        with cli.opened(name) as stream:
+            summary_read.feed(summariser, stream, name)
+    if not summariser.columns.counts:
+        raise cli.Failure("there is no request record to summarise", status.TOO_LITTLE, "llmpar-request writes some")
+    found = summariser.summary(objectives, label, session, clients, cli.version())
+    with cli.writing(output) as out:
+        if text:
+            from llmpar.render import text as rendered
+
+            out.write(rendered.summary(found).encode())
+        else:
+            out.write(records.encode(found))
+    return status.OK
+
+
+def _table(files: tuple[str, ...], output: str | None) -> int:
+    from llmpar.render import text as rendered
+
+    found: list[dict[str, Any]] = [record for record in cli.read_records(files) if record["kind"] == "summary"]
+    if not found:
+        raise cli.Failure("there is no summary record to show", status.TOO_LITTLE, "llmpar-summarise without --table writes them")
+    with cli.writing(output) as out:
+        out.write(rendered.table(found).encode())
+    return status.OK
+
+
+if __name__ == "__main__":
+    main()

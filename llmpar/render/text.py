@@ -1,0 +1,160 @@
+"""Summaries and verdicts as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmpar import series
+from llmpar.render import plain
+
+DASH = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with so many significant digits and no exponent; a dash where there is none."""
+    if value is None:
+        return DASH
+    if value == 0:
+        return "0"
+    size = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    if size >= digits:
+        return f"{value:.0f}"
+    return f"{value:.{min(digits - size if size else digits, 6)}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Seconds as milliseconds."""
+    return DASH if value is None else number(value * 1000)
+
+
+def estimate(item: dict[str, Any] | None, show: Any = number) -> str:
+    """`value (low to high)`, `value`, or what is needed to know it."""
+    if item is None:
+        return DASH
+    if item["value"] is None:
+        return f"{DASH} (needs {item['needed']})" if item.get("needed") else DASH
+    if item.get("low") is None:
+        return str(show(item["value"]))
+    return f"{show(item['value'])} ({show(item['low'])} to {show(item['high'])})"
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One summary in a screen: what happened, the figures with their intervals, warnings."""
+    n, window, tokens = found["n"], found["window"], found["tokens"]
+    lines = []
+    workload = found["workload"]
+    head = [str(part) for part in (found["label"], workload["engine"], workload["model"]) if part]
+    if head:
+        lines.append(" · ".join(head))
+    states = [f"{n['ok']} ok"] + [f"{n[name]} {name}" for name in ("error", "timeout", "cancelled") if n[name]]
+    lines.append(f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
+                 f"{number(tokens['output'])} output tokens")
+    concurrency = found["concurrency"]
+    asked = f" of {concurrency['asked']} asked" if concurrency["asked"] else ""
+    lines.append(f"wall {number(found['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
+                 f"peak {concurrency['peak']}")
+    if window["steady"]:
+        lines.append(f"steady for {number(window['duration_s'])} s after {number(window['ramp_s'])} s of ramp, "
+                     f"before {number(window['drain_s'])} s of drain")
+    lines.append("")
+    rows = []
+    for name, title in (("output_tokens_per_s", "output tokens/s"), ("total_tokens_per_s", "all tokens/s"),
+                        ("requests_per_s", "requests/s"), ("goodput_per_s", "goodput/s")):
+        rate = found["throughput"][name]
+        if rate is not None:
+            rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
+    lines.append(plain.table(["throughput", "whole run", "steady (95 % interval)"], rows))
+    rows = []
+    for name, title in (("ttft_s", "TTFT"), ("itl_s", "ITL"), ("event_latency_s", "event latency"), ("tpot_s", "TPOT"),
+                        ("e2e_s", "E2E"), ("effective_ttft_s", "effective TTFT"), ("effective_e2e_s", "effective E2E")):
+        figure = found["latency"][name]
+        if figure is not None:
+            rows.append([title, str(figure["n"]), *(estimate(figure[key], milliseconds) for key in ("mean", "p50", "p90", "p95", "p99"))])
+    if rows:
+        lines.append(plain.table(["latency, ms", "n", "mean", "p50", "p90", "p95", "p99"], rows))
+    if found["goodput"]:
+        goals = ", ".join(f"{name} ≤ {bound:g}" for name, bound in found["goodput"]["objectives"].items())
+        lines.append(f"{found['goodput']['met']} of {n['requests']} requests met {goals}\n")
+    joined = found.get("joined")
+    if joined and joined["energy_per_output_token_j"] is not None:
+        lines.append(f"{number(joined['energy_per_output_token_j'])} J per output token\n")
+    lines += warnings([found])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def warnings(summaries: list[dict[str, Any]]) -> list[str]:
+    """Warnings by code, each with the cells it concerns, and what to try."""
+    where: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for place, found in enumerate(summaries, 1):
+        for warning in found.get("warnings") or []:
+            where.setdefault(warning["code"], []).append((str(found.get("label") or place), warning))
+    lines = []
+    for code, cells in where.items():
+        _, first = cells[0]
+        if len(summaries) == 1:
+            lines.append(f"warning ({code}): {first['message']}")
+        else:
+            names = ", ".join(name for name, _ in cells[:4]) + (f" and {len(cells) - 4} more" if len(cells) > 4 else "")
+            lines.append(f"warning ({code}) in {names}: {first['message']}")
+        lines.append(f"  try: {first['try']}")
+    return lines
+
+
+def table(summaries: list[dict[str, Any]]) -> str:
+    """Many summaries in the study's form: wall seconds by client count, then one line a cell with its percentiles.
+
+    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time.
+    """
+    rows = series.rows(summaries)
+    if not rows:
+        return "no summaries\n"
+    names = {row.key: series.label(row) for row in rows}
+    clients = {row.key: row.settings.get("clients") or _asked(row) for row in rows}
+    walls = {row.key: row.figure("wall_s").value for row in rows}
+    parts = []
+    columns = sorted({count for count in clients.values() if count})
+    groups = list(dict.fromkeys(names.values()))
+    if len(columns) > 1 and len(groups) > 1 and len({(names[row.key], clients[row.key]) for row in rows}) == len(rows):
+        grid = [[name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups]
+        parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
+    best = min((wall for wall in walls.values() if wall is not None), default=None)
+    several = any(len(row.summaries) > 1 for row in rows)
+    lines = []
+    for row in sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0)):
+        wall = row.figure("wall_s")
+        star = "*" if wall.value is not None and wall.value == best and len(rows) > 1 else ""
+        requests = sum(found["n"]["requests"] for found in row.summaries)
+        ok = sum(found["n"]["ok"] for found in row.summaries)
+        cells = [names[row.key] or row.cell] if len(groups) > 1 or not clients[row.key] else []
+        cells += [str(clients[row.key] or DASH)]
+        if several:
+            cells.append(str(len(row.summaries)))
+        cells += [number(wall.value) + star, number(row.figure("output_tokens_per_s").value)]
+        cells += [milliseconds(row.figure(name).value) for name in ("ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "tpot_p50_s", "tpot_p95_s", "tpot_p99_s")]
+        cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
+        lines.append(cells)
+    header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
+    header += ["clients", *(["sessions"] if several else []), "wall s", "tokens/s", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99",
+               "in flight", "ok"]
+    if not all(clients.values()) and len(groups) == 1:
+        lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
+    parts.append(plain.table(header, lines))
+    notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."]
+    if any(DASH in line for line in lines):
+        notes.append(f"{DASH}: too few requests for that percentile (p50 needs 6, p90 36, p95 72, p99 368).")
+    parts.append("\n".join(notes) + "\n")
+    warned = warnings(summaries)
+    if warned:
+        parts.append("\n".join(warned) + "\n")
+    return "\n".join(parts)
+
+
+def _asked(row: series.Row) -> int | None:
+    asked = {found["concurrency"]["asked"] for found in row.summaries}
+    return asked.pop() if len(asked) == 1 else None
+
+
+def _wall(rows: list[series.Row], names: dict[str, str], clients: dict[str, Any], walls: dict[str, float | None],
+          name: str, count: int) -> str:
+    found = [walls[row.key] for row in rows if names[row.key] == name and clients[row.key] == count]
+    return number(found[0]) if found else ""

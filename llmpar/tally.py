@@ -1,0 +1,192 @@
+"""Streaming counts whose result does not depend on the order or the grouping of what was added.
+
+Instants and durations are whole microseconds (records hold six decimals), so sums and counts are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llmpar import stats
+
+SPLIT = 1 << 18  # durations from here up (262 ms) are counted sparsely
+BLOCKS = 128  # stretches of time into which requests are grouped while reading
+MANTISSA = 7  # coarse bins: exact to 128 us, then 1/128 wide
+
+
+def coarse(durations: np.ndarray) -> np.ndarray:
+    """Bin numbers of microsecond durations (int64, from 0), each at most 1/128 of its value wide; ascending with it."""
+    shifted = (durations + 1).astype(np.float64).view(np.int64) >> (52 - MANTISSA)
+    return shifted - (1023 << MANTISSA)
+
+
+COARSE_BINS = (42 << MANTISSA)  # to 2**42 us, 50 days
+
+
+class Exact:
+    """Exact counts of microsecond durations: dense where they are short, sparse where they are long."""
+
+    def __init__(self) -> None:
+        self.dense = np.zeros(SPLIT, dtype=np.int64)
+        self.sparse: dict[int, int] = {}
+
+    def add(self, durations: np.ndarray, weights: np.ndarray | None) -> None:
+        """Durations (int64, not negative) and how often each counts (int64; once where None)."""
+        long = durations >= SPLIT
+        if long.any():
+            values = durations[long]
+            times = np.ones(len(values), dtype=np.int64) if weights is None else weights[long]
+            for value, count in zip(values.tolist(), times.tolist(), strict=True):
+                self.sparse[value] = self.sparse.get(value, 0) + count
+            durations = durations[~long]
+            weights = None if weights is None else weights[~long]
+        counts = np.bincount(durations, weights)
+        self.dense[:len(counts)] += counts.astype(np.int64)
+
+    def merge(self, other: Exact) -> None:
+        """Add all that the other holds."""
+        self.dense += other.dense
+        for value, count in other.sparse.items():
+            self.sparse[value] = self.sparse.get(value, 0) + count
+
+    def histogram(self) -> stats.Histogram:
+        short = np.flatnonzero(self.dense)
+        long = np.array(sorted(self.sparse), dtype=np.int64)
+        return stats.Histogram(
+            np.concatenate([short, long]),
+            np.concatenate([self.dense[short], np.array([self.sparse[value] for value in long.tolist()], dtype=np.int64)]))
+
+
+class Timeline:
+    """Sums over time in bins of 2**shift microseconds, aligned to the epoch, at most `limit` of them.
+
+    When the span outgrows the limit, neighbouring bins are merged. The shift that results depends on the first and
+    last instant only, and so does every sum, whatever came in between and in which order.
+    """
+
+    def __init__(self, limit: int, width: int = 1) -> None:
+        self.limit, self.shift, self.first = limit, 0, 0
+        self.low, self.high = -1, -1
+        self.sums = np.zeros((0, width), dtype=np.int64)
+
+    def cover(self, low: int, high: int) -> None:
+        """Make room for the instants low … high."""
+        if len(self.sums):
+            if self.low <= low and high <= self.high:
+                return
+            low, high = min(low, self.low), max(high, self.high)
+        self.low, self.high, shift = low, high, self.shift
+        while (high >> shift) - (low >> shift) >= self.limit:
+            shift += 1
+        first, count = low >> shift, (high >> shift) - (low >> shift) + 1
+        if shift == self.shift and first == self.first and count == len(self.sums):
+            return
+        sums = np.zeros((count, self.sums.shape[1]), dtype=np.int64)
+        if len(self.sums):
+            places = ((self.first + np.arange(len(self.sums))) >> (shift - self.shift)) - first
+            np.add.at(sums, places, self.sums)
+        self.shift, self.first, self.sums = shift, first, sums
+
+    def places(self, instants: np.ndarray) -> np.ndarray:
+        """Bin numbers of instants (int64 microseconds) within what is covered."""
+        return (instants >> self.shift) - self.first
+
+    def add(self, places: np.ndarray, weights: np.ndarray | None) -> None:
+        """Add weights (int64; 1 where None) at flat places: bin * width + column."""
+        flat = self.sums.reshape(-1)
+        counts = np.bincount(places, weights)
+        flat[:len(counts)] += counts.astype(np.int64)
+
+    def merge(self, other: Timeline) -> None:
+        """Add all that the other, of equal limit and width, holds; the other is stretched to the same bins."""
+        if not len(other.sums):
+            return
+        self.cover(other.low, other.high)
+        other.cover(self.low, self.high)
+        self.sums += other.sums
+
+    @property
+    def start(self) -> int:
+        """The instant at which the first bin begins, in microseconds."""
+        return self.first << self.shift
+
+    @property
+    def step(self) -> int:
+        """The length of a bin in microseconds."""
+        return 1 << self.shift
+
+
+class Gaps:
+    """Durations between events of many requests: exact counts in all, coarse ones by the time of their request."""
+
+    def __init__(self) -> None:
+        self.exact = Exact()
+        self.bins = Timeline(BLOCKS, COARSE_BINS)
+        self.totals = Timeline(BLOCKS, 3)  # microseconds, gaps, requests
+        self.requests = 0
+
+    def add(self, sent: np.ndarray, lengths: np.ndarray, durations: np.ndarray, weights: np.ndarray | None) -> None:
+        """Durations of requests sent at `sent` (int64 us), `lengths` of them for each request, counting `weights` times."""
+        if not len(durations):
+            return
+        low, high = int(sent.min()), int(sent.max())
+        self.exact.add(durations, weights)
+        self.bins.cover(low, high)
+        self.totals.cover(low, high)
+        self.requests += int(np.count_nonzero(lengths))
+        blocks = self.bins.places(sent)
+        each = np.repeat(blocks, lengths)
+        self.bins.add(each * COARSE_BINS + coarse(durations), weights)
+        self.totals.add(each * 3, durations if weights is None else durations * weights)
+        self.totals.add(each * 3 + 1, weights)
+        self.totals.add(blocks * 3 + 2, (lengths > 0).astype(np.int64))
+
+    def merge(self, other: Gaps) -> None:
+        """Add all that the other holds."""
+        self.exact.merge(other.exact)
+        self.bins.merge(other.bins)
+        self.totals.merge(other.totals)
+        self.requests += other.requests
+
+    def distribution(self) -> dict[str, Any] | None:
+        """n, extremes, mean and percentiles in seconds, with intervals from consecutive blocks of requests."""
+        histogram = self.exact.histogram()
+        if not histogram.total:
+            return None
+        # Consecutive bins are pooled into batches of about as many requests each.
+        asked = np.cumsum(self.totals.sums[:, 2])
+        batch = np.minimum((asked - self.totals.sums[:, 2]) * stats.BATCHES // max(int(asked[-1]), 1), stats.BATCHES - 1)
+        starts = np.flatnonzero(np.diff(batch, prepend=-1))
+        totals = np.add.reduceat(self.totals.sums, starts, axis=0).astype(float)
+        below = {}
+        for percent in stats.PERCENTS:
+            edge = int(coarse(np.array([histogram.percentile(percent)], dtype=np.int64))[0]) + 1
+            under = self.bins.sums[:, :edge].sum(axis=1)
+            below[percent] = (np.add.reduceat(under, starts).astype(float), totals[:, 1])
+        found = stats.clustered(histogram, below, totals[:, 0], totals[:, 1], self.requests)
+        return None if found is None else stats.scaled(found, 1e6)
+
+
+def in_flight(starts: np.ndarray, ends: np.ndarray, start: int, step: int, count: int) -> np.ndarray:
+    """Request-microseconds in flight within each of `count` bins from `start`: int64, exact."""
+    edges = start + step * np.arange(count + 1, dtype=np.int64)
+
+    def before(instants: np.ndarray) -> np.ndarray:
+        """For each edge, the sum over instants before it of (edge - instant)."""
+        ordered = np.sort(instants)
+        cumulated = np.concatenate([[0], np.cumsum(ordered - start)])
+        places = np.searchsorted(ordered, edges, side="left")
+        return places * (edges - start) - cumulated[places]
+
+    return np.diff(before(starts) - before(ends))
+
+
+def peak(starts: np.ndarray, ends: np.ndarray) -> int:
+    """The most requests in flight at one instant; one that ends when another starts does not overlap it."""
+    if not len(starts):
+        return 0
+    instants = np.concatenate([starts, ends])
+    change = np.concatenate([np.ones(len(starts), dtype=np.int64), -np.ones(len(ends), dtype=np.int64)])
+    return int(np.cumsum(change[np.lexsort((change, instants))]).max())
