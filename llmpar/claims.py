@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmpar import series
@@ -27,6 +28,12 @@ MOST_FAILURES = 0.01
 
 class BadClaims(ValueError):
     """A claims table that cannot be understood; the text names file, line and column."""
+
+
+def default_table() -> Path | None:
+    """study/claims.tsv of the checkout, or the copy in an installed package; None where there is neither."""
+    package = Path(__file__).resolve().parent
+    return next((path for path in (package.parent / "study" / "claims.tsv", package / "claims.tsv") if path.exists()), None)
 
 
 @dataclass(frozen=True)

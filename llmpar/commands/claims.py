@@ -11,9 +11,6 @@ import click
 from llmpar import claims, cli, records, series, status, words
 from llmpar.render import markdown
 
-HERE = Path(__file__).resolve().parents[1]
-TABLES = (HERE.parent / "study" / "claims.tsv", HERE / "claims.tsv")
-
 
 @cli.command("llmpar-claims")
 @cli.files
@@ -37,7 +34,9 @@ def main(files: tuple[str, ...], output: str | None, table: str | None, only: tu
     REPEATS=3. Reads `summary` records (buffers all) and a table of claims (docs/study.md); writes text, Markdown, or
     `claim` records. Exit status: 0; 2 usage; 3 not records; 5 --fail-on met; 6 no summary among the records.
     """
-    place = Path(table) if table else next((path for path in TABLES if path.exists()), TABLES[0])
+    place = Path(table) if table else claims.default_table()
+    if place is None:
+        raise cli.Failure("no study/claims.tsv beside this installation", status.USAGE, "name a table with --claims")
     with cli.opened(str(place)) as stream:
         text = stream.read().decode("utf-8", "replace")
     try:

@@ -186,7 +186,7 @@ def labels(rows: Sequence[series.Row]) -> list[str]:
     return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
 
 
-def timeline(flight: Sequence[tuple[float, int]], tracks: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+def timeline(flight: Sequence[tuple[float, int]], tracks: Sequence[tuple[str, Sequence[float], Sequence[float | None]]],
              look: Look = WIDE) -> Figure:  # fmt: skip
     """Requests in flight as steps (seconds from the first launch, count), with samples on the same time axis under it.
 
@@ -231,7 +231,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = text[text.index("<svg"):]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'((?:xlink:)?href)="#', rf'\1="#{prefix}-', text)
+    text = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', text)
     return re.sub(r"url\(#", f"url(#{prefix}-", text)
 
 

@@ -1,0 +1,145 @@
+"""llmpar-report: all results in one HTML file, or as Markdown, CSV or a terminal table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmpar import claims, cli, records, report, series, status, timeline, words
+from llmpar.render import csv_, markdown, plain
+
+HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown does without"
+
+
+@cli.command("llmpar-report")
+@cli.files
+@cli.output
+@click.option("--format", "form", type=click.Choice(("html", "markdown", "csv", "text")), default="html", show_default=True)
+@click.option("--title", metavar="TEXT", default="Which engine, how configured", show_default=True)
+@click.option("--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]")
+@click.option("--no-claims", is_flag=True, help="Leave the study's findings out.")
+@click.option("--timelines", metavar="N", type=click.IntRange(0), default=6, show_default=True,
+              help="Draw N time lines in HTML: each sweep's quickest cell first.")
+def main(files: tuple[str, ...], output: str | None, form: str, title: str, table: str | None, no_claims: bool,
+         timelines: int) -> int:  # fmt: skip
+    """Put summaries into one report: verdicts, wall seconds beside the study's, charts, time lines, how it was run.
+
+    \b
+      llmpar-report runs/*/*/summary.json -o report.html
+      llmpar-report --format csv runs/clients/*/summary.json > clients.csv
+      llmpar-compare a.json b.json --format json | llmpar-report --format markdown - a.json b.json
+
+    The HTML is one file without scripts that asks the network for nothing. Reads `summary` records, and `verdict`
+    records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and command.txt where
+    they are. HTML needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 no summary.
+    """
+    given = [(name, record) for name in files or ("-",) for record in cli.read_records((name,))]
+    summaries = [record for _, record in given if record["kind"] == "summary"]
+    rows = series.rows(summaries)
+    if not rows:
+        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "`make sweep` measures; `llmpar-summarise` makes summaries")
+    beside = {id(record): Path(name).parent for name, record in given if name != "-"}
+    stated = [] if no_claims else judged(table, rows)
+    verdicts = [record for _, record in given if record["kind"] == "verdict"]
+    document = report.build(title, rows, stated, verdicts, commands(rows, beside))
+    if form == "html":
+        made = as_html(document, rows, beside, timelines)
+    else:
+        made = {"markdown": as_markdown, "text": as_text}[form](document) if form != "csv" else csv_.rows(rows)
+    with cli.writing(output) as stream:
+        stream.write(made.encode("utf-8", "replace"))
+    return status.OK
+
+
+def judged(table: str | None, rows: Sequence[series.Row]) -> list[dict[str, Any]]:
+    """Claim records of the table, or none where no table is named and none is there."""
+    place = Path(table) if table else claims.default_table()
+    if place is None:
+        return []
+    with cli.opened(str(place)) as stream:
+        text = stream.read().decode("utf-8", "replace")
+    try:
+        return [claims.evaluate(claim, rows) for claim in claims.parse(text, str(place))]
+    except claims.BadClaims as error:
+        raise cli.Failure(str(error), status.USAGE) from None
+
+
+def commands(rows: Sequence[series.Row], beside: dict[int, Path]) -> dict[str, str]:
+    """What scripts/run-cell ran for each cell, from command.txt beside its summary."""
+    found = {}
+    for row in rows:
+        for summary in row.summaries:
+            try:
+                line = (beside[id(summary)] / "command.txt").read_text("utf-8", "replace").strip()
+            except (OSError, KeyError):
+                continue
+            found[f"{row.sweep}/{(summary.get('cell') or {}).get('id') or row.cell}"] = abridged(line)
+    return found
+
+
+def abridged(line: str, most: int = 300) -> str:
+    """A command line with the middle of a long list of prompt files left out."""
+    return line if len(line) <= most else f"{line[: most - 60]} … {line[-50:]}"
+
+
+def samples(folder: Path | None) -> Iterator[dict[str, Any]]:
+    """gpu and engine records beside a summary; nothing where there are none or a file cannot be understood."""
+    for name in ("gpu.jsonl", "engine.jsonl"):
+        if folder is not None and os.path.exists(folder / name):
+            try:
+                yield from cli.read_records((str(folder / name),))
+            except records.BadRecord as error:
+                cli.say("llmpar-report", f"{error}; the time line goes without")
+
+
+def as_html(document: report.Document, rows: Sequence[series.Row], beside: dict[int, Path], most: int) -> str:
+    try:
+        from llmpar.render import charts, html
+    except ImportError:
+        raise cli.Failure("matplotlib is not installed", status.UNAVAILABLE, HINT) from None
+    drawn = {sweep.name: charts.of_sweep(sweep.name or "cells", sweep.rows) for sweep in document.sweeps}
+    lines, shown = [], timeline.chosen(rows, most)
+    for row in shown:
+        summary = row.summaries[0]
+        one = timeline.of(row, summary, samples(beside.get(id(summary))))
+        if one is not None:
+            lines.append(charts.of_timeline(one))
+    left = len(rows) - len(shown)
+    return html.page(document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else "")
+
+
+def as_markdown(document: report.Document) -> str:
+    parts = [f"# {markdown.escape(document.title)}\n", "".join(f"- {markdown.escape(fact)}\n" for fact in document.facts)]
+    parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
+    if document.claims:
+        parts += ["## The study's findings\n", markdown.table(
+            ("Finding", "Here", "Effect"), [(record["sentence"], record["verdict"], words.claim(record)) for record in document.claims])]
+    for sweep in document.sweeps:
+        parts += [f"## {markdown.escape(sweep.name or 'cells')}\n", markdown.escape(sweep.answer) + "\n" if sweep.answer else "",
+                  _markdown(sweep.table)]  # fmt: skip
+    for one in (document.study, *document.warnings, *document.runs):
+        parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
+    return "\n".join(part for part in parts if part)
+
+
+def _markdown(one: report.Table) -> str:
+    caption = markdown.escape(one.caption) + "\n\n" if one.caption else ""
+    return caption + markdown.table(one.header, one.rows, one.right) + (f"\n{markdown.escape(one.note)}\n" if one.note else "")
+
+
+def as_text(document: report.Document) -> str:
+    parts = [document.title, *document.facts, ""]
+    parts += [f"{record['verdict']:<13} {record['sentence']}: {words.claim(record)}" for record in document.claims
+              if record["verdict"] != claims.NOT_RUN]  # fmt: skip
+    for one in (*(sweep.table for sweep in document.sweeps), document.study, *document.warnings):
+        parts += ["", one.title, *([one.caption] if one.caption else []), plain.table(one.header, one.rows).rstrip()]
+        parts += [one.note] if one.note else []
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""What a report says, as tables of words, before any format: HTML, Markdown and CSV render the same document."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar import series, study, words
+from llmpar.claims import MOST_FAILURES
+from llmpar.ratio import Ratio, ratio
+
+WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
+                ("ttft_p95_s", "TTFT p95, s"), ("tpot_p50_s", "TPOT p50, s"), ("e2e_p95_s", "E2E p95, s"))  # fmt: skip
+# What `llmpar-report --format csv` gives of each cell, value, low and high.
+CSV_METRICS = ("wall_s", *series.RATES, "output_tokens_per_s_steady",
+               *(f"{name}_{statistic}_s" for name in ("ttft", "itl", "tpot", "e2e", "effective_ttft", "effective_e2e")
+                 for statistic in series.STATISTICS), "memory_bytes", "joules_per_token", "concurrency")  # fmt: skip
+
+
+@dataclass
+class Table:
+    """Words in rows. Columns numbered in `right` hold figures; `note` stands under the table."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    right: set[int] = field(default_factory=set)
+    note: str = ""
+    caption: str = ""
+
+
+@dataclass
+class Sweep:
+    """One sweep's rows, its table and what it answers."""
+
+    name: str
+    rows: list[series.Row]
+    table: Table
+    answer: str
+
+
+@dataclass
+class Document:
+    """A whole report. `claims` and `verdicts` are records; `facts` one line each."""
+
+    title: str
+    facts: list[str]
+    claims: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+    sweeps: list[Sweep]
+    study: Table
+    warnings: list[Table]
+    runs: list[Table]
+
+    @property
+    def tables(self) -> list[Table]:
+        return [*(sweep.table for sweep in self.sweeps), self.study, *self.warnings, *self.runs]
+
+
+def build(title: str, rows: Sequence[series.Row], claims: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]],
+          commands: Mapping[str, str]) -> Document:  # fmt: skip
+    """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known."""
+    names = list(dict.fromkeys(row.sweep for row in rows))
+    sweeps = [_sweep(name, [row for row in rows if row.sweep == name], rows) for name in names]
+    return Document(title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands))
+
+
+def facts(rows: Sequence[series.Row]) -> list[str]:
+    """What was measured, where and when, a line each."""
+    summaries = [summary for row in rows for summary in row.summaries]
+    requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in summaries)
+    sessions = {summary.get("session") for summary in summaries}
+    engines = sorted({engine(summary) for summary in summaries} - {""})
+    hosts = sorted({", ".join([row.host, *dict.fromkeys(gpu for summary in row.summaries for gpu in series.gpus_of(summary))])
+                    for row in rows if row.host})  # fmt: skip
+    starts = [summary["started_at"] for summary in summaries if summary.get("started_at")]
+    ends = [summary["ended_at"] for summary in summaries if summary.get("ended_at")]
+    lines = [f"{plural(len(rows), 'cell')}, {plural(len(sessions), 'server session')}, {plural(requests, 'request')}"]
+    if engines:
+        lines.append("Engines: " + "; ".join(engines))
+    if hosts:
+        lines.append("Hosts: " + "; ".join(hosts))
+    if starts and ends:
+        lines.append(f"Measured {utc(min(starts))} to {utc(max(ends))} UTC")
+    return lines
+
+
+def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) -> Sweep:
+    hosts = {row.host for row in everything}
+    keys = list(dict.fromkeys(key for row in rows for key in row.varies))
+    beside = [study.beside(row.settings) for row in rows]
+    columns = [(metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric) != series.Figure(None) for row in rows)]
+    header = [key.replace("_", " ") for key in keys] or ["cell"]
+    if len(hosts) > 1:
+        header.append("host")
+    first = len(header)
+    header += [label for _, label in columns]
+    if any(beside):
+        header.insert(first + 1, f"wall, s: {study.LABEL}")
+    header += ["in flight", "failed", "sessions"]
+    lines = []
+    for row, its in zip(rows, beside, strict=True):
+        line = [setting(row.settings.get(key)) for key in keys] or [row.cell]
+        if len(hosts) > 1:
+            line.append(row.host)
+        figures = [words.figure(row.figure(metric)) for metric, _ in columns]
+        if any(beside):
+            figures.insert(1, f"{its.wall_s:g}" if its else "")
+        requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+        line += [*figures, in_flight(row), f"{row.failures} of {requests}" if row.failures else "0", str(len(row.summaries))]
+        lines.append(line)
+    fixed = {key: value for key, value in rows[0].settings.items()
+             if key not in keys and value not in (None, "") and all(row.settings.get(key) == value for row in rows)
+             and series.UNSET.get(key) != value}  # fmt: skip
+    several = any(len(row.summaries) > 1 for row in rows)
+    note = "In brackets: 95 % interval " + ("over server sessions where there are several, else within the one session." if several
+                                            else "within the one server session; it says nothing of the next session.")  # fmt: skip
+    if any(beside):
+        note += f" The column of {study.LABEL} is from one RTX A6000 with other prompts: compare its order, not its size."
+    same = "The same for all: " + words.settings(fixed) if fixed else ""
+    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows))
+
+
+def answer(rows: Sequence[series.Row]) -> str:
+    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
+    if len(rows) < 2:
+        return ""
+    work = {(str((summary.get("workload") or {}).get("prompts")), str((summary.get("workload") or {}).get("sampling_sha256")))
+            for row in rows for summary in row.summaries}  # fmt: skip
+    if len(work) > 1:
+        return "The cells were given different work (prompts or sampling), so none of them is the best."
+    fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
+    if len(fair) < 2:
+        return "Fewer than two cells can be ranked: see the warnings."
+    fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
+    best, rest = fair[0], fair[1:]
+    name = series.label(best, ()) or best.cell
+    lead = f"Least wall seconds: {name}, {words.number(best.figure('wall_s').value)} s"
+    undecided: list[tuple[series.Row, Ratio]] = []
+    decided: list[tuple[series.Row, Ratio]] = []
+    for row in rest:
+        one = ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))
+        if one.low is None:
+            return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
+        (decided if one.low > 1 else undecided).append((row, one))
+    if undecided:
+        names = ", ".join(series.label(row, ()) or row.cell for row, _ in undecided)
+        return f"{lead}; cannot be told apart from {names}."
+    row, one = decided[0]
+    return f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+
+
+def failing(row: series.Row) -> bool:
+    requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+    return row.failures > MOST_FAILURES * requests
+
+
+def in_flight(row: series.Row) -> str:
+    """Requests in flight on average, of those asked for, the least of the sessions."""
+    pairs = [((summary.get("concurrency") or {}).get("achieved"), (summary.get("concurrency") or {}).get("asked"))
+             for summary in row.summaries]  # fmt: skip
+    known = [(achieved, asked) for achieved, asked in pairs if achieved is not None]
+    if not known:
+        return words.DASH
+    achieved, asked = min(known, key=lambda pair: pair[0])
+    return words.number(achieved) + (f" of {asked}" if asked else "")
+
+
+def study_table() -> Table:
+    """The study's own wall seconds, labelled as such."""
+    rows = [[row.settings, f"{row.wall_s:g}"] for row in study.ROWS]
+    return Table(f"Not measured here: {study.LABEL}", ["the study's setting", "wall, s"], rows, {1}, study.NOTE)
+
+
+def warnings(rows: Sequence[series.Row]) -> list[Table]:
+    """Every warning with the cells that have it, most cells first; empty without warnings."""
+    found: dict[tuple[str, str], list[str]] = {}
+    firsts: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for warning in row.warnings:
+            key = (str(warning.get("code")), str(warning.get("try") or ""))
+            found.setdefault(key, []).append(": ".join(part for part in (row.sweep, row.cell) if part))
+            firsts.setdefault(key, str(warning.get("message") or ""))
+    lines = [[code, firsts[code, attempt] + (" (and others)" if len(cells) > 1 else ""), attempt, shortened(cells)]
+             for (code, attempt), cells in sorted(found.items(), key=lambda item: -len(item[1]))]  # fmt: skip
+    return [Table("Warnings", ["code", "the first of them", "what to try", "cells"], lines)] if lines else []
+
+
+def runs(rows: Sequence[series.Row], commands: Mapping[str, str]) -> list[Table]:
+    """How it was run: hosts, servers with their command lines, loads with theirs, hashes."""
+    hosts: dict[str, dict[str, str]] = {}
+    servers: dict[str, list[str]] = {}
+    loads: list[list[str]] = []
+    for row in rows:
+        for summary in row.summaries:
+            host = summary.get("host")
+            if isinstance(host, dict):
+                hosts.setdefault(series.host_of(summary), flat(host))
+            session = str(summary.get("session") or "")
+            server = summary.get("server")
+            if isinstance(server, dict) and session not in servers:
+                servers[session] = [session, engine(summary), command_of(server)]
+            work, made = summary.get("workload") or {}, summary.get("provenance") or {}
+            cell = str((summary.get("cell") or {}).get("id") or row.cell)
+            digest = str((work.get("prompts") or {}).get("sha256") or words.DASH) if isinstance(work.get("prompts"), dict) else words.DASH
+            loads.append([": ".join(part for part in (row.sweep, cell) if part), commands.get(f"{row.sweep}/{cell}", words.DASH),
+                          words.settings(work["sampling"]) if isinstance(work.get("sampling"), dict) else "mixed",
+                          digest[:12], str(made.get("records_sha256") or words.DASH)[:12], str(made.get("llmpar") or words.DASH)])  # fmt: skip
+    tables = []
+    for name, its in hosts.items():
+        tables.append(Table(f"Host {name}", ["what", "value"], [[key, value] for key, value in its.items()]))
+    if servers:
+        tables.append(Table("Servers", ["session", "engine", "command"], list(servers.values())))
+    tables.append(Table("Loads", ["cell", "command", "sampling", "prompts", "records", "llmpar"], loads, set(),
+                        "Prompts and records by the first 12 digits of their SHA-256."))  # fmt: skip
+    return tables
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A record's leaves by dotted name, in words; empty ones left out."""
+    lines: dict[str, str] = {}
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            lines |= flat(value, name + ".")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for index, item in enumerate(value):
+                lines |= flat(item, f"{name}.{index}.")
+        elif value not in (None, "", [], {}):
+            shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else value
+            lines[name] = ", ".join(map(str, shown)) if isinstance(shown, list) else str(shown)
+    return lines
+
+
+def engine(summary: Mapping[str, Any]) -> str:
+    """The engine and its version, from the server record, the cell or the requests."""
+    server = summary.get("server") or {}
+    cell = (summary.get("cell") or {}).get("server") or {}
+    name = server.get("engine") or cell.get("engine") or (summary.get("workload") or {}).get("engine") or ""
+    version = server.get("version") or server.get("engine_version") or ""
+    return f"{name} {version}".strip()
+
+
+def command_of(server: Mapping[str, Any]) -> str:
+    """A server's command line as one would type it."""
+    import shlex
+
+    found = server.get("command") or server.get("argv") or server.get("commands") or ""
+    if isinstance(found, list):
+        if found and isinstance(found[0], list):
+            return " ; ".join(shlex.join(map(str, one)) for one in found)
+        return shlex.join(map(str, found))
+    return str(found)
+
+
+def setting(value: Any) -> str:
+    if value is None:
+        return "default"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def shortened(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", "\u202f")
+
+
+def utc(instant: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(instant))
