@@ -5,6 +5,7 @@ What it gives is a `Raw`; llmpar.request makes a record of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
@@ -19,7 +20,33 @@ READ_BYTES = 1 << 16
 
 
 class Cancelled(BaseException):
-    """The request is no longer wanted: its launcher died. Like KeyboardInterrupt no kind of fault."""
+    """The request is no longer wanted. Like KeyboardInterrupt no kind of fault."""
+
+
+class Gate:
+    """Lets a signal handler end what waits, and nothing else.
+
+    A handler calls `cancel`. While `armed` that raises Cancelled out of whatever system call the request waits in;
+    otherwise it is only noted, so that no record in the making is lost.
+    """
+
+    __slots__ = ("armed", "why")
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.why: str | None = None
+
+    def cancel(self, why: str) -> None:
+        self.why = why
+        if self.armed:
+            self.armed = False
+            raise Cancelled(why)
+
+    def arm(self) -> None:
+        self.armed = True
+        if self.why is not None:
+            self.armed = False
+            raise Cancelled(self.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +88,34 @@ class Raw:
     """What one exchange left. Instants in epoch nanoseconds, None where it did not get so far.
 
     `stamps[i]` is when the body had grown to `marks[i]` bytes. `error` is (type, message) of the transport's own, None
-    where a whole response came; the status may still be an engine's error.
+    where a whole response came; the status may still be an engine's error. `sock` is the connection, to be put back or
+    closed by the caller.
     """
 
+    kernel: bool = True
+    asked_kernel: bool = True
+    error: tuple[str, str] | None = None
     connect_ns: int | None = None
     sent_ns: int | None = None
     headers_ns: int | None = None
-    end_ns: int | None = None
     stamps: list[int] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    error: tuple[str, str] | None = None
-    kernel: bool = True
+    framer: Framer = field(default_factory=Framer)
     reused: bool = False
     bytes_sent: int = 0
     bytes_received: int = 0
     cpu_wait_ns: int | None = None
     clock_step_ns: int = 0
+    sock: socket.socket | None = None
+
+    @property
+    def end_ns(self) -> int | None:
+        """When the last byte came."""
+        return self.stamps[-1] if self.stamps else None
+
+
+class PlainSocket(socket.socket):
+    """A blocking TCP socket whose time-outs are the kernel's (SO_RCVTIMEO and SO_SNDTIMEO, which bounds connect too)."""
 
 
 class Connections:
@@ -89,12 +125,33 @@ class Connections:
         self._open: dict[tuple[Target, bool], socket.socket] = {}
         self._addresses: dict[tuple[str, int], list[Any]] = {}
         self._tls: Any = None
+        self._current: socket.socket | None = None
+        self.interrupted: str | None = None
+
+    def interrupt(self, why: str) -> None:
+        """From another thread: end what waits on the present connection."""
+        self.interrupted = why
+        sock = self._current
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def take(self, target: Target, kernel: bool) -> socket.socket | None:
-        return self._open.pop((target, kernel), None)
+        self._current = self._open.pop((target, kernel), None)
+        return self._current
 
-    def put(self, target: Target, kernel: bool, sock: socket.socket) -> None:
-        self._open[(target, kernel)] = sock
+    def done(self, raw: Raw, target: Target, keep_alive: bool) -> None:
+        """Keep the connection of a finished exchange, or close it."""
+        self._current = None
+        if self.interrupted is not None and not raw.framer.done:
+            raw.error = ("cancelled", self.interrupted)
+        if raw.sock is None:
+            return
+        if keep_alive and raw.error is None and raw.framer.done and raw.framer.reusable:
+            self._open[(target, raw.asked_kernel)] = raw.sock
+        else:
+            raw.sock.close()
+        raw.sock = None
 
     def close(self) -> None:
         for sock in self._open.values():
@@ -109,15 +166,16 @@ class Connections:
             addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         failure: OSError | None = None
         for family, kind, protocol, _, address in addresses:
-            sock = socket.socket(family, kind, protocol)
+            sock: socket.socket = (socket.socket if target.tls else PlainSocket)(family, kind, protocol)
+            self._current = sock
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if kernel:
                     stamps.enable(sock)
-                sock.settimeout(_left(deadline))
+                _limit(sock, deadline)
                 sock.connect(address)
                 if target.tls:
-                    sock = self._wrap(sock, target.host)
+                    sock = self._current = self._wrap(sock, target.host)
             except OSError as error:
                 sock.close()
                 failure = error
@@ -147,71 +205,51 @@ def _left(deadline: int) -> float:
 
 
 def _limit(sock: socket.socket, deadline: int) -> None:
-    """Make blocking reads end at the deadline without a poll before each: the kernel's own receive time-out."""
-    microseconds = max(int(_left(deadline) * 1e6), 1000)
-    sock.setblocking(True)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stamps.timeval(microseconds))
+    """Make every wait on the socket end at the deadline."""
+    left = _left(deadline)
+    if isinstance(sock, PlainSocket):
+        # The kernel's own time-outs: no poll before each read.
+        value = stamps.timeval(max(int(left * 1e6), 1000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    else:
+        sock.settimeout(left)
 
 
-def exchange(connections: Connections, target: Target, message: bytes, timeout_s: float, max_bytes: int,
-             kernel: bool = True, keep_alive: bool = False) -> Raw:
-    """Send `message` (a whole request) and receive its response. Never raises for what a peer or a network does.
-
-    KeyboardInterrupt and the like become `error` of type `cancelled` and are raised again after the Raw is made, as the
-    attribute `raw` of the exception.
-    """
-    kernel = kernel and not target.tls
+def exchange(raw: Raw, connections: Connections, target: Target, message: bytes, timeout_s: float, max_bytes: int,
+             keep_alive: bool = False) -> None:
+    """Send `message` (a whole request) and receive its response into `raw`. Never raises for what a peer or a network
+    does; Cancelled passes through, with `raw` as far as it got."""
+    raw.kernel = raw.kernel and not target.tls
+    kernel = raw.asked_kernel = raw.kernel
     deadline = time.monotonic_ns() + int(timeout_s * 1e9)
     offset = stamps.clock_offset()
-    raw = Raw(kernel=kernel)
-    sock = connections.take(target, kernel) if keep_alive else None
-    raw.reused = sock is not None
-    framer = Framer()
     try:
-        try:
-            while True:
-                if sock is None:
-                    began = time.monotonic_ns()
-                    sock = connections.connect(target, kernel, deadline)
-                    raw.connect_ns = time.monotonic_ns() - began
-                again = _converse(sock, message, deadline, max_bytes, raw, framer)
-                if not again:
-                    break
-                # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
-                sock.close()
-                sock = None
-                fresh = Raw(kernel=kernel)
-                raw, framer = fresh, Framer()
-        except Exception as error:
-            raw.error = _named(error, timeout_s)
-        except BaseException as error:
-            raw.error = ("cancelled", "interrupted" if isinstance(error, KeyboardInterrupt) else "cancelled")
-            _finish(raw, framer, offset)
-            error.raw = raw  # type: ignore[attr-defined]
-            raise
-        _finish(raw, framer, offset)
-        if sock is not None and keep_alive and raw.error is None and framer.reusable:
-            connections.put(target, kernel, sock)
-            sock = None
-        return raw
+        if keep_alive:
+            raw.sock = connections.take(target, kernel)
+            raw.reused = raw.sock is not None
+        while True:
+            if raw.sock is None:
+                began = time.monotonic_ns()
+                raw.sock = connections.connect(target, kernel, deadline)
+                raw.connect_ns = time.monotonic_ns() - began
+            if not _converse(raw.sock, message, deadline, max_bytes, raw):
+                break
+            # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
+            raw.sock.close()
+            raw.sock, raw.reused, raw.framer = None, False, Framer()
+    except Exception as error:
+        raw.error = _named(error, timeout_s)
     finally:
-        if sock is not None:
-            sock.close()
+        raw.clock_step_ns = stamps.clock_offset() - offset
 
 
-def _finish(raw: Raw, framer: Framer, offset: int) -> None:
-    raw.status, raw.headers, raw.body = framer.status, framer.headers, bytes(framer.body)
-    raw.clock_step_ns = stamps.clock_offset() - offset
-    if raw.end_ns is None and raw.stamps:
-        raw.end_ns = raw.stamps[-1]
-
-
-def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> bool:
+def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int, raw: Raw) -> bool:
     """Fill `raw`; True where a reused connection turned out dead before the first byte of a response."""
-    plain = raw.kernel
+    framer = raw.framer
     waited = stamps.cpu_wait()
     try:
-        sock.settimeout(_left(deadline))
+        _limit(sock, deadline)
         raw.sent_ns = time.time_ns()
         try:
             sock.sendall(message)
@@ -220,21 +258,17 @@ def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int
             # A server may answer (413, 401) and close before it has read all; its answer matters more.
             if raw.reused and not framer.started:
                 return True
-        if plain:
-            _limit(sock, deadline)
         try:
             _collect(sock, deadline, max_bytes, raw, framer)
         except ConnectionResetError:
             if raw.reused and not framer.started:
                 return True
             raise
-        if raw.reused and not framer.started:
-            return True
+        return raw.reused and not framer.started
     finally:
         if waited is not None:
             now = stamps.cpu_wait()
             raw.cpu_wait_ns = None if now is None else now - waited
-    return False
 
 
 def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> None:
@@ -260,13 +294,12 @@ def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, frame
                     raw.error = ("no_response" if not framer.started else "cut_body", missing)
                 return
             received += len(data)
+            receipts.append(now)
             done = feed(data)
+            marks.append(len(body))
             if raw.headers_ns is None and framer.status is not None:
                 raw.headers_ns = now
-            receipts.append(now)
-            marks.append(len(body))
             if done:
-                raw.end_ns = now
                 return
             if received > max_bytes:
                 raw.error = ("too_many_bytes", f"more than {max_bytes} bytes came")
@@ -279,8 +312,10 @@ def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, frame
 
 def _named(error: Exception, timeout_s: float) -> tuple[str, str]:
     """A transport error as (type, message)."""
-    if isinstance(error, TimeoutError | BlockingIOError):  # SO_RCVTIMEO ends a read with EAGAIN
+    if isinstance(error, TimeoutError | BlockingIOError) and error.errno != errno.EINPROGRESS:  # SO_RCVTIMEO ends a read with EAGAIN
         return "timeout", f"no complete response within {timeout_s:g} s"
+    if isinstance(error, OSError) and error.errno == errno.EINPROGRESS:  # connect, by SO_SNDTIMEO
+        return "timeout", f"no connection within {timeout_s:g} s"
     if isinstance(error, BadFraming):
         return "bad_http", str(error)
     if isinstance(error, ConnectionRefusedError):

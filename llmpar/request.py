@@ -122,22 +122,26 @@ def request_headers(settings: Settings) -> list[tuple[str, str]]:
     return headers
 
 
-def perform(settings: Settings, launch: Launch, path: str, connections: exchange.Connections) -> dict[str, Any]:
-    """One request, one record; waits for the due time if there is one. On cancellation the exception has `.record`."""
+def perform(settings: Settings, launch: Launch, path: str, connections: exchange.Connections,
+            gate: exchange.Gate) -> dict[str, Any]:
+    """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its record."""
     prompt = read_prompt(path)
     asked = ask(settings, prompt)
     if asked.fault is not None:
         return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault))
+    raw = exchange.Raw(settings.kernel)
     try:
+        gate.arm()
         if launch.scheduled_ns is not None:
             wait_until(launch.scheduled_ns)
-        raw = exchange.exchange(connections, settings.target, asked.message, settings.timeout_s, settings.max_bytes,
-                                settings.kernel, settings.keep_alive)
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            raw = getattr(error, "raw", None) or exchange.Raw(error=("cancelled", "cancelled before it was sent"))
-            error.record = record(settings, launch, prompt, asked, raw)  # type: ignore[attr-defined]
-        raise
+        exchange.exchange(raw, connections, settings.target, asked.message, settings.timeout_s, settings.max_bytes,
+                          settings.keep_alive)
+        gate.armed = False
+    except exchange.Cancelled as cancelled:
+        raw.error = ("cancelled", str(cancelled))
+    finally:
+        gate.armed = False
+    connections.done(raw, settings.target, settings.keep_alive)
     return record(settings, launch, prompt, asked, raw)
 
 
@@ -150,14 +154,15 @@ def wait_until(due_ns: int) -> None:
 def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw) -> dict[str, Any]:
     """The request record of docs/records.md."""
     reply = Reply()
-    if raw.status is not None:
-        reply = DIALECTS[settings.api].parse(raw.status, raw.headers, raw.body, settings.stream)
+    http_status = raw.framer.status
+    if http_status is not None:
+        reply = DIALECTS[settings.api].parse(http_status, raw.framer.headers, bytes(raw.framer.body), settings.stream)
     sent, due = raw.sent_ns, launch.scheduled_ns
     error = reply.error
     if raw.error is not None and (error is None or raw.error[0] != "cut_body"):
         # The transport's fault goes before what a dialect makes of the part that came, but a body cut after an error
         # event failed for the reason in the event.
-        error = {"type": raw.error[0], "message": raw.error[1], "http_status": raw.status}
+        error = {"type": raw.error[0], "message": raw.error[1], "http_status": http_status}
     kind = None if error is None else error["type"]
     status = "ok" if kind is None else kind if raw.error and kind in ("timeout", "cancelled") else "error"
     seconds = clock.duration

@@ -6,26 +6,28 @@ import threading
 import time
 from collections.abc import Iterator
 
-from llmpar import exchange
+from llmpar.exchange import Cancelled, Connections, Gate
 from llmpar.request import Launch, perform
 from llmpar.turns import Output, Plan, Tally
 
 
-def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally) -> None:
-    """Returns when every prompt has its record. An exception in one thread stops all after their current request."""
+def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Gate) -> None:
+    """Returns when every prompt has its record, or when the gate is shut and every request that was out has its."""
     lock = threading.Lock()
     failures: list[BaseException] = []
+    gates = [Gate() for _ in range(plan.threads or 1)]
+    out: dict[int, Connections] = {}
 
-    def work() -> None:
-        connections = exchange.Connections()
+    def work(number: int) -> None:
+        connections = out[number] = Connections()
         try:
-            while not failures:
+            while not failures and gate.why is None:
                 with lock:
                     path = next(paths, None)
                 if path is None:
                     return
                 launch = Launch(plan.launcher, time.time_ns(), plan.attempt, plan.slot, plan.seq)
-                record = perform(plan.settings, launch, path, connections)
+                record = perform(plan.settings, launch, path, connections, gates[number])
                 with lock:
                     tally.add(record)
                     output.put(record)
@@ -34,10 +36,21 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally) -> None:
         finally:
             connections.close()
 
-    crew = [threading.Thread(target=work, daemon=True) for _ in range(plan.threads or 1)]
+    crew = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(gates))]
     for thread in crew:
         thread.start()
-    for thread in crew:
-        thread.join()
+    try:
+        gate.arm()
+        for thread in crew:
+            thread.join()
+        gate.armed = False
+    except Cancelled:
+        # No signal reaches another thread's system call: shut its connection down under it.
+        while any(thread.is_alive() for thread in crew):
+            for number, thread in enumerate(crew):
+                if thread.is_alive() and number in out:
+                    out[number].interrupt(gate.why or "cancelled")
+            for thread in crew:
+                thread.join(0.05)
     if failures:
         raise failures[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,16 +80,16 @@ def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, s
             api_key=_key(options["api_key_file"]), concurrency=clients)
     except ValueError as error:
         raise error if isinstance(error, Wrong) else Wrong(str(error)) from None
-    launched = launched_ns or _whole(environ.get("LLMPAR_LAUNCHED_NS")) or stamps.process_start()
+    launched = launched_ns or whole(environ.get("LLMPAR_LAUNCHED_NS")) or stamps.process_start()
     made = Plan(settings, prompts, options["from_stdin"], options["queue"], options["threads"], options["coroutines"],
-                options["output"], _due(options["at"]), _whole(environ.get("LLMPAR_ATTEMPT")) or 1,
-                _whole(environ.get("PARALLEL_JOBSLOT")), _whole(environ.get("PARALLEL_SEQ")), launched)
+                options["output"], due(options["at"]), whole(environ.get("LLMPAR_ATTEMPT")) or 1,
+                whole(environ.get("PARALLEL_JOBSLOT")), whole(environ.get("PARALLEL_SEQ")), launched)
     made.launcher = ("threads" if made.threads else "asyncio" if made.coroutines else "queue" if made.queue
                      else "cold" if len(prompts) == 1 else "turns")
     return made
 
 
-def _whole(text: str | None) -> int | None:
+def whole(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
@@ -117,7 +118,7 @@ def _key(path: str | None) -> str | None:
     return key
 
 
-def _due(text: str | None) -> int | None:
+def due(text: str | None) -> int | None:
     """Epoch nanoseconds of --at."""
     if text is None:
         return None
@@ -155,7 +156,12 @@ class Tally:
 
     def add(self, record: dict[str, Any]) -> None:
         self.done += 1
-        self.failed += record["status"] != "ok"
+        if record["status"] != "ok":
+            self.failed += 1
+            self.say(f"'{record['prompt']}': {record['error']['message']}")
+
+    def say(self, text: str) -> None:
+        warn(text)
 
     @property
     def status(self) -> int:
@@ -163,45 +169,48 @@ class Tally:
 
 
 def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
-    """Carry a plan out in this process; its exit code."""
-    output, tally = Output(plan.output), Tally()
-    paths = source(plan, stdin)
-    if plan.coroutines:
-        from llmpar import coroutines
+    """Carry a plan out in this process; its exit code. The first INT or TERM cancels what is out and starts nothing new;
+    every request that was started has its record before the process ends. The second ends it at once."""
+    output, tally, gate = Output(plan.output), Tally(), exchange.Gate()
+    ends: list[int] = []
 
-        coroutines.run(plan, paths, output, tally)
-    elif plan.threads:
-        from llmpar import threads
+    def end(number: int, frame: Any) -> None:
+        if ends:
+            os._exit(128 + number)
+        ends.append(number)
+        gate.cancel(f"{signal.Signals(number).name} arrived")
 
-        threads.run(plan, paths, output, tally)
-    else:
-        in_turn(plan, paths, output.put, tally)
-    return tally.status
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        paths = source(plan, stdin)
+        if plan.coroutines:
+            from llmpar import coroutines
+
+            coroutines.run(plan, paths, output, tally, gate)
+        elif plan.threads:
+            from llmpar import threads
+
+            threads.run(plan, paths, output, tally, gate)
+        else:
+            in_turn(plan, paths, output.put, tally, exchange.Connections(), gate)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + ends[0] if ends else tally.status
 
 
 def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally,
-            connections: exchange.Connections | None = None) -> None:
-    """One request after the other. Cancelled by an exception, the one under way leaves its record first."""
-    own = connections or exchange.Connections()
-    try:
-        first = True
-        for path in paths:
-            launched = plan.launched_ns if first else time.time_ns()
-            first = False
-            launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
-            try:
-                record = perform(plan.settings, launch, path, own)
-            except BaseException as error:
-                record = getattr(error, "record", None)
-                if record is not None:
-                    tally.add(record)
-                    put(record)
-                raise
-            tally.add(record)
-            put(record)
-    finally:
-        if connections is None:
-            own.close()
+            connections: exchange.Connections, gate: exchange.Gate) -> None:
+    """One request after the other, until the prompts end or the gate is shut."""
+    launched = plan.launched_ns
+    for path in paths:
+        launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+        record = perform(plan.settings, launch, path, connections, gate)
+        tally.add(record)
+        put(record)
+        if gate.why is not None:
+            return
+        launched = time.time_ns()
 
 
 def source(plan: Plan, stdin: BinaryIO | None) -> Iterator[str]:
