@@ -70,7 +70,7 @@ def as_text(made: list[dict[str, Any]], details: bool) -> str:
         lines += textwrap.wrap(words.claim(record) + stated, 108, initial_indent=indent, subsequent_indent=indent)
         if details:
             for one in record["comparisons"]:
-                text = f"{one['outcome']}: {sides(one)}: {words.comparison(one)}"
+                text = f"{one['outcome']}: {sides(one)}: {words.comparison(one, record['metric'])}"
                 lines += textwrap.wrap(text, 106, initial_indent=indent + "- ", subsequent_indent=indent + "  ")
     lines.append("")
     lines.append(", ".join(f"{sum(record['verdict'] == name for record in made)} {name}" for name in
@@ -87,7 +87,7 @@ def as_markdown(made: list[dict[str, Any]], details: bool) -> str:
     if details:
         text += "\n" + markdown.table(
             ("Claim", "Cells", "Outcome", "Effect"),
-            [(record["id"], sides(one), one["outcome"], words.comparison(one)) for record in made for one in record["comparisons"]])
+            [(record["id"], sides(one), one["outcome"], words.comparison(one, record["metric"])) for record in made for one in record["comparisons"]])
     return text
 
 

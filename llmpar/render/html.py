@@ -23,13 +23,13 @@ STYLE = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
-main{max-width:72rem;margin:0 auto;padding:1.25rem 1rem 4rem}
+main{max-width:78rem;margin:0 auto;padding:1.25rem 1rem 4rem}
 h1{font-size:1.7rem;line-height:1.2;margin:.5rem 0}
 h2{font-size:1.25rem;margin:2.5rem 0 .5rem;border-top:1px solid var(--line);padding-top:1rem}
 h3{font-size:1.05rem;margin:1.75rem 0 .25rem}
 p,ul,ol,dl{margin:.4rem 0}
 a{color:inherit}
-.soft,caption,figcaption{color:var(--soft);font-size:.875rem}
+.soft,figcaption{color:var(--soft);font-size:.875rem}
 .facts{list-style:none;padding:0}
 .answer{font-weight:600}
 .tally{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;list-style:none;padding:0}
@@ -42,14 +42,13 @@ details{margin:.25rem 0}summary{cursor:pointer;color:var(--soft);font-size:.875r
 .scroll{overflow-x:auto;margin:.5rem 0;border:1px solid var(--line);border-radius:4px}
 .scroll:focus-visible{outline:2px solid var(--c0);outline-offset:2px}
 table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding:.4rem .6rem;caption-side:top}
 th,td{text-align:left;padding:.35rem .6rem;border-top:1px solid var(--line);vertical-align:top}
 thead th{background:var(--panel);border-top:0;vertical-align:bottom}
-.f{text-align:right;white-space:nowrap}
+.f{text-align:right}td.f{white-space:nowrap}th.f{min-width:4.5rem}
 .f small{display:block;color:var(--soft);font-size:.75rem}
 td.w{overflow-wrap:anywhere;min-width:9rem}
 td code{font-size:.8rem}
-figure{margin:1rem 0}
+figure{margin:1.25rem 0}.title{font-weight:600;font-size:.9rem;margin:0 0 .25rem}
 figure svg{display:block;width:100%;height:auto}
 figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!important}
 .narrow{display:none}
@@ -64,7 +63,8 @@ figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sa
  body{font-size:10pt}main{max-width:none;padding:0}
  .wide{display:block}.narrow{display:none}
  .scroll{overflow:visible;border:0}
- table{font-size:8pt}th,td{padding:.15rem .3rem}td,td.w,th{overflow-wrap:anywhere;min-width:0}.f{white-space:normal}
+ table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}.f,td.f{white-space:normal}.f small{font-size:6.5pt}
+ .soft,figcaption,summary{font-size:8.5pt}
  figure,tr,.claims>li{break-inside:avoid}h2,h3{break-after:avoid}
  .claims>li{grid-template-columns:7rem 1fr}
 }
@@ -86,7 +86,7 @@ def page(document: report.Document, charts: dict[str, list[Chart]], timelines: S
     parts += [f"<h3>{text(document.study.title)}</h3>", table(document.study)]
     if timelines:
         parts += ["<h2>Time lines</h2>", f'<p class="soft">{text(omitted)}</p>' if omitted else "",
-                  *(chart(one, f"timeline-{index}", True) for index, one in enumerate(timelines))]  # fmt: skip
+                  *(chart(one, f"timeline-{index}") for index, one in enumerate(timelines))]  # fmt: skip
     parts.append("<h2>Warnings</h2>")
     parts += [table(one, words_wide=True) for one in document.warnings] or ["<p>None.</p>"]
     parts.append("<h2>How it was run</h2>")
@@ -144,7 +144,7 @@ def _comparisons(record: dict[str, Any]) -> str:
     compared = record["comparisons"]
     rows = [[words.settings(one["a"]["settings"]), words.settings(one["b"]["settings"]),
              ", ".join(str(value) if key in ("engine", "model") else f"{key.replace('_', ' ')} {value}" for key, value in one["at"].items()),
-             one["a"]["host"], one["outcome"], words.comparison(one)] for one in compared]  # fmt: skip
+             one["a"]["host"], one["outcome"], words.comparison(one, record["metric"])] for one in compared]  # fmt: skip
     inner = table(report.Table("", ["A", "B", "at", "host", "outcome", "effect"], rows), words_wide=True)
     return f"<details><summary>{report.plural(len(compared), 'comparison')}: A over B of {text(record['metric'])}</summary>{inner}</details>"
 
@@ -163,14 +163,14 @@ def table(one: report.Table, words_wide: bool = False) -> str:
             else:
                 cells.append(f"<td{' class=w' if words_wide else ''}>{text(value)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f"<caption>{text(one.caption)}</caption>" if one.caption else ""
+    caption = f'<p class="soft">{text(one.caption)}</p>' if one.caption else ""
     note = f'<p class="soft">{text(one.note)}</p>' if one.note else ""
     label = text(one.title or "comparisons")
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {label}"><table>{caption}<thead><tr>{head}</tr></thead>'
+    return (f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: {label}"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>{note}")  # fmt: skip
 
 
-def chart(one: Chart, prefix: str, titled: bool = False) -> str:
+def chart(one: Chart, prefix: str) -> str:
     """A chart in both its looks; the style sheet shows the one that fits."""
     shown = []
     for name, look in (("wide", plot.WIDE), ("narrow", plot.NARROW)):
@@ -180,8 +180,8 @@ def chart(one: Chart, prefix: str, titled: bool = False) -> str:
         assert box is not None, "matplotlib writes a viewBox"
         start = f'<svg class="{name}" role="img" aria-label="{text(one.title)}. {text(one.alt)}" {box[0]}>'
         shown.append(start + drawing[len(opening):])
-    note = f" {text(one.note)}" if one.note else ""
-    return f"<figure>{''.join(shown)}<figcaption>{text(one.title)}.{note}</figcaption></figure>"
+    caption = f"<figcaption>{text(one.note)}</figcaption>" if one.note else ""
+    return f"<figure><p class=title>{text(one.title)}</p>{''.join(shown)}{caption}</figure>"
 
 
 def themed(drawing: str) -> str:
