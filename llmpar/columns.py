@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +16,7 @@ from llmpar import records, tally
 
 FIELDS = (
     "kind", "v", "status", "sent_at", "launched_at", "scheduled_at", "ttft_s", "e2e_s", "effective_ttft_s",
-    "effective_e2e_s", "event_s", "event_tokens", "cpu_wait_s", "prompt_tokens", "cached_tokens", "output_tokens",
+    "effective_e2e_s", "cpu_wait_s", "prompt_tokens", "cached_tokens", "output_tokens",
     "prompt_sha256", "sampling", "attempt", "error", "engine", "api", "model", "base_url", "stream", "launcher",
     "concurrency", "host", "clock", "token_source", "finish_reason",
 )
@@ -27,37 +27,64 @@ STATUSES_SET = frozenset(STATUSES)
 BINS = 2048  # steps of the time line
 NONE = -(1 << 62)  # "not measured" among whole numbers
 
+SUMS = ("retried", "disputed", "short", "unknown_split", "backwards", "cut_short", "asked_known", "asked_sum")
+EMPTY: dict[str, Any] = dict.fromkeys((*FIELDS, "event_s", "event_tokens"))
+
 _all: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*FIELDS)
 
 
-def row(record: dict[str, Any]) -> tuple[Any, ...]:
-    """The fields of one request record that figures are made of; what is missing is None."""
-    try:
-        return _all(record)
-    except KeyError:
-        return tuple(map(record.get, FIELDS))
+class Chunk:
+    """Some records, in columns: `rows` of FIELDS; events of ok requests one after the other.
+
+    `lengths`: events of each ok request. `odd`: for ok requests (by their place among those) whose events do not carry
+    one token each: tokens per event, or None where nobody tells.
+    """
+
+    def __init__(self, parsed: Iterable[dict[str, Any]]) -> None:
+        """Raises KeyError where a field is missing, TypeError where events are no numbers, ValueError for odd lengths."""
+        self.rows: list[tuple[Any, ...]] = []
+        self.events = array("d")
+        self.lengths: list[int] = []
+        self.odd: dict[int, list[int] | None] = {}
+        place = PLACE["status"]
+        for record in parsed:
+            fields = _all(record)
+            self.rows.append(fields)
+            if fields[place] == "ok":
+                # Numbers leave their Python objects at once: kept ones would cost more than reading them did.
+                events, tokens = record["event_s"], record["event_tokens"]
+                count = len(events) if events else 0
+                if count:
+                    self.events.fromlist(events)
+                if tokens is None:
+                    self.odd[len(self.lengths)] = None
+                elif tokens.count(1) != count or len(tokens) != count:
+                    if len(tokens) != count:
+                        raise ValueError("event_tokens is not as long as event_s")
+                    self.odd[len(self.lengths)] = tokens
+                self.lengths.append(count)
 
 
-def check(fields: tuple[Any, ...]) -> None:
-    """Raise BadRecord where a request's fields are not of their types."""
+def check(record: dict[str, Any]) -> None:
+    """Raise BadRecord where a request's fields (missing ones given as None) are not of their types."""
     for name in ("sent_at", "launched_at", "scheduled_at", "ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s",
                  "cpu_wait_s", "prompt_tokens", "cached_tokens", "output_tokens"):
-        value = fields[PLACE[name]]
+        value = record[name]
         if value is not None and not isinstance(value, int | float):
             raise records.BadRecord(f"request record whose '{name}' is not a number")
     for name in ("event_s", "event_tokens"):
-        value = fields[PLACE[name]]
+        value = record[name]
         if value is not None and not (isinstance(value, list) and all(isinstance(item, int | float) for item in value)):
             raise records.BadRecord(f"request record whose '{name}' is not a list of numbers")
-    events, tokens = fields[PLACE["event_s"]], fields[PLACE["event_tokens"]]
+    events, tokens = record["event_s"], record["event_tokens"]
     if tokens is not None and len(tokens) != len(events or ()):
         raise records.BadRecord("request record whose 'event_tokens' is not as long as its 'event_s'")
-    if fields[PLACE["status"]] not in STATUSES:
-        raise records.BadRecord(f"request record of unknown status {fields[PLACE['status']]!r}")
+    if record["status"] not in STATUSES:
+        raise records.BadRecord(f"request record of unknown status {record['status']!r}")
     for name in (*NAMES, "clock", "token_source", "finish_reason"):
-        if isinstance(fields[PLACE[name]], list | dict):
+        if isinstance(record[name], list | dict):
             raise records.BadRecord(f"request record whose '{name}' is not a plain value")
-    error, sha256 = fields[PLACE["error"]], fields[PLACE["prompt_sha256"]]
+    error, sha256 = record["error"], record["prompt_sha256"]
     if error is not None and not isinstance(error, dict):
         raise records.BadRecord("request record whose 'error' is not an object")
     try:
@@ -69,6 +96,8 @@ def check(fields: tuple[Any, ...]) -> None:
 
 def _micro(column: Sequence[Any]) -> np.ndarray:
     """Seconds to whole microseconds (int64), None to NONE."""
+    if column[0] is None and column.count(None) == len(column):
+        return np.full(len(column), NONE, dtype=np.int64)
     try:
         seconds = np.frombuffer(array("d", column))
         return np.rint(seconds * 1e6).astype(np.int64)
@@ -84,6 +113,14 @@ def _whole(column: Sequence[Any]) -> np.ndarray:
         return np.frombuffer(array("q", column), dtype=np.int64)
     except TypeError:
         return np.array([NONE if item is None else int(item) for item in column], dtype=np.int64)
+
+
+def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
+    """Counter.update, quicker where the column is all alike."""
+    if column.count(column[0]) == len(column):
+        counter[column[0]] += len(column)
+    else:
+        counter.update(column)
 
 
 def asked_tokens(sampling: Any) -> int | None:
@@ -110,8 +147,7 @@ class Columns:
         self.failures: Counter[Any] = Counter()
         self.samplings: Counter[bytes] = Counter()
         self.retried = self.disputed = self.short = self.unknown_split = self.backwards = self.cut_short = 0
-        self.asked_known = 0
-        self.asked_sum = 0
+        self.asked_known = self.asked_sum = 0
         self.timeline = tally.Timeline(BINS)
         self.single, self.split, self.events = tally.Gaps(), tally.Gaps(), tally.Gaps()
         self._parts: dict[str, list[np.ndarray]] = {}
@@ -119,14 +155,15 @@ class Columns:
         self._last_key = b""
         self._last_asked: int | None = None
 
-    def add(self, rows: list[tuple[Any, ...]]) -> None:
-        """Take a chunk of rows. Raises TypeError or ValueError where a field is not of its type (see `check`)."""
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk. Raises TypeError or ValueError where a field is not of its type (see `check`)."""
+        rows = chunk.rows
         if not rows:
             return
         columns = list(zip(*rows, strict=True))
         status = columns[PLACE["status"]]
-        self.counts.update(status)
-        if len(self.counts) > len(STATUSES) or not STATUSES_SET >= set(self.counts):
+        _count(self.counts, status)
+        if not set(self.counts) <= STATUSES_SET:
             raise ValueError("unknown status")
         sent, e2e = _micro(columns[PLACE["sent_at"]]), _micro(columns[PLACE["e2e_s"]])
         launched = _micro(columns[PLACE["launched_at"]])
@@ -140,12 +177,28 @@ class Columns:
         self._keep(launched=launched, end_all=np.maximum(end, launched), sent_all=sent)
         self._categories(columns)
         ok = status.count("ok")
-        if ok == len(rows):
-            self._take(columns, sent, e2e, launched, rows)
-        elif ok:
-            chosen = [each for each in rows if each[PLACE["status"]] == "ok"]
+        if ok and ok != len(rows):
+            columns = list(zip(*(each for each in rows if each[PLACE["status"]] == "ok"), strict=True))
             mask = np.array([each == "ok" for each in status])
-            self._take(list(zip(*chosen, strict=True)), sent[mask], e2e[mask], launched[mask], chosen)
+            sent, e2e, launched = sent[mask], e2e[mask], launched[mask]
+        if ok:
+            output, disputed = self._take(columns, sent, e2e, launched)
+            self._events(chunk, sent, e2e, output, disputed)
+
+    def merge(self, other: Columns) -> None:
+        """Take all that another one holds."""
+        for mine, its in ((self.counts, other.counts), (self.clocks, other.clocks), (self.sources, other.sources),
+                          (self.finishes, other.finishes), (self.failures, other.failures),
+                          *((self.names[name], other.names[name]) for name in NAMES)):
+            mine.update(its)
+        self.samplings.update(other.samplings)
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.timeline.merge(other.timeline)
+        for mine_gaps, its_gaps in ((self.single, other.single), (self.split, other.split), (self.events, other.events)):
+            mine_gaps.merge(its_gaps)
+        for name, parts in other._parts.items():
+            self._parts.setdefault(name, []).extend(parts)
 
     def _keep(self, **arrays: np.ndarray) -> None:
         for name, values in arrays.items():
@@ -162,17 +215,24 @@ class Columns:
 
     def _categories(self, columns: list[tuple[Any, ...]]) -> None:
         for name, counter in self.names.items():
-            counter.update(columns[PLACE[name]])
+            _count(counter, columns[PLACE[name]])
         attempts = columns[PLACE["attempt"]]
         if attempts.count(1) != len(attempts):
             self.retried += sum(1 for each in attempts if isinstance(each, int) and each > 1)
-        for error in filter(None, columns[PLACE["error"]]):
-            self.failures[str(error.get("type"))] += 1
-        for sampling in columns[PLACE["sampling"]]:
-            if sampling != self._last_sampling:
-                self._last_sampling, self._last_asked = sampling, asked_tokens(sampling)
-                self._last_key = orjson.dumps(sampling, option=orjson.OPT_SORT_KEYS)
-            self.samplings[self._last_key] += 1
+        errors = columns[PLACE["error"]]
+        if errors.count(None) != len(errors):
+            for error in filter(None, errors):
+                self.failures[str(error.get("type"))] += 1
+        samplings = columns[PLACE["sampling"]]
+        while samplings:
+            same = samplings.count(self._last_sampling)
+            if same:
+                self.samplings[self._last_key] += same
+            if same == len(samplings):
+                break
+            samplings = tuple(each for each in samplings if each != self._last_sampling)
+            self._last_sampling, self._last_asked = samplings[0], asked_tokens(samplings[0])
+            self._last_key = orjson.dumps(samplings[0], option=orjson.OPT_SORT_KEYS)
         hashes = columns[PLACE["prompt_sha256"]]
         if None in hashes:
             hashes = tuple(filter(None, hashes))
@@ -180,12 +240,13 @@ class Columns:
             # The first eight bytes of each hash tell prompts apart.
             self._keep(prompts=np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8")[::4].astype(np.uint64))
 
-    def _take(self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray,
-              rows: list[tuple[Any, ...]]) -> None:
-        """The columns of requests that ended ok."""
-        self.clocks.update(columns[PLACE["clock"]])
-        self.sources.update(columns[PLACE["token_source"]])
-        self.finishes.update(columns[PLACE["finish_reason"]])
+    def _take(self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray,
+              launched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of requests that ended ok; returns output tokens, and where they are more than asked."""
+        clock = columns[PLACE["clock"]]
+        _count(self.clocks, clock)
+        _count(self.sources, columns[PLACE["token_source"]])
+        _count(self.finishes, columns[PLACE["finish_reason"]])
         ttft, output = _micro(columns[PLACE["ttft_s"]]), _whole(columns[PLACE["output_tokens"]])
         due = _micro(columns[PLACE["scheduled_at"]])
         self.backwards += int(np.count_nonzero((e2e != NONE) & (e2e < 0)) + np.count_nonzero((ttft != NONE) & (
@@ -196,77 +257,78 @@ class Columns:
                    late=late, effective_ttft_s=_micro(columns[PLACE["effective_ttft_s"]]),
                    effective_e2e_s=_micro(columns[PLACE["effective_e2e_s"]]), cpu_wait=_micro(columns[PLACE["cpu_wait_s"]]),
                    prompt=_whole(columns[PLACE["prompt_tokens"]]), cached=_whole(columns[PLACE["cached_tokens"]]),
-                   user=np.array([each != "kernel" for each in columns[PLACE["clock"]]]))
+                   user=np.zeros(len(clock), dtype=bool) if clock.count("kernel") == len(clock)
+                   else np.array([each != "kernel" for each in clock]))
         asked = self._asked(columns[PLACE["sampling"]])
         both = (asked != NONE) & (output != NONE)
         self.asked_known += int(np.count_nonzero(asked != NONE))
         self.asked_sum += int(asked[asked != NONE].sum())
         short = both & (output < asked)
-        self.short += int(np.count_nonzero(short))
         if short.any():
             finish = columns[PLACE["finish_reason"]]
+            self.short += int(np.count_nonzero(short))
             self.cut_short += sum(1 for place in np.flatnonzero(short).tolist() if finish[place] != "stop")
-        self._events(columns, sent, e2e, output, both & (output > asked))
+        return output, both & (output > asked)
 
     def _asked(self, samplings: Sequence[Any]) -> np.ndarray:
-        if all(each == self._last_sampling for each in samplings):
+        if samplings.count(self._last_sampling) == len(samplings):
             return np.full(len(samplings), NONE if self._last_asked is None else self._last_asked, dtype=np.int64)
         return _whole([asked_tokens(each) for each in samplings])
 
-    def _events(self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, output: np.ndarray,
-                disputed: np.ndarray) -> None:
+    def _events(self, chunk: Chunk, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, disputed: np.ndarray) -> None:
         """Gaps between events and tokens, and when tokens came."""
-        events = [each or [] for each in columns[PLACE["event_s"]]]
-        lengths = np.array(list(map(len, events)), dtype=np.int64)
-        flat = array("d")
-        for each in events:
-            flat.fromlist(each)
-        times = np.rint(np.frombuffer(flat) * 1e6).astype(np.int64)
-        owner = np.repeat(np.arange(len(events)), lengths)
-        told = columns[PLACE["event_tokens"]]
-        if any(tokens is not None and len(tokens) != len(each) for tokens, each in zip(told, events, strict=True)):
-            raise ValueError("event_tokens is not as long as event_s")
-        single = np.array([tokens is not None and tokens.count(1) == len(tokens) for tokens in told], dtype=bool)
-        carried = None
-        if not single.all():
-            # Nobody tells: where there are nearly as many events as tokens, each event is a token.
-            unknown = np.array([tokens is None for tokens in told])
-            alike = unknown & (output != NONE) & (np.abs(output - lengths) <= np.maximum(1, output // 20))
-            single |= alike
-            self.unknown_split += int(np.count_nonzero(unknown & ~alike & (lengths > 1)))
-            counts = array("q")
-            for each, tokens in zip(events, told, strict=True):
-                counts.fromlist([1] * len(each) if tokens is None else [int(token) for token in tokens])
-            carried = np.frombuffer(counts, dtype=np.int64)
-            sums = np.bincount(owner, carried, minlength=len(events)).astype(np.int64)
-            disputed |= ~unknown & (lengths > 0) & (output != NONE) & (np.abs(sums - output) > 1)
-        else:
-            unknown = np.zeros(len(events), dtype=bool)
-            sums = lengths
-            disputed |= (lengths > 0) & (output != NONE) & (np.abs(lengths - output) > 1)
+        lengths = np.array(chunk.lengths, dtype=np.int64)
+        times = np.rint(np.frombuffer(chunk.events) * 1e6).astype(np.int64)
+        if len(times) and int(times.min()) < 0:
+            self.backwards += int(np.count_nonzero(times < 0))
+            times = np.maximum(times, 0)
+        # Without instants a request goes into one block or another, always the same.
+        when = np.where(sent == NONE, (e2e * 40503) & 0xFFFFF, sent) if bool((sent == NONE).any()) else sent
+        if not chunk.odd and len(times) and bool(lengths.all()):
+            self._plain_gaps(when, lengths, times)
+            self._arrivals(sent, e2e, output, lengths, times, None, lengths)
+            disputed = disputed | ((output != NONE) & (np.abs(lengths - output) > 1))
+            self.disputed += int(np.count_nonzero(disputed))
+            return
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        single, unknown = np.ones(len(lengths), dtype=bool), np.zeros(len(lengths), dtype=bool)
+        carried = np.ones(len(times), dtype=np.int64)
+        starts = np.cumsum(lengths) - lengths
+        for place, tokens in chunk.odd.items():
+            single[place], unknown[place] = False, tokens is None
+            if tokens is not None:
+                carried[starts[place]:starts[place] + len(tokens)] = tokens
+        # Nobody tells: where there are nearly as many events as tokens, each event is a token.
+        alike = unknown & (output != NONE) & (np.abs(output - lengths) <= np.maximum(1, output // 20))
+        single |= alike
+        self.unknown_split += int(np.count_nonzero(unknown & ~alike & (lengths > 1)))
+        sums = np.bincount(owner, carried, minlength=len(lengths)).astype(np.int64)
+        disputed = disputed | (~unknown & (lengths > 0) & (output != NONE) & (np.abs(sums - output) > 1))
         self.disputed += int(np.count_nonzero(disputed))
-        self._gaps(sent, lengths, times, owner, single, unknown, carried)
-        self._arrivals(sent, e2e, output, lengths, times, owner, carried, sums)
+        self._gaps(when, lengths, times, owner, single, unknown, carried)
+        self._arrivals(sent, e2e, output, lengths, times, carried, sums)
+
+    def _plain_gaps(self, sent: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
+        """Gaps of requests with an event for each token: the place before each request's first event is a filler."""
+        gaps = np.diff(times, prepend=times[0])
+        gaps[np.cumsum(lengths)[:-1]] = 0
+        if int(gaps.min()) < 0:
+            self.backwards += int(np.count_nonzero(gaps < 0))
+            gaps = np.maximum(gaps, 0)
+        self.single.add(sent, lengths, gaps, fillers=np.ones(len(lengths), dtype=np.int64))
 
     def _gaps(self, sent: np.ndarray, lengths: np.ndarray, times: np.ndarray, owner: np.ndarray, single: np.ndarray,
-              unknown: np.ndarray, carried: np.ndarray | None) -> None:
+              unknown: np.ndarray, carried: np.ndarray) -> None:
+        """Gaps of requests of every sort."""
         if len(times) < 2:
             return
         gaps, inside = np.diff(times), owner[1:] == owner[:-1]
-        back = inside & (gaps < 0)
-        if back.any():
-            self.backwards += int(np.count_nonzero(back))
-            gaps = np.maximum(gaps, 0)
+        self.backwards += int(np.count_nonzero(inside & (gaps < 0)))
+        gaps, whose = np.maximum(gaps, 0)[inside], owner[1:][inside]
         counts = np.maximum(lengths - 1, 0)
-        if not inside.all():
-            gaps = gaps[inside]
-        if carried is None:
-            self.single.add(sent, counts, gaps, None)
-            return
-        whose = owner[1:][inside]
         chosen = single[whose]
-        self.single.add(sent, np.where(single, counts, 0), gaps[chosen], None)
-        self.events.add(sent, np.where(single, 0, counts), gaps[~chosen], None)
+        self.single.add(sent, np.where(single, counts, 0), gaps[chosen])
+        self.events.add(sent, np.where(single, 0, counts), gaps[~chosen])
         multi = ~single & ~unknown
         if not multi.any():
             return
@@ -281,29 +343,29 @@ class Columns:
         self.split.add(sent, each, (2 * gaps + weights) // (2 * weights), weights)
 
     def _arrivals(self, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, lengths: np.ndarray, times: np.ndarray,
-                  owner: np.ndarray, carried: np.ndarray | None, sums: np.ndarray) -> None:
+                  carried: np.ndarray | None, sums: np.ndarray) -> None:
         """Put each output token into the bin of time in which it came; a request's tokens add up to its count."""
-        known = sent != NONE
+        known, line = sent != NONE, self.timeline
         if not known.any():
             return
+        instants = np.repeat(sent, lengths) + times
         if carried is None and known.all() and bool((lengths == output).all()):
-            self.timeline.add(self.timeline.places(np.minimum(sent[owner] + times, self.timeline.high)), None)
+            line.add(line.places(np.minimum(instants, line.high)), None)
             return
         total = np.where(output == NONE, np.where(lengths > 0, sums, 0), output)
         cumulated = np.cumsum(np.ones(len(times), dtype=np.int64) if carried is None else carried)
         before = np.concatenate([[0], cumulated])[np.cumsum(lengths) - lengths]
-        reached = (cumulated - before[owner]) * total[owner] // np.maximum(sums[owner], 1)
+        spread = [np.repeat(each, lengths) for each in (before, total, np.maximum(sums, 1), known)]
+        reached = (cumulated - spread[0]) * spread[1] // spread[2]
         new = np.diff(reached, prepend=0)
-        starts = np.cumsum(lengths)[:-1]
-        starts = starts[(starts > 0) & (starts < len(times))]
+        starts = (np.cumsum(lengths) - lengths)[lengths > 0]
         new[starts] = reached[starts]
-        chosen = known[owner]
-        instants = np.clip(sent[owner] + times, self.timeline.low, self.timeline.high)[chosen]
+        instants = np.clip(instants, line.low, line.high)[spread[3]]
         if len(instants):
-            self.timeline.add(self.timeline.places(instants), new[chosen])
+            line.add(line.places(instants), new[spread[3]])
         bare = known & ((lengths == 0) | (sums == 0)) & (total > 0) & (e2e != NONE)
         if bare.any():
-            self.timeline.add(self.timeline.places((sent + e2e)[bare]), total[bare])
+            line.add(line.places(np.maximum(sent + e2e, sent)[bare]), total[bare])
 
     def fingerprint(self) -> str:
         """A hash of all requests' instants and of the ok ones' figures, whatever their order."""

@@ -51,10 +51,11 @@ def ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int, in
     if n < needed(percent, confidence):
         return None
     tail, share = (1 - confidence) / 2, percent / 100
-    counts = np.arange(n + 1)
-    below = bdtr(counts, n, share)  # P(at most k values lie below)
-    low = int(np.searchsorted(below, tail, side="right"))  # largest rank l with P(count <= l - 1) <= tail
-    high = int(np.searchsorted(below, 1 - tail, side="left")) + 1  # smallest u with P(count <= u - 1) >= 1 - tail
+    near, far = n * share, 10 * math.sqrt(n * share * (1 - share)) + 10
+    first = max(0, int(near - far))
+    below = bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)  # P(at most k values lie below)
+    low = first + int(np.searchsorted(below, tail, side="right"))  # largest rank l with P(count <= l - 1) <= tail
+    high = first + int(np.searchsorted(below, 1 - tail, side="left")) + 1  # smallest u with P(count <= u - 1) >= 1 - tail
     if low < 1 or high > n:
         return None
     return low, high

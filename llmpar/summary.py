@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from llmpar import join, stats, summary_client, summary_warnings, summary_window
+from llmpar import join, stats, summary_client, summary_warnings, summary_window, tally
 from llmpar.columns import NONE, STATUSES, Columns
 
 # What --slo may name, and the figure it bounds.
@@ -32,6 +32,13 @@ class Summariser:
         kept = self.beside.get(record["kind"])
         if kept is not None:
             kept.append(record)
+
+    def merge(self, other: Summariser) -> None:
+        """Take all that another one collected."""
+        self.columns.merge(other.columns)
+        self.torn += other.torn
+        for kind, kept in other.beside.items():
+            self.beside[kind] += kept
 
     def only(self, kind: str) -> dict[str, Any] | None:
         """The one record of a kind, without its kind and version; the last by content where there are several."""
@@ -126,11 +133,11 @@ def _counts(counter: Counter[Any]) -> dict[str, int]:
 
 
 def _latency(columns: Columns, seconds: dict[str, np.ndarray]) -> dict[str, Any]:
-    events, tokens = columns.events, columns.split
-    if columns.single.requests:
-        # Where every event is one token, the gaps serve both figures.
-        events.merge(columns.single)
-        tokens.merge(columns.single)
+    # Where every event is one token, the gaps serve both figures.
+    events, tokens = tally.Gaps(), tally.Gaps()
+    for gaps, rest in ((events, columns.events), (tokens, columns.split)):
+        gaps.merge(columns.single)
+        gaps.merge(rest)
     found = {name: stats.distribution(values[~np.isnan(values)]) for name, values in seconds.items()}
     return {"ttft_s": found["ttft_s"], "itl_s": tokens.distribution(), "event_latency_s": events.distribution(),
             "tpot_s": found["tpot_s"], "e2e_s": found["e2e_s"], "effective_ttft_s": found["effective_ttft_s"],
@@ -184,8 +191,6 @@ def _asked(cell: dict[str, Any] | None, clients: int | None, columns: Columns) -
 
 
 def _concurrency(columns: Columns, run: summary_window.Run, window: summary_window.Window, asked: int | None) -> dict[str, Any]:
-    from llmpar import tally
-
     achieved = steady = wall = None
     if run.known and run.start is not None and run.end is not None:
         achieved = run.mean_in_flight(int(run.starts.min()), int(run.starts.max()))

@@ -3,35 +3,95 @@
 from __future__ import annotations
 
 import gc
+import math
+import os
 from collections.abc import Iterable
-from itertools import chain
-from operator import itemgetter
+from importlib import import_module
 from typing import Any, BinaryIO
 
 import orjson
 
 from llmpar import records
-from llmpar.columns import FIELDS, check, row
+from llmpar.columns import EMPTY, Chunk, check
 from llmpar.summary import Summariser
 
-CHUNK_BYTES = 4 << 20
-_all = itemgetter(*FIELDS)
+CHUNK_BYTES = 2 << 20
+BUFFER_BYTES = 1 << 20
+PART_BYTES = 32 << 20  # a process of its own pays from here
+VERSIONS = records.VERSIONS["request"]
 
 
-def feed(summariser: Summariser, stream: BinaryIO, name: str) -> None:
+def feed_file(summariser: Summariser, path: str) -> None:
+    """Give all records of a file to the summariser, a large one in as many processes as there are processors.
+
+    Raises OSError, records.BadRecord.
+    """
+    size = os.path.getsize(path) if os.path.isfile(path) else 0
+    parts = min(len(os.sched_getaffinity(0)), size // PART_BYTES)
+    if parts < 2:
+        with open(path, "rb", buffering=BUFFER_BYTES) as stream:
+            feed(summariser, stream, path)
+        return
+    with open(path, "rb") as stream:
+        edges = [0]
+        for part in range(1, parts):
+            stream.seek(max(size * part // parts, edges[-1]))
+            stream.readline()
+            edges.append(stream.tell())
+    multiprocessing = import_module("multiprocessing").get_context("fork")
+    workers = []
+    for start, end in zip(edges, [*edges[1:], None], strict=True):
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        worker = multiprocessing.Process(target=_part, args=(path, start, end, sender), daemon=True)
+        worker.start()
+        sender.close()
+        workers.append((worker, receiver))
+    found: list[Summariser | None] = []
+    for worker, receiver in workers:
+        try:
+            found.append(receiver.recv())
+        except EOFError:
+            found.append(None)
+        worker.join()
+    if None in found:
+        # Something in it is no record, or a worker died: one process, which can say which line it was.
+        with open(path, "rb", buffering=BUFFER_BYTES) as stream:
+            feed(summariser, stream, path)
+        return
+    for each in found:
+        if each is not None:
+            summariser.merge(each)
+
+
+def _part(path: str, start: int, end: int | None, sender: Any) -> None:
+    """In a process of its own: the lines that begin in [start, end) of a file, as a Summariser through a pipe."""
+    summariser = Summariser()
+    try:
+        with open(path, "rb", buffering=BUFFER_BYTES) as stream:
+            stream.seek(start)
+            feed(summariser, stream, path, None if end is None else end - start)
+        sender.send(summariser)
+    except (OSError, records.BadRecord):
+        sender.send(None)
+    sender.close()
+
+
+def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None = None) -> None:
     """Give all records of a stream to the summariser. Raises records.BadRecord naming stream and line.
 
-    A last line without its newline that does not parse is torn: dropped and counted.
+    A last line without its newline that does not parse is torn: dropped and counted. `limit`: bytes to read, which must
+    end with a line.
     """
     collecting = gc.isenabled()
     # Thousands of small lists live for a moment and hold no cycles; looking for some would cost a third of the time.
     gc.disable()
     try:
-        number = 0
-        while lines := stream.readlines(CHUNK_BYTES):
+        number, left = 0, math.inf if limit is None else limit
+        while left > 0 and (lines := stream.readlines(int(min(CHUNK_BYTES, left)))):
             if not _fast(summariser, lines):
                 _slowly(summariser, lines, name, number)
             number += len(lines)
+            left -= 0 if limit is None else sum(map(len, lines))
     finally:
         if collecting:
             gc.enable()
@@ -40,53 +100,45 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str) -> None:
 def _fast(summariser: Summariser, lines: list[bytes]) -> bool:
     """Take lines that are all request records with all fields; False, and nothing taken, where one is not."""
     try:
-        rows = [_all(record) for record in map(orjson.loads, lines)]
-    except (KeyError, TypeError, ValueError):
-        return False
-    versions = records.VERSIONS["request"]
-    if any(each[0] != "request" or each[1] not in versions for each in rows):
-        return False
-    try:
-        summariser.columns.add(rows)
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        # Something is not of its type. The line by line way finds it and raises, so what was taken does not matter.
-        return False
-    return True
+        chunk = Chunk(map(orjson.loads, lines))
+        if all(fields[0] == "request" and fields[1] in VERSIONS for fields in chunk.rows):
+            summariser.columns.add(chunk)
+            return True
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        # Something is odd. The line by line way finds it: either it can be read, or it raises and what was taken of
+        # this chunk does not matter.
+        pass
+    return False
 
 
 def _slowly(summariser: Summariser, lines: Iterable[bytes], name: str, number: int) -> None:
-    rows: list[tuple[Any, ...]] = []
+    kept: list[dict[str, Any]] = []
     for line in lines:
         number += 1
         if line.isspace():
             continue
         try:
             record = records.decode(line)
+            if record["kind"] == "request":
+                record = EMPTY | record
+                check(record)
+                kept.append(record)
+            else:
+                summariser.add_other(record)
         except records.BadRecord as error:
             if line.endswith(b"\n"):
                 raise records.BadRecord(f"cannot read '{name}' line {number}: {error}") from None
             summariser.torn += 1
-            break
-        if record["kind"] != "request":
-            summariser.add_other(record)
-            continue
-        fields = row(record)
-        try:
-            check(fields)
-        except records.BadRecord as error:
-            raise records.BadRecord(f"cannot read '{name}' line {number}: {error}") from None
-        rows.append(fields)
-    summariser.columns.add(rows)
+    summariser.columns.add(Chunk(kept))
 
 
 def feed_records(summariser: Summariser, given: Iterable[dict[str, Any]]) -> None:
-    """Give records that are already parsed."""
-    rows = []
-    for record in chain(given):
+    """Give records that are already parsed. Raises records.BadRecord."""
+    kept = []
+    for record in given:
         if record["kind"] == "request":
-            fields = row(record)
-            check(fields)
-            rows.append(fields)
+            check(EMPTY | record)
+            kept.append(EMPTY | record)
         else:
             summariser.add_other(record)
-    summariser.columns.add(rows)
+    summariser.columns.add(Chunk(kept))

@@ -60,7 +60,7 @@ class Run:
 
     def counts(self, instants: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """How many instants (or how much weight) each step of the time line holds."""
-        places = np.clip(self.line.places(instants), 0, self.steps - 1)
+        places = np.clip((instants - self.line.start) // self.line.step, 0, self.steps - 1)
         return np.bincount(places, weights, minlength=self.steps).astype(np.int64)
 
     def instant(self, step: int) -> float:

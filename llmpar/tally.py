@@ -5,6 +5,8 @@ Instants and durations are whole microseconds (records hold six decimals), so su
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,18 @@ MANTISSA = 7  # coarse bins: exact to 128 us, then 1/128 wide
 
 def coarse(durations: np.ndarray) -> np.ndarray:
     """Bin numbers of microsecond durations (int64, from 0), each at most 1/128 of its value wide; ascending with it."""
+    try:
+        return _table().take(durations)
+    except IndexError:
+        return _coarse(durations)
+
+
+@cache
+def _table() -> np.ndarray:
+    return _coarse(np.arange(SPLIT))
+
+
+def _coarse(durations: np.ndarray) -> np.ndarray:
     shifted = (durations + 1).astype(np.float64).view(np.int64) >> (52 - MANTISSA)
     return shifted - (1023 << MANTISSA)
 
@@ -34,8 +48,8 @@ class Exact:
 
     def add(self, durations: np.ndarray, weights: np.ndarray | None) -> None:
         """Durations (int64, not negative) and how often each counts (int64; once where None)."""
-        long = durations >= SPLIT
-        if long.any():
+        if len(durations) and int(durations.max()) >= SPLIT:
+            long = durations >= SPLIT
             values = durations[long]
             times = np.ones(len(values), dtype=np.int64) if weights is None else weights[long]
             for value, count in zip(values.tolist(), times.tolist(), strict=True):
@@ -43,7 +57,7 @@ class Exact:
             durations = durations[~long]
             weights = None if weights is None else weights[~long]
         counts = np.bincount(durations, weights)
-        self.dense[:len(counts)] += counts.astype(np.int64)
+        self.dense[:len(counts)] += counts if weights is None else counts.astype(np.int64)
 
     def merge(self, other: Exact) -> None:
         """Add all that the other holds."""
@@ -60,57 +74,62 @@ class Exact:
 
 
 class Timeline:
-    """Sums over time in bins of 2**shift microseconds, aligned to the epoch, at most `limit` of them.
+    """Sums over time in bins of 2**shift microseconds, aligned to the epoch, at most `limit` of them (a power of two).
 
     When the span outgrows the limit, neighbouring bins are merged. The shift that results depends on the first and
-    last instant only, and so does every sum, whatever came in between and in which order.
+    last instant only, and so does every sum, whatever came in between and in which order. Bins lie in a ring, at
+    their number modulo the limit, so that a span may grow at either end and nothing moves.
     """
 
     def __init__(self, limit: int, width: int = 1) -> None:
-        self.limit, self.shift, self.first = limit, 0, 0
+        self.limit, self.shift = limit, 0
         self.low, self.high = -1, -1
-        self.sums = np.zeros((0, width), dtype=np.int64)
+        self.ring = np.zeros((limit, width), dtype=np.int64)
 
     def cover(self, low: int, high: int) -> None:
-        """Make room for the instants low … high."""
-        if len(self.sums):
-            if self.low <= low and high <= self.high:
-                return
-            low, high = min(low, self.low), max(high, self.high)
-        self.low, self.high, shift = low, high, self.shift
+        """Make room for the instants low … high (microseconds)."""
+        if self.low < 0:
+            self.low, self.high = low, low
+        low, high, shift = min(low, self.low), max(high, self.high), self.shift
         while (high >> shift) - (low >> shift) >= self.limit:
             shift += 1
-        first, count = low >> shift, (high >> shift) - (low >> shift) + 1
-        if shift == self.shift and first == self.first and count == len(self.sums):
-            return
-        sums = np.zeros((count, self.sums.shape[1]), dtype=np.int64)
-        if len(self.sums):
-            places = ((self.first + np.arange(len(self.sums))) >> (shift - self.shift)) - first
-            np.add.at(sums, places, self.sums)
-        self.shift, self.first, self.sums = shift, first, sums
+        if shift != self.shift:
+            old = np.arange(self.low >> self.shift, (self.high >> self.shift) + 1)
+            ring = np.zeros_like(self.ring)
+            np.add.at(ring, (old >> (shift - self.shift)) % self.limit, self.ring[old % self.limit])
+            self.ring, self.shift = ring, shift
+        self.low, self.high = low, high
 
     def places(self, instants: np.ndarray) -> np.ndarray:
-        """Bin numbers of instants (int64 microseconds) within what is covered."""
-        return (instants >> self.shift) - self.first
+        """Where instants (int64 microseconds within what is covered) lie in the ring."""
+        return (instants >> self.shift) & (self.limit - 1)
 
     def add(self, places: np.ndarray, weights: np.ndarray | None) -> None:
-        """Add weights (int64; 1 where None) at flat places: bin * width + column."""
-        flat = self.sums.reshape(-1)
+        """Add weights (int64; 1 where None) at flat places: place * width + column."""
+        flat = self.ring.reshape(-1)
         counts = np.bincount(places, weights)
-        flat[:len(counts)] += counts.astype(np.int64)
+        flat[:len(counts)] += counts if weights is None else counts.astype(np.int64)
 
     def merge(self, other: Timeline) -> None:
         """Add all that the other, of equal limit and width, holds; the other is stretched to the same bins."""
-        if not len(other.sums):
+        if other.low < 0:
             return
+        other = copy.copy(other)  # its ring is replaced, not changed, when it is stretched
         self.cover(other.low, other.high)
         other.cover(self.low, self.high)
-        self.sums += other.sums
+        self.ring += other.ring
+
+    @property
+    def sums(self) -> np.ndarray:
+        """The sums in order of time, from `start` on: one row a bin."""
+        if self.low < 0:
+            return self.ring[:0]
+        return self.ring[np.arange(self.low >> self.shift, (self.high >> self.shift) + 1) % self.limit]
 
     @property
     def start(self) -> int:
         """The instant at which the first bin begins, in microseconds."""
-        return self.first << self.shift
+        return (self.low >> self.shift) << self.shift
 
     @property
     def step(self) -> int:
@@ -127,21 +146,42 @@ class Gaps:
         self.totals = Timeline(BLOCKS, 3)  # microseconds, gaps, requests
         self.requests = 0
 
-    def add(self, sent: np.ndarray, lengths: np.ndarray, durations: np.ndarray, weights: np.ndarray | None) -> None:
-        """Durations of requests sent at `sent` (int64 us), `lengths` of them for each request, counting `weights` times."""
+    def add(self, sent: np.ndarray, lengths: np.ndarray, durations: np.ndarray, weights: np.ndarray | None = None,
+            fillers: np.ndarray | None = None) -> None:
+        """Durations of requests sent at `sent` (int64 us), `lengths` of them for each request, counting `weights` times.
+
+        `fillers` says how many of each request's durations are 0 and only fill a place: they are not counted.
+        """
         if not len(durations):
             return
         low, high = int(sent.min()), int(sent.max())
-        self.exact.add(durations, weights)
         self.bins.cover(low, high)
         self.totals.cover(low, high)
-        self.requests += int(np.count_nonzero(lengths))
+        filled = 0 if fillers is None else int(fillers.sum())
+        self.exact.add(durations, weights)
+        self.exact.dense[0] -= filled
         blocks = self.bins.places(sent)
-        each = np.repeat(blocks, lengths)
-        self.bins.add(each * COARSE_BINS + coarse(durations), weights)
-        self.totals.add(each * 3, durations if weights is None else durations * weights)
-        self.totals.add(each * 3 + 1, weights)
-        self.totals.add(blocks * 3 + 2, (lengths > 0).astype(np.int64))
+        if bool((blocks == blocks[0]).all()):
+            counts = np.bincount(coarse(durations), weights)
+            row = self.bins.ring[blocks[0]]
+            row[:len(counts)] += counts.astype(np.int64)
+            row[0] -= filled
+        else:
+            self.bins.add(np.repeat(blocks * COARSE_BINS, lengths) + coarse(durations), weights)
+            if fillers is not None:
+                np.subtract.at(self.bins.ring[:, 0], blocks, fillers)
+        own = lengths if fillers is None else lengths - fillers
+        self.requests += int(np.count_nonzero(own))
+        weighed = durations if weights is None else durations * weights
+        ends = np.cumsum(lengths)
+        cumulated = np.concatenate([[0], np.cumsum(weighed)])
+        self.totals.add(blocks * 3, cumulated[ends] - cumulated[ends - lengths])
+        if weights is None:
+            self.totals.add(blocks * 3 + 1, own)
+        else:
+            cumulated = np.concatenate([[0], np.cumsum(weights)])
+            self.totals.add(blocks * 3 + 1, cumulated[ends] - cumulated[ends - lengths])
+        self.totals.add(blocks * 3 + 2, (own > 0).astype(np.int64))
 
     def merge(self, other: Gaps) -> None:
         """Add all that the other holds."""
@@ -156,14 +196,15 @@ class Gaps:
         if not histogram.total:
             return None
         # Consecutive bins are pooled into batches of about as many requests each.
-        asked = np.cumsum(self.totals.sums[:, 2])
-        batch = np.minimum((asked - self.totals.sums[:, 2]) * stats.BATCHES // max(int(asked[-1]), 1), stats.BATCHES - 1)
+        sums = self.totals.sums
+        asked = np.cumsum(sums[:, 2])
+        batch = np.minimum((asked - sums[:, 2]) * stats.BATCHES // max(int(asked[-1]), 1), stats.BATCHES - 1)
         starts = np.flatnonzero(np.diff(batch, prepend=-1))
-        totals = np.add.reduceat(self.totals.sums, starts, axis=0).astype(float)
-        below = {}
+        totals = np.add.reduceat(sums, starts, axis=0).astype(float)
+        bins, below = self.bins.sums, {}
         for percent in stats.PERCENTS:
             edge = int(coarse(np.array([histogram.percentile(percent)], dtype=np.int64))[0]) + 1
-            under = self.bins.sums[:, :edge].sum(axis=1)
+            under = bins[:, :edge].sum(axis=1)
             below[percent] = (np.add.reduceat(under, starts).astype(float), totals[:, 1])
         found = stats.clustered(histogram, below, totals[:, 0], totals[:, 1], self.requests)
         return None if found is None else stats.scaled(found, 1e6)

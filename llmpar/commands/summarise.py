@@ -53,7 +53,10 @@ def main(files: tuple[str, ...], output: str | None, cell: str | None, server: s
     summariser = summary.Summariser()
     for name in files or ("-",):
         with cli.opened(name) as stream:
-            summary_read.feed(summariser, stream, name)
+            if name == "-":
+                summary_read.feed(summariser, stream, name)
+            else:
+                summary_read.feed_file(summariser, name)
     for name in filter(None, (cell, server, host, *gpu, *engine)):
         with cli.opened(name) as stream:
             summary_read.feed(summariser, stream, name)
