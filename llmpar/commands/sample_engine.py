@@ -1,0 +1,173 @@
+"""llmpar-sample-engine: an engine's own metrics and its processes, at a steady rate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from llmpar import cli, records, status
+from llmpar.beside import Command
+from llmpar.ticks import Ticks
+
+NAME = "llmpar-sample-engine"
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+POLL_S = 0.2
+
+
+@cli.command(NAME, epilog="""\b
+Examples:
+  llmpar-sample-engine -o engine.jsonl -- parallel -j128 llmpar-request ::: prompts/*
+  llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running
+  llmpar-serve --engine llamacpp -- llmpar-sample-engine -o engine.jsonl -- parallel -j8 llmpar-request ::: prompts/*
+
+\b
+Reads   the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc.
+Writes  engine records (docs/records.md), each as soon as it is taken; a server that does not answer gives nulls and `error`.
+Exit    COMMAND's status; alone: 0 after --duration, 4 nothing to sample, 130 or 143 ended by INT or TERM.""")
+@click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
+@click.option("-o", "--output", metavar="FILE", type=click.Path(),
+              help="Write here, as samples come  [standard output; engine.jsonl beside COMMAND].")
+@click.option("--interval", metavar="S", type=click.FloatRange(min=0.05), default=1.0, show_default=True,
+              help="Seconds from sample to sample, on absolute deadlines.")
+@click.option("--duration", metavar="S", type=click.FloatRange(min=0), help="Stop after so many seconds (without COMMAND).")
+@click.option("--metrics-url", "urls", metavar="URL", multiple=True,
+              help="One for each replica  [LLMPAR_METRICS_URLS, else LLMPAR_BASE_URL/metrics].")
+@click.option("--pid", "pids", metavar="PID", type=int, multiple=True,
+              help="Root process of a server, with all its descendants  [LLMPAR_SERVER_PIDS].")
+@click.option("--api-key-file", metavar="FILE", envvar="LLMPAR_API_KEY_FILE", type=click.Path(dir_okay=False),
+              help="Key for servers that guard their metrics  [LLMPAR_API_KEY_FILE].")
+def main(command: tuple[str, ...], output: str | None, interval: float, duration: float | None, urls: tuple[str, ...],
+         pids: tuple[int, ...], api_key_file: str | None) -> int:
+    """Sample what an engine says of itself (running and waiting requests, KV cache, tokens, speculation, prefix cache) and
+    the CPU and memory of its processes, while COMMAND runs or until stopped.
+    """
+    urls = urls or _from_environment()
+    pids = pids or _pids()
+    if not urls and not pids:
+        message = "nothing to sample: no metrics URL and no process is known"
+        hint = "give --metrics-url or --pid, or run under llmpar-serve"
+        if not command:
+            raise cli.Failure(message, status.UNAVAILABLE, hint)
+        cli.say(NAME, message + "; running the command without samples", hint)
+    with ExitStack() as stack:
+        work = None
+        if urls or pids:
+            stream = _opened(output or ("engine.jsonl" if command else None), stack)
+            work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file))
+        # The signals are blocked before the thread starts, so that it inherits that.
+        child = _start(command) if command else None
+        if child is None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        stop = threading.Event()
+        thread = threading.Thread(target=work, args=(stop,), daemon=True) if work else None
+        if thread is not None:
+            thread.start()
+        code = child.wait() if child is not None else _wait(duration, stop)
+        stop.set()
+        if thread is not None:
+            thread.join(10)
+    return code
+
+
+def _from_environment() -> tuple[str, ...]:
+    told = os.environ.get("LLMPAR_METRICS_URLS")
+    if told is not None:
+        return tuple(told.split())
+    base = os.environ.get("LLMPAR_BASE_URL")
+    return (base.rstrip("/") + "/metrics",) if base else ()
+
+
+def _pids() -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in os.environ.get("LLMPAR_SERVER_PIDS", "").split())
+    except ValueError:
+        raise cli.Failure(f"LLMPAR_SERVER_PIDS is '{os.environ['LLMPAR_SERVER_PIDS']}', not process ids", status.USAGE) from None
+
+
+def _key(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError as error:
+        cli.say(NAME, f"cannot read '{path}': {error.strerror}; going on without a key")
+        return None
+
+
+def _start(command: tuple[str, ...]) -> Command:
+    try:
+        return Command(command)
+    except OSError as error:
+        code = 127 if isinstance(error, FileNotFoundError) else 126  # as shells and env say it
+        raise cli.Failure(f"cannot run '{command[0]}': {error.strerror}", code) from None
+
+
+def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
+    if output is None or output == "-":
+        return sys.stdout.buffer
+    try:
+        return stack.enter_context(open(output, "wb", buffering=0))
+    except OSError as error:
+        raise cli.Failure(f"cannot write '{output}': {error.strerror}", status.USAGE) from None
+
+
+def _prepare(stream: BinaryIO, urls: list[str], pids: list[int], interval: float,
+             key: str | None) -> Callable[[threading.Event], None]:
+    """What the thread does: sample until told to stop, and once more at the end, so that counters have their last value."""
+    from llmpar.scrape import Sampler  # loaded before the command starts, so as not to disturb it
+
+    sampler = Sampler(urls, pids, interval, key)
+    last: str | None = None
+    count = failed = 0
+
+    def take(missed: int) -> None:
+        nonlocal last, count, failed
+        sample: dict[str, Any] = sampler.sample(missed)
+        if sample["error"] and sample["error"] != last:
+            cli.say(NAME, f"no metrics from {sample['error']}")
+        last = sample["error"]
+        count, failed = count + 1, failed + bool(sample["error"])
+        stream.write(records.encode(sample))
+        stream.flush()
+
+    def work(stop: threading.Event) -> None:
+        try:
+            for missed in Ticks(1 / interval).run(stop):
+                take(missed)
+            take(0)
+            if failed:
+                cli.say(NAME, f"{failed} of {count} samples lack a server's metrics")
+        except OSError as error:  # disk full, reader gone: the command goes on
+            if not isinstance(error, BrokenPipeError):
+                cli.say(NAME, f"cannot write samples: {error.strerror}; no more are taken")
+        finally:
+            sampler.close()
+            stop.set()
+
+    return work
+
+
+def _wait(duration: float | None, stop: threading.Event) -> int:
+    """Until the time is over, the reader has gone, or a signal comes; the exit code."""
+    end = time.monotonic() + duration if duration is not None else None
+    while not stop.is_set():
+        left = POLL_S if end is None else min(POLL_S, end - time.monotonic())
+        if left <= 0:
+            break
+        arrived = signal.sigtimedwait(ENDING, left)
+        if arrived is not None:
+            return 128 + arrived.si_signo
+    return status.OK
+
+
+if __name__ == "__main__":
+    main()
