@@ -29,12 +29,18 @@ NOTHING: dict[str, Any] = {"gpm_s": None, **dict.fromkeys(METRICS)}
 SHORTEST_S = 0.08
 
 
+def offered(handle: Any) -> bool:
+    """Whether the GPU and its driver offer these metrics."""
+    try:
+        return bool(nv.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice)
+    except nv.NVMLError:
+        return False
+
+
 def open(handle: Any, gpu_instance: int | None) -> Gpm | None:
     """A GPM reader of a GPU or MIG instance; None where the GPU, its driver or its permissions do not offer it."""
     try:
-        if not nv.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-            return None
-        return Gpm(handle, gpu_instance)
+        return Gpm(handle, gpu_instance) if offered(handle) else None
     except nv.NVMLError:
         return None
 
