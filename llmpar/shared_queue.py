@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from llmpar import runtime
 
+ENTRY = 11  # bytes
+
 
 def read(path: str) -> list[str]:
     """The names in a list, a line each, or NUL-separated. Raises OSError."""
@@ -23,24 +25,41 @@ def read(path: str) -> list[str]:
     return [os.fsdecode(part) for part in parts if part]
 
 
-def take(path: str, family: str | None = None) -> Iterator[str]:
-    """The names that fall to this process, each taken when it is wanted. Raises OSError."""
-    items = read(path)
-    found = os.stat(path)
-    mark = hashlib.sha256(f"{found.st_dev}:{found.st_ino}".encode()).hexdigest()[:16]
-    folder = runtime.directory()
-    runtime.sweep(folder)
-    fd = os.open(f"{folder}/{family or runtime.family()}.queue-{mark}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            try:
-                at = int(os.pread(fd, 20, 0) or b"0")
-                if at >= len(items):
-                    return
-                os.pwrite(fd, b"%020d" % (at + 1), 0)
-            finally:
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            yield items[at]
-    finally:
-        os.close(fd)
+class Queue:
+    """A list in use by one fan-out. Its file holds the taker of each name in turn, so that its length is the position and
+    a taker that died can be told from one that is done."""
+
+    def __init__(self, path: str, family: str | None = None):
+        """Raises OSError where the list or the runtime directory cannot be had."""
+        self.items = read(path)
+        found = os.stat(path)
+        mark = hashlib.sha256(f"{found.st_dev}:{found.st_ino}".encode()).hexdigest()[:16]
+        folder = runtime.directory()
+        runtime.sweep(folder)
+        self.file = f"{folder}/{family or runtime.family()}.queue-{mark}"
+
+    def take(self, taker: int) -> Iterator[str]:
+        """The names that fall to process `taker`, each taken when it is wanted."""
+        fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                try:
+                    at = os.fstat(fd).st_size // ENTRY
+                    if at >= len(self.items):
+                        return
+                    os.write(fd, b"%*d\n" % (ENTRY - 1, taker))
+                finally:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+                yield self.items[at]
+        finally:
+            os.close(fd)
+
+    def taken(self, taker: int) -> list[str]:
+        """What this process has taken so far, in order."""
+        try:
+            with open(self.file, "rb") as stream:
+                takers = stream.read().split()
+        except FileNotFoundError:
+            return []
+        return [item for item, who in zip(self.items, takers, strict=False) if int(who) == taker]

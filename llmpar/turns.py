@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from llmpar import exchange, records, stamps, status
+from llmpar import exchange, records, shared_queue, stamps, status
 from llmpar.dialects import Sampling
-from llmpar.request import Launch, Settings, perform
+from llmpar.request import Launch, Settings, ask, perform, read_prompt, record
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)\Z")
 
@@ -30,7 +30,10 @@ class Wrong(ValueError):
 
 @dataclass(slots=True)
 class Plan:
-    """A parsed command line: what to ask, how, and where records go (None: standard output)."""
+    """A parsed command line: what to ask, how, and where records go (None: standard output).
+
+    `lost`: a pool's worker died on this command line after so many records.
+    """
 
     settings: Settings
     prompts: tuple[str, ...] = ()
@@ -45,7 +48,7 @@ class Plan:
     seq: int | None = None
     launched_ns: int | None = None
     launcher: str = "cold"
-    family: str | None = None
+    lost: int | None = None
 
 
 def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, str],
@@ -84,6 +87,7 @@ def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, s
     made = Plan(settings, prompts, options["from_stdin"], options["queue"], options["threads"], options["coroutines"],
                 options["output"], due(options["at"]), whole(environ.get("LLMPAR_ATTEMPT")) or 1,
                 whole(environ.get("PARALLEL_JOBSLOT")), whole(environ.get("PARALLEL_SEQ")), launched)
+    made.lost = whole(environ.get("LLMPAR_LOST"))
     made.launcher = ("threads" if made.threads else "asyncio" if made.coroutines else "queue" if made.queue
                      else "cold" if len(prompts) == 1 else "turns")
     return made
@@ -183,6 +187,8 @@ def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         paths = source(plan, stdin)
+        if plan.lost is not None:
+            lose(plan, paths, output.put, tally)
         if plan.coroutines:
             from llmpar import coroutines
 
@@ -199,15 +205,35 @@ def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
     return 128 + ends[0] if ends else tally.status
 
 
+def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally) -> None:
+    """The record of the prompt on which a worker died. Whether it had been sent nobody knows, so it is not sent again;
+    what stands before it in `paths` has its record and is passed over."""
+    done, path = plan.lost or 0, None
+    if plan.queue is not None:
+        taken = shared_queue.Queue(plan.queue).taken(os.getpid())
+        path = taken[done] if done < len(taken) else None
+    else:
+        for _ in range(done + 1):
+            path = next(paths, None)
+    if path is None:
+        return
+    launch = Launch(plan.launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+    raw = exchange.Raw(error=("worker_died", "the worker that had the request died"))
+    prompt = read_prompt(path)
+    made = record(plan.settings, launch, prompt, ask(plan.settings, prompt), raw)
+    tally.add(made)
+    put(made)
+
+
 def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally,
             connections: exchange.Connections, gate: exchange.Gate) -> None:
     """One request after the other, until the prompts end or the gate is shut."""
     launched = plan.launched_ns
     for path in paths:
         launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
-        record = perform(plan.settings, launch, path, connections, gate)
-        tally.add(record)
-        put(record)
+        made = perform(plan.settings, launch, path, connections, gate)
+        tally.add(made)
+        put(made)
         if gate.why is not None:
             return
         launched = time.time_ns()
@@ -216,9 +242,7 @@ def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], No
 def source(plan: Plan, stdin: BinaryIO | None) -> Iterator[str]:
     """Paths of prompt files, one by one as they are wanted."""
     if plan.queue is not None:
-        from llmpar import shared_queue
-
-        return shared_queue.take(plan.queue, plan.family)
+        return shared_queue.Queue(plan.queue).take(os.getpid())
     if stdin is not None:
         return names(stdin)
     return iter(plan.prompts)

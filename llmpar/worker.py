@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import time
-
 from dataclasses import replace
 from fcntl import F_SETFL, F_SETOWN, fcntl
 from typing import Any
@@ -183,8 +182,12 @@ class Worker:
     def _serve(self, launcher: socket.socket) -> None:
         self.gate.why = None
         try:
-            if _uid(launcher) != os.getuid():
+            pid, uid = _peer(launcher)
+            if uid != os.getuid():
                 launcher.sendall(_frame(STDERR, b"llmpar-request: this pool is another user's\n") + _exit(status.UNEXPECTED))
+                return
+            if not pid:
+                launcher.sendall(FRAME.pack(COLD, 0))  # its names of files and processes may be others than ours
                 return
             launcher.settimeout(10)
             data = _receive(launcher)
@@ -207,7 +210,9 @@ class Worker:
 
     def _answer(self, launcher: socket.socket, call: Call) -> None:
         held = b""
+        lines: list[bytes] = []  # not yet with the launcher
         output: turns.Output | None = None
+        many = False
 
         def put(record: dict[str, Any]) -> None:
             nonlocal held
@@ -215,13 +220,16 @@ class Worker:
             line = records.encode(record)
             if output is not None:
                 records.append(output.path or "", line)
+                line = b""  # the launcher counts frames
             elif self.gate.why is not None and _dead(launcher):
                 os.write(self.orphans, line)
-            elif many:
-                launcher.sendall(held + _frame(STDOUT, line))
+                return
+            lines.append(line)
+            held += _frame(STDOUT, line)
+            if many:
+                launcher.sendall(held)
                 held = b""
-            else:
-                held += _frame(STDOUT, line)  # leaves together with the exit code: one write, one wake-up
+                lines.clear()
 
         try:
             if call.directory != self.directory:
@@ -234,8 +242,9 @@ class Worker:
             output = turns.Output(plan.output) if plan.output else None
             tally = turns.Tally()
             said: list[str] = []
-            tally.say = said.append  # type: ignore[method-assign]
-            paths = shared_queue.take(plan.queue, self.family) if plan.queue else iter(plan.prompts)
+            tally.say = said.append  # type: ignore[method-assign, assignment]
+            paths = (shared_queue.Queue(plan.queue, self.family).take(_peer(launcher)[0]) if plan.queue
+                     else iter(plan.prompts))
             turns.in_turn(plan, paths, put, tally, self.connections, self.gate)
             code = tally.status
             if said:
@@ -256,7 +265,11 @@ class Worker:
             what = f"'{error.filename}': {error.strerror}" if error.filename else str(error)
             held += _frame(STDERR, f"llmpar-request: {what}\n".encode())
             code = status.UNEXPECTED
-        launcher.sendall(held + _exit(code))
+        try:
+            # A single record leaves together with the exit code: one write, one wake-up.
+            launcher.sendall(held + _exit(code))
+        except OSError:
+            os.write(self.orphans, b"".join(lines))
 
     def _attempt(self, seq: int) -> int:
         """How often this job of GNU parallel has been tried: its --retries leaves no other trace."""
@@ -270,8 +283,9 @@ class Worker:
         sent = record["sent_at"]
         if sent is not None and not record.get("clock_step_s"):
             began = int(sent * 1e9)
+            ended = time.time_ns() if record["e2e_s"] is None else began + int(record["e2e_s"] * 1e9)
             with contextlib.suppress(BlockingIOError):
-                os.write(self.spans, SPAN.pack(began, max(began, began + int((record["e2e_s"] or 0) * 1e9))))
+                os.write(self.spans, SPAN.pack(began, max(began, ended)))
 
 
 def _gone(launcher: socket.socket) -> bool:
@@ -288,10 +302,10 @@ def _dead(launcher: socket.socket) -> bool:
     return bool(ready.poll(0))
 
 
-def _uid(peer: socket.socket) -> int:
-    """The user at the other end; -1 where it is outside of our process namespace, whose files may be others than ours."""
-    pid, uid, _ = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid) if pid else -1
+def _peer(launcher: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end; process 0 where it is in a namespace that we cannot see."""
+    pid, uid, _ = struct.unpack("iII", launcher.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def _receive(launcher: socket.socket) -> bytes:
