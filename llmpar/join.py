@@ -1,8 +1,19 @@
-"""GPU and engine samples joined to a summary over its steady window, else over the whole run."""
+"""GPU and engine samples joined to a summary over its steady window, else over the whole run; causes named."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+KV_FULL = 0.95  # of the cache; the last blocks are seldom all given away
+# Shares of the time from which on a cause is worth a line.
+POWER_SHARE, THERMAL_SHARE, WAIT_SHARE = 0.1, 0.05, 0.1
+GPU_IDLE = 0.5
+TITLES = {
+    "kv_cache_full": "KV cache full", "preempted": "requests pre-empted", "sequences_full": "all of the engine's sequences in use",
+    "power_limited": "GPU clocks held down by the power limit", "thermal_limited": "GPU clocks held down by heat",
+    "gpu_idle": "GPU idle half of the time",
+}
 
 
 def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]],
@@ -19,20 +30,105 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
         return
     tokens = tokens_between(start, end)
     joined: dict[str, Any] = {"over": over, "start_at": start, "end_at": end, "output_tokens": tokens,
-                              "energy_per_output_token_j": None, "causes": []}
+                              "energy_per_output_token_j": None, "energy_per_output_token_resolution_j": None,
+                              "queue_s_mean": None, "prefill_s_mean": None, "decode_s_mean": None, "causes": []}
     if gpu:
         from llmpar import gpu as gpu_samples
 
-        summary["gpu"] = gpu_samples.reduce(sorted(gpu, key=_when), start, end)
-        energy = (summary["gpu"] or {}).get("energy_j")
-        if isinstance(energy, int | float) and tokens:
-            joined["energy_per_output_token_j"] = energy / tokens
+        found = summary["gpu"] = gpu_samples.reduce(sorted(gpu, key=_when), start, end)
+        if found["energy_j"] is not None and tokens:
+            joined["energy_per_output_token_j"] = found["energy_j"] / tokens
+            joined["energy_per_output_token_resolution_j"] = found["energy_resolution_j"] / tokens
     if engine:
         from llmpar import metrics
 
-        summary["engine"] = metrics.reduce(sorted(engine, key=_when), start, end)
+        samples = sorted(engine, key=_when)
+        found = summary["engine"] = metrics.reduce(samples, start, end)
+        joined |= split(found)
+        joined["causes"] += engine_causes(found, [sample for sample in samples if start <= sample["at"] <= end])
+    if gpu:
+        joined["causes"] += gpu_causes(summary["gpu"])
     summary["joined"] = joined
 
 
 def _when(sample: dict[str, Any]) -> tuple[float, str]:
     return float(sample.get("at") or 0.0), repr(sorted(sample.items(), key=lambda item: item[0]))
+
+
+def split(engine: dict[str, Any]) -> dict[str, float | None]:
+    """Mean seconds that a request waited in the engine's queue, read its prompt, and wrote: by the engine's own account."""
+    requests = engine.get("requests")
+    return {"queue_s_mean": engine.get("queue_s_mean"),
+            "prefill_s_mean": engine["prefill_s"] / requests if requests and engine.get("prefill_s") is not None else None,
+            "decode_s_mean": engine["decode_s"] / requests if requests and engine.get("decode_s") is not None else None}
+
+
+def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """What held the engine back, by its samples in the window: a full KV cache while requests wait, or a full batch."""
+    causes = []
+    told = [sample for sample in inside if sample.get("waiting") is not None]
+    full = [sample for sample in told if sample["waiting"] > 0 and (sample.get("kv_usage_ratio") or 0) >= KV_FULL]
+    waiting = [sample for sample in told if sample["waiting"] > 0]
+    most = max((sample["waiting"] for sample in told), default=0)
+    if full:
+        peak = max(sample["kv_usage_ratio"] for sample in full)
+        causes.append(_cause("kv_cache_full", f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the time): "
+                             "more memory for it, fewer clients or shorter texts would help"))
+    elif told and len(waiting) / len(told) >= WAIT_SHARE and any(sample.get("kv_usage_ratio") is not None for sample in told):
+        running = max((sample.get("running") or 0 for sample in waiting), default=0)
+        causes.append(_cause("sequences_full", f"up to {most} requests waited while {running} ran and the KV cache had room: "
+                             "the engine's limit on sequences (max sequences) or on tokens a step"))
+    preempted = engine.get("preemptions")
+    if preempted:
+        causes.append(_cause("preempted", f"{preempted:.0f} times a running request was put back for lack of KV cache, and its work done again"))
+    return causes
+
+
+def gpu_causes(gpu: dict[str, Any]) -> list[dict[str, str]]:
+    """What held the GPU back: its power limit, heat, or nothing to do."""
+    causes = []
+    limits = gpu.get("clock_limits") or {}
+    power = max(limits.get("power_cap", 0.0), limits.get("power_brake", 0.0))
+    if power >= POWER_SHARE:
+        causes.append(_cause("power_limited", f"the power limit held the clocks down {power:.0%} of the time"))
+    heat = max((limits.get(name, 0.0) for name in ("software_thermal", "hardware_thermal", "hardware_slowdown")), default=0.0)
+    if heat >= THERMAL_SHARE:
+        causes.append(_cause("thermal_limited", f"heat held the clocks down {heat:.0%} of the time"))
+    load = gpu.get("gpu_util_ratio")
+    if load is not None and load["mean"] < GPU_IDLE:
+        causes.append(_cause("gpu_idle", f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held it back"))
+    return causes
+
+
+def _cause(code: str, message: str) -> dict[str, str]:
+    return {"code": code, "message": message}
+
+
+def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """From which client count on each cause is there, over summaries that differ only in their clients.
+
+    Returns `{"code", "clients", "from", "sentence"}` in order of the count: `clients` all counts with the cause, `from` the
+    lowest from which on every higher one has it too, null where it comes and goes. A count's summaries (repeated
+    sessions) must all have the cause. Summaries without samples do not count.
+    """
+    seen: dict[int, list[set[str]]] = {}
+    for summary in summaries:
+        clients = (summary.get("concurrency") or {}).get("asked")
+        joined = summary.get("joined")
+        if clients is not None and joined:
+            seen.setdefault(int(clients), []).append({cause["code"] for cause in joined["causes"]})
+    always = {clients: set.intersection(*causes) for clients, causes in seen.items()}
+    found = []
+    for code in sorted(set().union(*always.values()) if always else ()):
+        counts = sorted(clients for clients, causes in always.items() if code in causes)
+        first = counts[0]
+        steady = all(code in causes for clients, causes in always.items() if clients >= first)
+        title = TITLES.get(code, code)
+        if not steady:
+            where = f"at {', '.join(map(str, counts))} clients"
+        elif first == min(always):
+            where = "at every client count" if len(always) > 1 else f"at {first} clients"
+        else:
+            where = f"from {first} clients on"
+        found.append({"code": code, "clients": counts, "from": first if steady else None, "sentence": f"{title} {where}"})
+    return sorted(found, key=lambda each: (each["clients"][0], each["code"]))
