@@ -56,12 +56,18 @@ class Row:
         return across([one.value for one in have if one.value is not None])
 
     def by_session(self, metric: str) -> dict[str, float]:
-        """The metric's value in each session that has one, by the session's name."""
+        """The metric's value in each server session that has one.
+
+        Sessions are told apart by name and by their server's start, so that two nights of one plan are two sessions; a
+        name that comes twice without such a start gets a number.
+        """
         values: dict[str, float] = {}
-        for index, summary in enumerate(self.summaries):
+        for summary in self.summaries:
             one = reading(summary, metric)
             if one.value is not None:
-                values[str(summary.get("session") or f"only-{index}")] = one.value
+                name = f"{summary.get('session')} {(summary.get('server') or {}).get('started_at') or ''}".strip()
+                count = sum(key == name or key.startswith(name + "#") for key in values)
+                values[name if not count else f"{name}#{count + 1}"] = one.value
         return values
 
     @property

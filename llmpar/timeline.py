@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmpar import series
 
-# Candidates by record kind, first the dotted paths of which the first that has values is drawn, then the label and what
-# to divide by. `devices.0.x` is the first device's.
-TRACKS: tuple[tuple[str, tuple[str, ...], str, float], ...] = (
-    ("gpu", ("utilisation_ratio", "sm_active_ratio"), "GPU busy, %", 0.01),
-    ("gpu", ("tensor_active_ratio",), "tensor cores active, %", 0.01),
-    ("gpu", ("power_w",), "GPU power, W", 1.0),
-    ("gpu", ("memory_used_bytes",), "GPU memory used, GiB", 2**30),
-    ("engine", ("kv_usage_ratio",), "KV cache used, %", 0.01),
-    ("engine", ("waiting",), "requests waiting in the engine", 1.0),
-    ("engine", ("running",), "requests running in the engine", 1.0),
-    ("engine", ("cpu_ratio", "cpu_cores"), "engine CPU, cores", 1.0),
-    ("engine", ("memory_bytes", "rss_bytes"), "engine memory, GiB", 2**30),
+
+@dataclass(frozen=True)
+class Track:
+    """One sampled field: of which record kind, what to divide by for the label's unit; `rate`: a counter's growth a second."""
+
+    kind: str
+    field: str
+    label: str
+    unit: float = 1.0
+    rate: bool = False
+
+
+# In the order in which they are worth their place; the first MOST_TRACKS that have values are drawn.
+TRACKS = (
+    Track("gpu", "gpu_util_ratio", "GPU busy, %", 0.01),
+    Track("gpu", "tensor_ratio", "tensor cores active, %", 0.01),
+    Track("engine", "kv_usage_ratio", "KV cache used, %", 0.01),
+    Track("engine", "waiting", "requests waiting in the engine"),
+    Track("gpu", "power_w", "GPU power, W"),
+    Track("engine", "cpu_s", "engine CPU, cores", rate=True),
+    Track("gpu", "memory_used_bytes", "GPU memory used, GiB", 2**30),
+    Track("engine", "running", "requests running in the engine"),
+    Track("engine", "rss_bytes", "engine memory, GiB", 2**30),
 )
 MOST_TRACKS = 4
 
@@ -47,37 +59,31 @@ def of(row: series.Row, summary: dict[str, Any], samples: Iterable[dict[str, Any
     rates = held.get("output_tokens_per_s") or []
     if any(rate for rate in rates if rate is not None):
         tracks.append(("output tokens per second", [(index + 0.5) * step for index in range(len(rates))], list(rates)))
-    for kind, paths, label, unit in TRACKS:
-        found = _track(sampled, kind, paths, start, flight[-1][0], unit)
+    for track in TRACKS:
+        found = _points(sampled, track, start, flight[-1][0])
         if found and len(tracks) < MOST_TRACKS:
-            tracks.append((label, *found))
+            tracks.append((track.label, *found))
     return Timeline(row, str(summary.get("session") or ""), flight, tracks)
 
 
-def _track(samples: Sequence[dict[str, Any]], kind: str, paths: Sequence[str], start: float, span: float,
-           unit: float) -> tuple[list[float], list[float | None]] | None:  # fmt: skip
-    for path in paths:
-        seconds: list[float] = []
-        values: list[float | None] = []
-        for sample in samples:
-            at = sample.get("at")
-            if sample.get("kind") != kind or at is None or not -1 <= at - start <= span + 1:
-                continue
-            value = _at(sample, path)
-            seconds.append(at - start)
-            values.append(None if value is None else value / unit)
-        if len(seconds) >= 2 and any(value for value in values if value is not None):
-            return seconds, values
-    return None
+def _points(samples: Sequence[dict[str, Any]], track: Track, start: float,
+            span: float) -> tuple[list[float], list[float | None]] | None:  # fmt: skip
+    """Seconds and values of the first device that was sampled; None without at least two values that say something."""
+    mine = [sample for sample in samples if sample.get("kind") == track.kind and _number(sample.get("at")) is not None]
+    device = mine[0].get("uuid") if mine else None
+    points = [(sample["at"] - start, _number(sample.get(track.field))) for sample in mine if sample.get("uuid") == device]
+    points.sort(key=lambda point: point[0])
+    if track.rate:
+        points = [((at + before) / 2, None if value is None or last is None or at <= before else (value - last) / (at - before))
+                  for (before, last), (at, value) in itertools.pairwise(points)]  # fmt: skip
+    points = [point for point in points if -1 <= point[0] <= span + 1]
+    if sum(value is not None for _, value in points) < 2 or not any(value for _, value in points):
+        return None
+    return [at for at, _ in points], [None if value is None else value / track.unit for _, value in points]
 
 
-def _at(record: Any, path: str) -> float | None:
-    for key in path.split("."):
-        if isinstance(record, list) and key.isdigit():
-            record = record[int(key)] if int(key) < len(record) else None
-        else:
-            record = record.get(key) if isinstance(record, dict) else None
-    return float(record) if isinstance(record, int | float) and not isinstance(record, bool) else None
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def chosen(rows: Sequence[series.Row], most: int) -> list[series.Row]:

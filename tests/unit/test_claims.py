@@ -1,0 +1,187 @@
+"""Claims: selectors, expected ranges, the four answers, and the table that is shipped."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+
+import made
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpar import claims, records, series
+
+HEADER = "\t".join(claims.COLUMNS) + "\n"
+
+
+def table(a: str, b: str, expect: str = "A<B", metric: str = "wall_s") -> list[claims.Claim]:
+    return claims.parse(HEADER + "\t".join(("one", "clients", "A sentence", metric, a, b, expect, "-", "")) + "\n", "t.tsv")
+
+
+def verdict(summaries, a: str, b: str, expect: str = "A<B", metric: str = "wall_s") -> dict:
+    return claims.evaluate(table(a, b, expect, metric)[0], series.rows(summaries))
+
+
+def two(walls_a: list[float], walls_b: list[float], **options) -> list[dict]:
+    """Summaries of two cells, clients 8 and 1, one session for each wall time."""
+    found = []
+    for clients, walls in ((8, walls_a), (1, walls_b)):
+        for repeat, wall in enumerate(walls, 1):
+            found.append(made.summary(wall, load={"clients": clients}, repeat=repeat, **options))
+    return found
+
+
+def test_supported_contradicted_cannot_tell_not_run():
+    quick, slow = [10.0, 10.1, 9.9], [20.0, 20.3, 19.8]
+    assert verdict(two(quick, slow), "clients=8", "clients=1")["verdict"] == "supported"
+    assert verdict(two(slow, quick), "clients=8", "clients=1")["verdict"] == "contradicted"
+    noisy = verdict(two([10.0, 14.0, 8.0], [11.0, 9.0, 13.0]), "clients=8", "clients=1")
+    assert noisy["verdict"] == "cannot tell"
+    assert "both sides" in noisy["comparisons"][0]["reasons"][0]
+    assert verdict(two(quick, slow), "clients=8", "clients=99")["verdict"] == "not run"
+
+
+def test_one_session_cannot_tell_whatever_the_difference():
+    said = verdict(two([10.0], [90.0]), "clients=8", "clients=1")
+    assert said["verdict"] == "cannot tell"
+    one = said["comparisons"][0]
+    assert (one["ratio"], one["low"]) == (pytest.approx(10 / 90), None)
+    assert "server sessions" in one["reasons"][0]
+
+
+def test_a_difference_without_practical_meaning_contradicts_a_direction():
+    said = verdict(two([10.0, 10.0, 10.01], [10.1, 10.1, 10.11]), "clients=8", "clients=1")
+    assert said["comparisons"][0]["high"] < 1
+    assert said["verdict"] == "contradicted"
+    assert "no difference beyond 3%" in said["comparisons"][0]["reasons"]
+
+
+def test_every_pair_must_support_and_one_may_contradict():
+    summaries = []
+    for clients, wall in ((1, 30.0), (2, 20.0), (8, 10.0), (16, 25.0)):
+        summaries += [made.summary(wall * noise, load={"clients": clients}, repeat=repeat)
+                      for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
+    assert verdict(summaries, "clients=8", "clients=1,2")["verdict"] == "supported"
+    said = verdict(summaries, "clients=8,16", "clients=1,2")
+    assert said["verdict"] == "contradicted"  # 16 takes 25 s, 2 take 20 s
+    assert said["counts"] == {"supported": 3, "contradicted": 1, "cannot tell": 0}
+
+
+def test_pairs_agree_in_everything_else():
+    summaries = []
+    for engine in ("vllm", "tgi"):
+        for clients in (1, 8):
+            summaries.append(made.summary(10, server={"engine": engine}, load={"clients": clients}, varies=("engine", "clients")))
+    summaries.append(made.summary(10, sweep="other", server={"engine": "vllm"}, load={"clients": 1}))
+    summaries.append(made.summary(10, server={"engine": "vllm"}, load={"clients": 1}, host="elsewhere"))
+    said = verdict(summaries, "clients=8", "clients=1")
+    assert [(one["at"]["engine"], one["a"]["host"], one["b"]["sweep"]) for one in said["comparisons"]] == [
+        ("vllm", "box", "clients"), ("tgi", "box", "clients")]  # fmt: skip
+
+
+def test_unset_settings_mean_their_defaults():
+    plain = made.summary(10, load={"clients": 1})
+    spelled = made.summary(9, load={"clients": 1}, server={"speculate": 2, "replicas": 1})
+    said = verdict([plain, spelled], "speculate=2", "speculate=0")
+    assert len(said["comparisons"]) == 1
+
+
+def test_half_of_the_others_memory_and_gpus_across_hosts():
+    def memory(size, wall, **more):
+        return [made.summary(wall * noise, server={"kv_bytes": size}, varies=("kv_bytes",), repeat=repeat, **more)
+                for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
+
+    summaries = memory("8GiB", 10.0) + memory("16GiB", 8.0) + memory("24GiB", 7.0)
+    said = verdict(summaries, "kv_bytes=*", "kv_bytes=0.5x", "A/B in 0.5..1")
+    assert [(one["a"]["settings"]["kv_bytes"], one["b"]["settings"]["kv_bytes"]) for one in said["comparisons"]] == [("16GiB", "8GiB")]
+    assert said["verdict"] == "supported"
+    assert verdict(memory("8GiB", 10.0) + memory("16GiB", 4.0), "kv_bytes=*", "kv_bytes=0.5x", "A/B in 0.5..1")["verdict"] == "contradicted"
+    cards = memory("8GiB", 5.0, host="one", gpus=("NVIDIA RTX 4090",)) + memory("8GiB", 9.0, host="two", gpus=("NVIDIA RTX A6000",))
+    assert verdict(cards, "gpu~4090", "gpu~A6000")["verdict"] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"limited": ("wall_s",)}, "limited by the client"), ({"failed": 20}, "requests failed")],
+)
+def test_what_cannot_be_ranked_is_not(options, reason):
+    said = verdict(two([10.0, 10.1, 9.9], [20.0, 20.3, 19.8], **options), "clients=8", "clients=1")
+    assert said["verdict"] == "cannot tell"
+    assert any(reason in text for text in said["comparisons"][0]["reasons"])
+
+
+def test_other_prompts_are_not_compared():
+    summaries = [made.summary(10 * noise, load={"clients": 8}, repeat=repeat, prompts="a" * 64) for repeat, noise in ((1, 1), (2, 1.01))]
+    summaries += [made.summary(20 * noise, load={"clients": 1}, repeat=repeat, prompts="b" * 64) for repeat, noise in ((1, 1), (2, 1.01))]
+    assert "the prompt sets differ" in verdict(summaries, "clients=8", "clients=1")["comparisons"][0]["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no claims"),
+        ("id\tsentence\n", "no column sweep"),
+        (HEADER + "one\ttwo\n", "2 values under 9 columns"),
+        (HEADER + "one\tclients\tS\twall_s\tclients\tclients=1\tA<B\t-\t\n", "'clients' is not KEY=VALUE"),
+        (HEADER + "one\tclients\tS\twall_s\tclients=1\tclients=2\tA=B\t-\t\n", "expect is 'A=B'"),
+        (HEADER + "one\tclients\tS\tspeed\tclients=1\tclients=2\tA<B\t-\t\n", "unknown metric 'speed'"),
+        (HEADER + "one\tclients\tS\twall_s\tclients=1\tclients=2\tA<B\tsix\t\n", "stated is 'six'"),
+        (HEADER + 2 * "one\tclients\tS\twall_s\tclients=1\tclients=2\tA<B\t-\t\n", "line 3: the claim 'one' stands twice"),
+    ],
+)
+def test_bad_tables_name_the_place(text, message):
+    with pytest.raises(claims.BadClaims, match=message.replace("(", r"\(")):
+        claims.parse(text, "t.tsv")
+
+
+def test_shipped_table_states_each_finding_and_its_own_ratios(root):
+    stated = {claim.id: claim for claim in claims.parse((root / "study" / "claims.tsv").read_text(), "claims.tsv")}
+    assert {"parallel-beats-threads", "many-clients", "too-many-clients", "speculate-2-helps", "speculate-8-hurts", "eetq-helps-most",
+            "memory-sublinear", "two-servers-in-turn", "balancer-beats-sharding", "4090-beats-a6000", "a6000-beats-half-a6000",
+            "half-a6000-beats-3090"} <= set(stated)  # fmt: skip
+    for claim in stated.values():
+        assert (root / "sweeps" / f"{claim.sweep}.tsv").exists()
+        assert (root / "sweeps" / "cpu" / f"{claim.sweep}.tsv").exists()
+        if claim.stated is not None:
+            assert claim.low < claim.stated < claim.high, claim.id
+    assert stated["4090-beats-a6000"].stated == pytest.approx(481 / 596, abs=0.005)
+    assert stated["memory-sublinear"].stated == pytest.approx(596 / 707, abs=0.005)
+
+
+@given(st.lists(st.floats(1, 100), min_size=2, max_size=5), st.lists(st.floats(1, 100), min_size=2, max_size=5), st.floats(0.1, 10))
+def test_a_claim_does_not_depend_on_the_unit_of_time(a, b, factor):
+    said = [verdict(two([wall * scale for wall in a], [wall * scale for wall in b]), "clients=8", "clients=1") for scale in (1.0, factor)]
+    assert said[0]["comparisons"][0]["ratio"] == pytest.approx(said[1]["comparisons"][0]["ratio"])
+    assert math.isclose(said[0]["comparisons"][0]["high"], said[1]["comparisons"][0]["high"], rel_tol=1e-6)
+
+
+def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
+    return subprocess.run([str(root / "bin" / "llmpar-claims"), *arguments], input=given, capture_output=True, timeout=60)
+
+
+def test_command_says_all_claims_in_each_format(root):
+    given = b"".join(records.encode(summary) for summary in made.study())
+    said = run(root, "--details", given=given)
+    assert said.returncode == 0, said.stderr
+    assert "supported     Speculation with 2 tokens helps" in said.stdout.decode()
+    assert "wall seconds 0.90 (0.87 to 0.94) times those of speculate 0" in said.stdout.decode()
+    assert "not run       EETQ helps most" in said.stdout.decode()
+    lines = [json.loads(line) for line in run(root, "--format", "json", given=given).stdout.splitlines()]
+    assert all(line["kind"] == "claim" and line["v"] == 1 for line in lines)
+    assert len(lines) == len(claims.parse((root / "study" / "claims.tsv").read_text(), "c"))
+    assert run(root, "--format", "markdown", given=given).stdout.startswith(b"| Finding of the study |")
+
+
+def test_command_exit_codes(root, tmp_path):
+    worse = b"".join(records.encode(summary) for summary in two([20.0, 20.1, 19.9], [10.0, 10.1, 9.9]))
+    own = tmp_path / "own.tsv"
+    own.write_text(HEADER + "more-is-quicker\tclients\tMore clients are quicker\twall_s\tclients=8\tclients=1\tA<B\t-\t\n")
+    assert run(root, "--claims", str(own), "--fail-on", "contradicted", given=worse).returncode == 5
+    assert run(root, "--claims", str(own), given=worse).returncode == 0
+    assert run(root, given=b"").returncode == 6
+    assert run(root, "--only", "no-such", given=worse).returncode == 2
+    own.write_text("nothing\n")
+    bad = run(root, "--claims", str(own), given=worse)
+    assert (bad.returncode, b"no column id" in bad.stderr) == (2, True)

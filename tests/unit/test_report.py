@@ -1,0 +1,212 @@
+"""The report's document: tables, answers that claim no more than their intervals, and every format of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+
+import made
+import pytest
+
+from llmpar import records, report, series, study, timeline
+
+BAD = "<script>alert('&')</script>\"'"
+
+
+def built(summaries) -> report.Document:
+    return report.build("T", series.rows(summaries), [], [], {})
+
+
+def three(walls: dict[int, float], **more) -> list[dict]:
+    return [made.summary(wall * noise, load={"clients": clients}, repeat=repeat, **more)
+            for clients, wall in walls.items() for repeat, noise in enumerate((1.0, 1.02, 0.99), 1)]  # fmt: skip
+
+
+def noisy(walls: dict[int, float]) -> list[dict]:
+    shift = {1: (1.0, 1.1, 0.9), 2: (1.1, 0.9, 1.0), 4: (0.9, 1.0, 1.1)}
+    return [made.summary(wall * noise, load={"clients": clients}, repeat=repeat)
+            for clients, wall in walls.items() for repeat, noise in enumerate(shift[clients], 1)]  # fmt: skip
+
+
+def test_answer_names_the_best_only_as_far_as_sessions_allow():
+    assert built(three({1: 30.0, 2: 20.0, 4: 10.0})).sweeps[0].answer.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
+    assert "cannot be told apart from clients 2" in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
+    assert "cannot tell" in built([made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2})]).sweeps[0].answer
+
+
+def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
+    other = [made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2}, prompts="q" * 64)]
+    assert "different work" in built(other).sweeps[0].answer
+    failing = three({1: 30.0, 2: 20.0}) + three({4: 10.0}, failed=50)
+    assert built(failing).sweeps[0].answer.startswith("Least wall seconds: clients 2")
+
+
+def test_repeats_are_one_line_with_the_interval_over_sessions():
+    table = built(three({1: 30.0, 2: 20.0})).sweeps[0].table
+    assert [line[0] for line in table.rows] == ["1", "2"]
+    assert table.rows[0][-1] == "3"
+    one = series.across([30.0, 30.6, 29.7])
+    assert table.rows[0][1] == f"{one.value:.1f} ({one.low:.1f} to {one.high:.1f})"
+    assert "over server sessions" in table.note
+
+
+def test_the_studys_figures_stand_beside_and_are_labelled():
+    table = built(three({24: 39.0, 128: 18.0, 3: 1.0})).sweeps[0].table
+    column = next(index for index, name in enumerate(table.header) if study.LABEL in name)
+    assert [line[column] for line in table.rows] == ["664", "554", ""]
+    assert "RTX A6000" in table.note
+    assert [line[-1] for line in report.study_table().rows] == ["664", "561", "554", "568", "596", "945", "741", "481", "707", "1205"]
+    plain = built(three({1: 2.0, 2: 1.0})).sweeps[0].table
+    assert not any(study.LABEL in name for name in plain.header)
+
+
+def test_the_study_has_no_row_for_what_it_did_not_run():
+    assert study.beside({"clients": 128, "speculate": 2}).wall_s == 596
+    assert study.beside({"clients": 128, "speculate": 4}) is None
+    for other in ({"replicas": 2}, {"quantize": "eetq"}, {"kv_bytes": "8GiB"}, {"launcher": "threads"}):
+        assert study.beside({"clients": 128} | other) is None
+
+
+def test_warnings_are_counted_once_with_their_cells():
+    document = built([made.summary(load={"clients": 1}, warnings=("few-requests",)), made.summary(load={"clients": 2}, warnings=("few-requests",))])
+    assert len(document.warnings[0].rows) == 1
+    assert document.warnings[0].rows[0][0] == "few-requests"
+    assert "clients-1" in document.warnings[0].rows[0][3] and "clients-2" in document.warnings[0].rows[0][3]
+
+
+def test_sessions_of_other_nights_are_other_sessions():
+    first, second = made.summary(10.0), made.summary(12.0)
+    second["started_at"] += 86400
+    second["server"]["started_at"] = 1
+    assert len(series.rows([first, second])[0].by_session("wall_s")) == 2
+
+
+def test_timeline_has_samples_of_one_device_on_the_same_clock():
+    summary = made.summary(20.0)
+    row = series.rows([summary])[0]
+    start = summary["series"]["start_at"]
+    samples = [{"kind": "gpu", "v": 1, "at": start + second, "uuid": uuid, "gpu_util_ratio": ratio}
+               for second in range(0, 20, 5) for uuid, ratio in (("a", 0.5), ("b", 0.1))]  # fmt: skip
+    samples += [{"kind": "engine", "v": 1, "at": start + second, "cpu_s": 2.0 * second, "waiting": None} for second in range(0, 20, 5)]
+    samples.append({"kind": "gpu", "v": 1, "at": start + 500, "uuid": "a", "gpu_util_ratio": 0.9})
+    one = timeline.of(row, summary, samples)
+    tracks = {label: (seconds, values) for label, seconds, values in one.tracks}
+    assert tracks["GPU busy, %"] == ([0, 5, 10, 15], [50, 50, 50, 50])
+    assert tracks["engine CPU, cores"] == ([2.5, 7.5, 12.5], [2, 2, 2])
+    assert "requests waiting in the engine" not in tracks
+    assert one.flight[-1] == (pytest.approx(20.0), 0)
+
+
+def test_timelines_are_chosen_from_every_sweep():
+    rows = series.rows(made.study())
+    assert [(row.sweep, row.cell) for row in timeline.chosen(rows, 2)] == [
+        ("clients", "engine-vllm-clients-128"), ("speculate", "speculate-2")]  # fmt: skip
+    assert len(timeline.chosen(rows, 99)) == len(rows)
+
+
+class Page(HTMLParser):
+    """What an HTML page holds that matters here."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
+    return subprocess.run([str(root / "bin" / "llmpar-report"), *arguments], input=given, capture_output=True, timeout=90)
+
+
+@pytest.fixture(scope="module")
+def html(request):
+    given = b"".join(records.encode(summary) for summary in made.study(2))
+    done = run(request.config.rootpath, given=given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+def test_html_stands_alone(html):
+    page = Page(html)
+    assert "script" not in page.tags and "img" not in page.tags and "iframe" not in page.tags
+    assert not [one for one in page.attributes if one[1] in ("src", "action") or one[1].startswith("on")]
+    links = [value for tag, name, value in page.attributes if name == "href" and not value.startswith("#")]
+    assert links == ["data:,"]
+    assert not re.search(r"@import|https?://(?!www\.w3\.org/2000/svg)|url\((?!#)", html)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_html_says_verdicts_first_and_labels_pictures(html):
+    text = " ".join(Page(html).words)
+    assert text.index("Verdicts") < text.index("Wall seconds") < text.index("Time lines") < text.index("How it was run")
+    assert "supported" in text and study.LABEL in text
+    labels = [value for tag, name, value in Page(html).attributes if tag == "svg" and name == "aria-label"]
+    assert len(labels) == html.count("<svg") and all("wall" in label or "in flight" in label for label in labels)
+
+
+def test_no_fixed_colour_is_left_in_the_drawings(html):
+    drawings = re.findall(r"<svg.*?</svg>", html, re.S)
+    assert drawings and not [colour for drawing in drawings for colour in re.findall(r"#[0-9a-f]{6}", drawing)]
+
+
+def test_everything_is_escaped(root, tmp_path):
+    summary = made.summary(10.0, host=BAD, sweep=BAD, server={"engine": BAD, "model": BAD}, warnings=(BAD,))
+    summary["label"] = summary["cell"]["id"] = BAD
+    summary["server"]["command"] = [BAD]
+    given = records.encode(summary) + records.encode(made.summary(11.0, sweep=BAD, load={"clients": 9}))
+    for form in ("html", "markdown"):
+        done = run(root, "--title", BAD, "--format", form, given=given)
+        assert done.returncode == 0, done.stderr
+        assert b"<script>alert" not in done.stdout
+    page = Page(run(root, "--title", BAD, given=given).stdout.decode())
+    assert "script" not in page.tags
+    assert any(BAD in words for words in page.words)
+
+
+def test_csv_has_every_cell_and_reads_back(root):
+    given = b"".join(records.encode(summary) for summary in made.study(2))
+    lines = list(csv.DictReader(io.StringIO(run(root, "--format", "csv", given=given).stdout.decode())))
+    assert len(lines) == 14
+    assert {line["sessions"] for line in lines} == {"2"}
+    assert float(lines[0]["wall_s_low"]) < float(lines[0]["wall_s"]) < float(lines[0]["wall_s_high"])
+    assert lines[0]["goodput_per_s"] == "" if "goodput_per_s" in lines[0] else True
+
+
+def test_beside_files_are_read_and_bad_ones_only_reported(root, tmp_path):
+    summary = made.summary(10.0)
+    (tmp_path / "summary.json").write_bytes(records.encode(summary))
+    (tmp_path / "command.txt").write_text("parallel -j8 llmpar-request ::: prompts/a.txt ")
+    start = summary["series"]["start_at"]
+    (tmp_path / "gpu.jsonl").write_bytes(b"".join(records.encode(
+        {"kind": "gpu", "v": 1, "at": start + second, "uuid": "a", "power_w": 300.0 + second}) for second in range(5)))
+    (tmp_path / "engine.jsonl").write_text("not a record\n")
+    done = run(root, str(tmp_path / "summary.json"))
+    assert done.returncode == 0
+    assert b"GPU power, W" in done.stdout and b"parallel -j8 llmpar-request ::: prompts/a.txt" in done.stdout
+    assert b"engine.jsonl' line 1" in done.stderr
+
+
+def test_command_exit_codes(root, tmp_path):
+    assert run(root, given=b"").returncode == 6
+    assert run(root, given=b"nonsense\n").returncode == 3
+    assert run(root, "/no/such/file").returncode == 2
+    assert not os.listdir(tmp_path) or os.listdir(tmp_path) == [".runtime"]
+
+
+def test_a_session_that_comes_twice_counts_twice():
+    row = series.rows([made.summary(10.0), made.summary(12.0)])[0]
+    assert sorted(row.by_session("wall_s").values()) == [10.0, 12.0]
