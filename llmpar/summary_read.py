@@ -88,10 +88,13 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
     try:
         number, left = 0, math.inf if limit is None else limit
         while left > 0 and (lines := stream.readlines(int(min(CHUNK_BYTES, left)))):
+            if limit is not None:
+                left -= sum(map(len, lines))
+                while left < 0:  # readlines takes the line that goes beyond
+                    left += len(lines.pop())
             if not _fast(summariser, lines):
                 _slowly(summariser, lines, name, number)
             number += len(lines)
-            left -= 0 if limit is None else sum(map(len, lines))
     finally:
         if collecting:
             gc.enable()
