@@ -120,6 +120,7 @@ def _stream(status: int, body: bytes) -> Reply:
             _end(reply, value, status)
     if not known:
         reply.events = [Event(event.offset, event.text, None) for event in reply.events]
+        base.spread(reply)
     reply.text = "".join([event.text for event in reply.events])
     base.cut(reply, seen, status)
     if reply.token_source is None and reply.events:
