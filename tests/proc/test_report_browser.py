@@ -1,0 +1,101 @@
+"""The report as a reader meets it, in a real headless Chromium: nothing asked for, nothing complained of, nothing cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "unit")]
+
+import browser  # noqa: E402
+import made  # noqa: E402
+
+from llmpar import records  # noqa: E402
+
+pytest.importorskip("aiohttp", reason="the DevTools protocol needs aiohttp (extra aio)")
+pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium here: apt install chromium")
+
+LOOKS = ((1280, False, "screen"), (1280, True, "screen"), (390, False, "screen"), (390, True, "screen"), (794, False, "print"))
+# Contrast of text that WCAG 2.2 asks for (level AA).
+LEAST_CONTRAST = 4.5
+OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && !e.closest('.scroll') && !e.closest('svg')
+  && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '.' + e.className)"""
+CONTRASTS = """(() => {
+  const probe = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const light = colour => { probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll('h1,p,td,th,.verdict,.facts li,svg text')].filter(e => e.checkVisibility()).map(e => {
+    const s = getComputedStyle(e), ink = light(e.tagName == 'text' ? s.fill : s.color);
+    return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05); }).reduce((a, b) => Math.min(a, b), 99);
+})()"""
+TEXT_SIZE = """Math.min(...[...document.querySelectorAll('svg text')].filter(e => e.checkVisibility())
+  .map(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a))"""
+CUT = """[...document.querySelectorAll('svg')].filter(s => s.checkVisibility()).flatMap(s => { const box = s.getBoundingClientRect();
+  return [...s.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();
+    return r.left < box.left - 2 || r.right > box.right + 2; }).map(t => t.textContent); })"""
+SHOWN = "[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')].filter(s => s.checkVisibility()).length)"
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory, request) -> dict[tuple[int, bool, str], dict]:
+    """What each look of the page measured, from one browser."""
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "report.html"
+    given = b"".join(records.encode(summary) for summary in made.study(2))
+    root = request.config.rootpath
+    done = subprocess.run([str(root / "bin" / "llmpar-report"), "-o", str(path)], input=given, capture_output=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+
+    async def look() -> dict[tuple[int, bool, str], dict]:
+        found = {}
+        async with browser.page(folder / "profile") as page:
+            for width, dark, media in LOOKS:
+                await page.open(path.as_uri(), width, dark=dark, media=media)
+                picture = folder / f"{media}-{width}-{'dark' if dark else 'light'}.png"
+                await page.screenshot(picture)
+                found[width, dark, media] = {
+                    "requests": page.requests(), "complaints": page.complaints(), "picture": picture,
+                    "width": await page.value("document.documentElement.scrollWidth"), "over": await page.value(OVERFLOWING),
+                    "contrast": await page.value(CONTRASTS), "text": await page.value(TEXT_SIZE), "cut": await page.value(CUT),
+                    "shown": await page.value(SHOWN), "paper": await page.value("getComputedStyle(document.body).backgroundColor"),
+                }  # fmt: skip
+        return found
+
+    return asyncio.run(look())
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_page_asks_for_nothing_and_complains_of_nothing(seen, look):
+    assert seen[look]["requests"] == []
+    assert seen[look]["complaints"] == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_nothing_sticks_out_of_the_page(seen, look):
+    assert seen[look]["width"] <= look[0]
+    assert seen[look]["over"] == []
+    assert seen[look]["cut"] == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_text_can_be_read(seen, look):
+    assert seen[look]["contrast"] >= LEAST_CONTRAST
+    assert seen[look]["text"] >= 9.5  # pixels, in the drawings
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_each_chart_shows_one_of_its_two_drawings(seen, look):
+    assert seen[look]["shown"] and set(seen[look]["shown"]) == {1}
+
+
+def test_dark_is_dark_and_print_is_white(seen):
+    assert seen[1280, True, "screen"]["paper"] == "rgb(21, 21, 24)"
+    assert seen[794, False, "print"]["paper"] == "rgb(255, 255, 255)"
+    assert all(one["picture"].read_bytes().startswith(b"\x89PNG") for one in seen.values())
