@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from llmpar import series
-from llmpar.ratio import MARGIN, Ratio, ratio
+from llmpar.compare import MARGIN
+from llmpar.ratio import Ratio, ratio
 
 SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
 COLUMNS = ("id", "sweep", "sentence", "metric", "a", "b", "expect", "stated", "note")
@@ -230,7 +231,7 @@ def _compare(claim: Claim, a: series.Row, b: series.Row, count: int) -> Comparis
     wide = ratio(a.by_session(claim.metric), b.by_session(claim.metric), 1 - 0.05 / max(1, count))
     effect = one.effect
     assert effect.low is not None and effect.high is not None and wide.low is not None and wide.high is not None
-    same = claim.direction and effect.low >= 1 - MARGIN and effect.high <= 1 + MARGIN
+    same = claim.direction and effect.same
     if same or wide.high <= claim.low or wide.low >= claim.high:
         one.outcome = CONTRADICTED
         if same:

@@ -41,7 +41,7 @@ NAMES = {"ttft": "time to first token", "itl": "gap between tokens", "tpot": "ti
 class Look:
     """Size in inches and base text size in points of one variant of a chart."""
 
-    width: float = 9.0
+    width: float = 10.5
     text: float = 9.5
     columns: int = 3
 

@@ -23,7 +23,7 @@ def test_interval_holds_the_truth_as_often_as_it_says(paired: bool, sessions: in
         other = range(sessions) if paired else range(100, 100 + sessions)
         b = {str(name): 10 * math.exp(shared[index] + random.normal(0, 0.01)) for index, name in enumerate(other)}
         one = ratio(a, b)
-        assert one.method == ("paired-log-t" if paired else "welch-log-t")
+        assert one.method == ("paired-log" if paired else "welch-log")
         held += one.low <= truth <= one.high
     # Three standard errors of a binomial share; Welch is a little wide with few sessions.
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / TRIALS) <= held / TRIALS <= 0.985
