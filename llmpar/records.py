@@ -26,6 +26,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "summary": (1,),
     "verdict": (1,),
     "claim": (1,),
+    "pick": (1,),
     "prompt": (1,),
     "prompt_set": (1,),
 }
