@@ -1,0 +1,106 @@
+"""llmpar-compare: summaries to verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llmpar import cli, records, status
+
+HELP = """Say whether one set of server sessions is faster than another, slower, the same, or whether nobody can tell.
+
+\b
+  llmpar-compare runs/tonight/*/summary.json --baseline 'runs/last/*/summary.json'
+  llmpar-compare --by engine --base tgi --figure ttft_p95_s runs/engines/*/summary.json
+  llmpar-compare --history 14 --fail-on slower runs/nightly-*/*/summary.json
+
+The server session is the unit of repetition: one session each is never enough to tell. Figures are named as in
+llmpar-plot: wall_s, output_tokens_per_s (also with _steady), ttft_p95_s, tpot_p50_s, e2e_mean_s ...
+Reads summary records, writes one sentence a pair, or verdict records (docs/records.md). How it decides, and how often
+it errs, is in docs/metrics.md.
+
+\b
+Exit status: 0 done, 2 usage, 3 not records of a known version, 5 a verdict of --fail-on was reached,
+6 there is nothing to compare.
+"""
+FORMATS = ("text", "json", "markdown")
+
+
+@cli.command("llmpar-compare", help=HELP, short_help="summaries to verdicts")
+@cli.files
+@cli.output
+@click.option("--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with: a file or a pattern in quotes.")
+@click.option("--by", metavar="SETTING", multiple=True, help="Compare the values of a setting within the files: engine, speculate, clients ...")
+@click.option("--base", metavar="VALUE", help="With --by: the value the others are compared with. Default: the first.")
+@click.option("--history", metavar="N", type=click.IntRange(3), help="Compare the newest session with up to N before it; find change points.")
+@click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What to compare; repeatable.")
+@click.option("--margin", metavar="RATIO", type=click.FloatRange(0.0001, 1), default=0.03, show_default=True,
+              help="Differences within this are the same for all practical purposes.")
+@click.option("--correction", type=click.Choice(["holm", "benjamini-hochberg", "none"]), default="holm", show_default=True,
+              help="Control of false alarms over all comparisons of the run.")
+@click.option("--method", type=click.Choice(["auto", "welch", "paired", "permutation"]), default="auto", show_default=True,
+              help="auto: paired where each session measured both sides, else Welch's t.")
+@click.option("--allow", metavar="WHAT", multiple=True,
+              type=click.Choice(["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited"]),
+              help="Compare though this differs: prompts, sampling, model, versions, host, failures, outputs, client_limited.")
+@click.option("--fail-on", metavar="VERDICT", multiple=True,
+              type=click.Choice(["slower", "faster", "same", "cannot-tell", "not-comparable"]),
+              help="Exit 5 on this verdict: slower, faster, same, cannot-tell, not-comparable.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Sentences, records or a table.")
+def main(files: tuple[str, ...], output: str | None, baseline: tuple[str, ...], by: tuple[str, ...], base: str | None,
+         history: int | None, figure: tuple[str, ...], margin: float, correction: str, method: str, allow: tuple[str, ...],
+         fail_on: tuple[str, ...], form: str) -> int:
+    if sum(map(bool, (baseline, by, history))) != 1:
+        raise click.UsageError("give one of --baseline, --by and --history")
+    from llmpar import compare_cells, compare_history
+
+    _check(figure)
+    found = _summaries(files)
+    if history:
+        verdicts = compare_history.verdicts(found, figure, history, margin, correction, allow)
+    else:
+        try:
+            pairs = compare_cells.by(found, by, base) if by else compare_cells.against(found, _summaries(_expand(baseline)))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        verdicts = compare_cells.verdicts(pairs, figure, margin, correction, method, allow)
+    if not verdicts:
+        raise cli.Failure("there is nothing to compare", status.TOO_LITTLE, "give summaries of at least two cells that differ in what is compared")
+    with cli.writing(output) as out:
+        out.write(_render(verdicts, form))
+    wanted = {each.replace("-", " ") for each in fail_on}
+    return status.CHECK_FAILED if any(each["verdict"] in wanted for each in verdicts) else status.OK
+
+
+def _check(figures: tuple[str, ...]) -> None:
+    from llmpar import series
+
+    for name in figures:
+        try:
+            series.path(name)
+        except KeyError:
+            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s") from None
+
+
+def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    from glob import glob
+
+    names = [name for pattern in patterns for name in (sorted(glob(pattern)) or [pattern])]
+    return tuple(names)
+
+
+def _summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [record for record in cli.read_records(names) if record["kind"] == "summary"]
+
+
+def _render(verdicts: list[dict[str, Any]], form: str) -> bytes:
+    if form == "json":
+        return b"".join(map(records.encode, verdicts))
+    from llmpar.render import verdicts as rendered
+
+    return (rendered.markdown(verdicts) if form == "markdown" else rendered.text(verdicts)).encode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Is one set of sessions faster than another, the same, or can nobody tell: the arithmetic of verdicts.
+
+The unit is the server session: requests within one share its start, its memory layout and its machine's mood, so a
+thousand of them say little about the next start. Values are compared as logarithms, since effects of interest are
+ratios. docs/metrics.md holds the false alarm rates and powers that simulation gives.
+
+Sources: Welch, Biometrika 34 (1947); Schuirmann, J. Pharmacokinetics 15 (1987) (two one-sided tests for "same"); Holm,
+Scand. J. Statistics 6 (1979); Benjamini and Hochberg, JRSS B 57 (1995); Kalibera and Jones, ISMM 2013 (repeat at the
+level that varies: the start); Ernst, Statistical Science 19 (2004) (exact permutation tests).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+CONFIDENCE = 0.95
+MARGIN = 0.03
+VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
+CORRECTIONS = ("holm", "benjamini-hochberg", "none")
+METHODS = ("auto", "welch", "paired", "permutation")
+MOST_SPLITS = 20_000
+
+
+@dataclass
+class Effect:
+    """The ratio a/b with its interval, the p-value of "no difference", and how they came about."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    method: str
+    freedom: float | None = None
+    error: float | None = None  # standard error of the log ratio
+    p_adjusted: float | None = None
+
+
+def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
+    """Ratio of geometric means of two independent sets of sessions, by Welch's t on logarithms.
+
+    With fewer than two sessions on either side there is no interval and no p-value.
+    """
+    x, y = np.log(np.asarray(a, dtype=float)), np.log(np.asarray(b, dtype=float))
+    difference = float(x.mean() - y.mean())
+    if len(x) < 2 or len(y) < 2:
+        return Effect(math.exp(difference), None, None, None, "one-session")
+    u, v = float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y)
+    error = math.sqrt(u + v)
+    freedom = (u + v) ** 2 / (u * u / (len(x) - 1) + v * v / (len(y) - 1)) if error > 0 else float(len(x) + len(y) - 2)
+    return _effect(difference, error, freedom, "welch-log", confidence)
+
+
+def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
+    """The same where each session measured both sides: Student's t on the differences of logarithms."""
+    off = np.log(np.asarray(a, dtype=float)) - np.log(np.asarray(b, dtype=float))
+    difference = float(off.mean())
+    if len(off) < 2:
+        return Effect(math.exp(difference), None, None, None, "one-session")
+    return _effect(difference, float(off.std(ddof=1)) / math.sqrt(len(off)), len(off) - 1, "paired-log", confidence)
+
+
+def _effect(difference: float, error: float, freedom: float, method: str, confidence: float) -> Effect:
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+    if error > 0:
+        p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
+    else:
+        p_value = 1.0 if difference == 0 else 0.0
+    return Effect(math.exp(difference), math.exp(difference - half), math.exp(difference + half), p_value, method, freedom, error)
+
+
+def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
+    """Welch's interval with the exact p-value of its statistic over all ways to deal the sessions out.
+
+    With three sessions each p cannot fall below 0.1, with four below 0.029: the price of assuming no distribution.
+    Above 20,000 ways a seeded sample of them is taken.
+    """
+    found = welch(a, b, confidence)
+    if found.p_value is None:
+        return found
+    pooled = np.log(np.concatenate([np.asarray(a, dtype=float), np.asarray(b, dtype=float)]))
+    size, many = len(a), len(pooled)
+    if math.comb(many, size) <= MOST_SPLITS:
+        chosen = np.array(list(itertools.combinations(range(many), size)))
+        mask = np.zeros((len(chosen), many), dtype=bool)
+        np.put_along_axis(mask, chosen, True, axis=1)
+    else:
+        random = np.random.default_rng(0)
+        mask = random.permuted(np.tile(np.arange(many) < size, (MOST_SPLITS, 1)), axis=1)
+        mask[0] = np.arange(many) < size
+    left = np.where(mask, pooled, np.nan)
+    right = np.where(mask, np.nan, pooled)
+    spread = np.sqrt(np.nanvar(left, axis=1, ddof=1) / size + np.nanvar(right, axis=1, ddof=1) / (many - size))
+    apart = np.abs(np.nanmean(left, axis=1) - np.nanmean(right, axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(spread > 0, apart / spread, np.where(apart > 0, np.inf, 0.0))
+    mine = math.inf if found.error == 0 and found.ratio != 1 else (
+        abs(math.log(found.ratio)) / found.error if found.error else 0.0)
+    found.p_value = float(np.mean(statistic >= mine * (1 - 1e-9)))
+    found.method = "permutation"
+    return found
+
+
+def adjust(p_values: Sequence[float | None], correction: str) -> list[float | None]:
+    """p-values corrected for how many there are; None stays None and does not count.
+
+    `holm` bounds the chance of any false alarm, `benjamini-hochberg` the share of false ones among alarms.
+    """
+    places = [place for place, p_value in enumerate(p_values) if p_value is not None]
+    if correction == "none" or not places:
+        return list(p_values)
+    raw = np.array([p_values[place] for place in places], dtype=float)
+    order, many = np.argsort(raw, kind="stable"), len(raw)
+    if correction == "holm":
+        stepped = np.maximum.accumulate(raw[order] * (many - np.arange(many)))
+    else:
+        stepped = np.minimum.accumulate((raw[order] * many / (np.arange(many) + 1))[::-1])[::-1]
+    adjusted = np.empty(many)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    result: list[float | None] = [None] * len(p_values)
+    for place, p_value in zip(places, adjusted.tolist(), strict=True):
+        result[place] = p_value
+    return result
+
+
+def equivalent(effect: Effect, margin: float = MARGIN, confidence: float = CONFIDENCE) -> bool:
+    """Whether the ratio is within 1/(1+margin) … 1+margin: both one-sided tests reject, each at 1 - confidence."""
+    if effect.error is None or effect.freedom is None:
+        return False
+    half = float(stdtrit(effect.freedom, confidence)) * effect.error
+    bound = math.log1p(margin)
+    return abs(math.log(effect.ratio)) + half < bound
+
+
+def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confidence: float = CONFIDENCE) -> str:
+    """faster, slower, same or cannot tell, from an effect whose p-value was adjusted.
+
+    `same` goes first: a difference too small to matter is no news even when it is certain. Faster and slower need
+    both: not explained by chance, and estimated beyond the margin.
+    """
+    if equivalent(effect, margin, confidence):
+        return "same"
+    p_value = effect.p_adjusted if effect.p_adjusted is not None else effect.p_value
+    if p_value is None or p_value > 1 - confidence or abs(math.log(effect.ratio)) <= math.log1p(margin):
+        return "cannot tell"
+    return "faster" if (effect.ratio > 1) == higher_is_better else "slower"
+
+
+def sessions_needed(sigma: float, difference: float, power: float = 0.9, confidence: float = CONFIDENCE,
+                    most: int = 1000) -> int | None:
+    """Sessions of each side to see a relative difference with a between-session standard deviation `sigma` of logarithms.
+
+    The power of Welch's two-sided t with equal sizes, by the normal-shifted approximation of the noncentral t (Student's
+    t of 2n - 2 degrees around the true shift); None where more than `most` are needed.
+    """
+    shift = math.log1p(difference)
+    if sigma <= 0:
+        return 2
+    for count in range(2, most + 1):
+        freedom = 2 * count - 2
+        error = sigma * math.sqrt(2 / count)
+        if float(stdtr(freedom, shift / error - float(stdtrit(freedom, 0.5 + confidence / 2)))) >= power:
+            return count
+    return None

@@ -1,0 +1,369 @@
+"""Summaries to verdicts: which cells stand against which, whether they may be compared, and what to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar import compare, series
+
+# What two sides must share unless it is what is compared or is allowed by name.
+CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs")
+MOST_FAILED = 0.01
+OUTPUT_DIFFERENCE = 0.03
+# Settings that follow from others or name things, not what the engine did.
+IGNORED = ("timeout_s", "warmup", "host", "sampling_seed")
+LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
+SAME_FIELD = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
+              "max_length": "max_tokens", "random_seed": "seed"}
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
+
+
+@dataclass
+class Side:
+    """One side of a pair: the summaries of its cell, by session."""
+
+    label: str
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, figure: str) -> dict[str, float]:
+        """The figure in each session; the geometric mean where one session measured the cell several times."""
+        found: dict[str, list[float]] = {}
+        for summary in self.summaries:
+            value = series.reading(summary, figure).value
+            if value is not None and value > 0:
+                found.setdefault(str(summary.get("session")), []).append(value)
+        return {session: math.exp(math.fsum(map(math.log, each)) / len(each)) for session, each in sorted(found.items())}
+
+    def cells(self) -> list[str]:
+        return sorted({str(summary["label"]) for summary in self.summaries if summary.get("label")})
+
+    def needed(self, figure: str) -> int | None:
+        """How many requests the figure would need, where it was refused."""
+        counts = [series.reading(summary, figure).needed for summary in self.summaries]
+        return max((count for count in counts if count), default=None)
+
+
+@dataclass
+class Pair:
+    """A contender, a baseline, and what they share that other pairs do not."""
+
+    at: dict[str, Any]
+    a: Side
+    b: Side
+    subject: tuple[str, ...]  # the settings that are compared
+
+
+def settings(summary: dict[str, Any]) -> dict[str, Any]:
+    """Settings that tell cells apart; without a cell, what the records say of themselves."""
+    found = {key: value for key, value in series.settings(summary).items() if key not in IGNORED}
+    if not summary.get("cell"):
+        found = {"engine": summary["workload"].get("engine"), "clients": summary["concurrency"].get("asked")}
+    for key, value in found.items():
+        if isinstance(value, list | dict):
+            found[key] = str(value)
+    return found
+
+
+def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> list[Pair]:
+    """Pairs of equal cells of two sets. Settings in which the sets as wholes differ are what is compared."""
+    sides = [[settings(summary) for summary in each] for each in (contenders, baseline)]
+    names = sorted({name for side in sides for each in side for name in each})
+    subject = tuple(name for name in names if {each.get(name) for each in sides[0]} != {each.get(name) for each in sides[1]})
+    if len({_key(each, ()) for each in sides[0]}) > 1 or len({_key(each, ()) for each in sides[1]}) > 1:
+        # Sweeps of different extent are compared where they meet.
+        subject = tuple(name for name in subject if not (
+            {each.get(name) for each in sides[0]} & {each.get(name) for each in sides[1]}))
+    cells: dict[tuple[Any, ...], Pair] = {}
+    for place, (side, found) in enumerate(zip(sides, (contenders, baseline), strict=True)):
+        for each, summary in zip(side, found, strict=True):
+            key = _key(each, subject)
+            if key not in cells:
+                cells[key] = Pair({name: value for name, value in each.items() if name not in subject}, Side(""), Side(""), subject)
+            pair = cells[key]
+            chosen = pair.b if place else pair.a
+            chosen.label = chosen.label or _label(each, subject, "baseline" if place else "candidate")
+            chosen.summaries.append(summary)
+    return _shared(list(cells.values()))
+
+
+def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None) -> list[Pair]:
+    """Each value of one or more settings against the base value (the first seen unless told), cell by cell."""
+    groups: dict[tuple[Any, ...], dict[str, Side]] = {}
+    shared: dict[tuple[Any, ...], dict[str, Any]] = {}
+    order: list[str] = []
+    for summary in summaries:
+        each = settings(summary)
+        label = _label(each, names, "unset")
+        if label not in order:
+            order.append(label)
+        key = _key(each, names)
+        shared[key] = {name: value for name, value in each.items() if name not in names}
+        groups.setdefault(key, {}).setdefault(label, Side(label)).summaries.append(summary)
+    chosen = base if base is not None else order[0] if order else ""
+    matching = [label for label in order if label == chosen or label.endswith(f" {chosen}")]
+    if not matching:
+        raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(order)}")
+    pairs = []
+    for key, sides in groups.items():
+        for label in order:
+            if label != matching[0] and label in sides:
+                pairs.append(Pair(dict(shared[key]), sides[label], sides.get(matching[0], Side(matching[0])), names))
+    return _shared(pairs)
+
+
+def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(sorted(((name, str(value)) for name, value in each.items() if name not in without)))
+
+
+def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> str:
+    return ", ".join(series.words(name, each.get(name)) for name in subject) if subject else otherwise
+
+
+def _shared(pairs: list[Pair]) -> list[Pair]:
+    """Leave in `at` only what tells the pairs apart; `clients` always, since everybody asks for it."""
+    names = {name for pair in pairs for name in pair.at}
+    vary = {name for name in names if len({str(pair.at.get(name)) for pair in pairs}) > 1} | {"clients"}
+    for pair in pairs:
+        pair.at = {name: value for name, value in sorted(pair.at.items()) if name in vary and value is not None}
+    return pairs
+
+
+def sampling(summary: dict[str, Any]) -> dict[str, Any]:
+    """What was sent, in one set of names, whichever the API calls them."""
+    sent = summary["workload"].get("sampling") or {}
+    flat = {**sent, **(sent.get("parameters") or {})} if isinstance(sent.get("parameters"), dict) else dict(sent)
+    flat = {SAME_FIELD.get(name, name): value for name, value in flat.items()}
+    return {name: flat[name] for name in SAMPLING if flat.get(name) is not None and flat[name] != []}
+
+
+def _one(values: Iterable[Any]) -> str:
+    return " and ".join(sorted({str(value) for value in values}))
+
+
+def version(summary: dict[str, Any]) -> str | None:
+    """The engine's version, where the server record or the host's says it."""
+    server = summary.get("server") or {}
+    found = server.get("version") or server.get("engine_version")
+    return None if found is None else str(found)
+
+
+def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
+    """Why two sides cannot be compared, as `{"code", "message"}`; codes are those of CHECKS and `client_limited`."""
+    a, b, found = pair.a.summaries, pair.b.summaries, []
+
+    def differ(code: str, what: str, values: tuple[list[Any], list[Any]], compared: tuple[str, ...] = ()) -> None:
+        known = [[value for value in side if value not in (None, "", [])] for side in values]
+        if all(known) and {str(value) for value in known[0]} != {str(value) for value in known[1]} and not (
+                set(compared) & set(pair.subject)):
+            found.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
+
+    def short(summary: dict[str, Any]) -> str | None:
+        sha256 = summary["workload"]["prompts"]["sha256"]
+        return None if sha256 is None else f"{summary['workload']['prompts']['distinct']} prompts ({sha256[:8]})"
+
+    differ("prompts", "prompt sets differ", ([short(each) for each in a], [short(each) for each in b]), ("prompts", "count"))
+    asked = [[sampling(each) for each in side] for side in (a, b)]
+    for name in SAMPLING:
+        values = tuple([each.get(name) for each in side] for side in asked)
+        differ("sampling", f"sampling differs in {name}", (values[0], values[1]), (name, "sampling_seed" if name == "seed" else name))
+    differ("model", "models differ", ([_model(each) for each in a], [_model(each) for each in b]), ("model", "engine", "quantize"))
+    differ("versions", "engine versions differ", ([version(each) for each in a], [version(each) for each in b]), ("version", "engine"))
+    differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
+    for side in (pair.a, pair.b):
+        requests = sum(each["n"]["requests"] for each in side.summaries)
+        failed = requests - sum(each["n"]["ok"] for each in side.summaries)
+        if failed > MOST_FAILED * requests:
+            found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
+        name = figure.removesuffix("_steady")
+        limited = sorted({item for each in side.summaries for item in each["client"]["limited"] if _concerns(item, name)})
+        if limited:
+            found.append({"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"})
+    if figure.startswith(LENGTH_BOUND):
+        lengths = [[each["tokens"]["output"] / each["n"]["ok"] for each in side if each["tokens"]["output"] and each["n"]["ok"]]
+                   for side in (a, b)]
+        if all(lengths):
+            means = [math.fsum(each) / len(each) for each in lengths]
+            if abs(math.log(means[0] / means[1])) > math.log1p(OUTPUT_DIFFERENCE) and not {"max_tokens", "prompts"} & set(pair.subject):
+                found.append({"code": "outputs", "message": f"outputs differ in length: {means[0]:.1f} against {means[1]:.1f} tokens"})
+    return found
+
+
+def _concerns(limited: str, figure: str) -> bool:
+    return figure.startswith(limited.removesuffix("_s") + "_") or figure == limited
+
+
+def _model(summary: dict[str, Any]) -> Any:
+    model = summary["workload"].get("model")
+    return model.rsplit("/", 1)[-1] if isinstance(model, str) else model
+
+
+def _host(summary: dict[str, Any]) -> str | None:
+    name, gpus = series.host_of(summary), series.gpus_of(summary)
+    return ", ".join([name, *gpus]) if name else None
+
+
+def effect(pair: Pair, figure: str, method: str = "auto", confidence: float = compare.CONFIDENCE) -> compare.Effect | None:
+    """The figure's ratio between the sides by session; None where a side has no value.
+
+    `auto`: paired where each session measured both sides (as cells of one server start do), else Welch.
+    """
+    a, b = pair.a.values(figure), pair.b.values(figure)
+    if not a or not b:
+        return None
+    together = set(a) == set(b) and "None" not in a
+    if method == "paired" or (method == "auto" and together):
+        both = sorted(set(a) & set(b))
+        if not both:
+            return None
+        return compare.paired([a[session] for session in both], [b[session] for session in both], confidence)
+    test = compare.permutation if method == "permutation" else compare.welch
+    return test(list(a.values()), list(b.values()), confidence)
+
+
+def verdicts(pairs: list[Pair], figures: tuple[str, ...], margin: float = compare.MARGIN, correction: str = "holm",
+             method: str = "auto", allow: tuple[str, ...] = (), confidence: float = compare.CONFIDENCE) -> list[dict[str, Any]]:
+    """One verdict record for each pair and figure; p-values are corrected over all of them."""
+    work = [(pair, figure) for pair in pairs for figure in figures]
+    effects, reasons = [], []
+    for pair, figure in work:
+        differ = [each for each in differences(pair, figure) if each["code"] not in allow]
+        reasons.append(differ)
+        effects.append(effect(pair, figure, method, confidence) if pair.a.summaries and pair.b.summaries else None)
+    p_values = [None if each is None or differ else each.p_value for each, differ in zip(effects, reasons, strict=True)]
+    adjusted = compare.adjust(p_values, correction)
+    records = []
+    for (pair, figure), found, differ, p_adjusted in zip(work, effects, reasons, adjusted, strict=True):
+        if found is not None:
+            found.p_adjusted = p_adjusted
+        records.append(verdict_record(pair, figure, found, differ, margin, correction, confidence, len(work)))
+    return records
+
+
+def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ: list[dict[str, str]], margin: float,
+            correction: str, confidence: float, family: int) -> dict[str, Any]:
+    higher = not series.lower_is_better(figure)
+    reasons, needed = list(differ), None
+    if differ:
+        verdict = "not comparable"
+    elif found is None:
+        verdict = "cannot tell"
+        for side in (pair.a, pair.b):
+            if not side.summaries:
+                reasons.append({"code": "missing", "message": f"{side.label} has no such cell"})
+            elif not side.values(figure):
+                many = side.needed(figure)
+                reasons.append({"code": "refused", "message": f"{side.label} has no {figure}" + (
+                    f": it needs {many} requests" if many else "")})
+    else:
+        verdict = compare.decide(found, higher, margin, confidence)
+        if verdict == "cannot tell":
+            reasons.append(_why(pair, figure, found, margin, confidence, family))
+            if found.error:
+                sigma = found.error / math.sqrt(sum(1 / len(side.values(figure)) for side in (pair.a, pair.b)))
+                seen = abs(math.log(found.ratio))
+                target = math.expm1(seen) if seen > math.log1p(margin) else margin
+                many = compare.sessions_needed(sigma, target, confidence=confidence)
+                needed = None if many is None else {"sessions": many}
+    weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
+    for side in (pair.a, pair.b):
+        codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)
+        reasons += [{"code": code, "message": f"{side.label} warns of {code.replace('_', ' ')}"} for code in codes]
+    record: dict[str, Any] = {
+        "kind": "verdict", "v": 1, "figure": figure, "better": "higher" if higher else "lower", "verdict": verdict, "at": pair.at,
+        "a": _side(pair.a, figure), "b": _side(pair.b, figure), "effect": _effect(found, higher), "confidence": confidence,
+        "margin_ratio": margin, "p_value": None if found is None else found.p_value,
+        "p_adjusted": None if found is None else found.p_adjusted, "method": None if found is None else found.method,
+        "correction": correction, "reasons": reasons, "needed": needed}
+    record["sentence"] = sentence(record)
+    return record
+
+
+def _why(pair: Pair, figure: str, found: compare.Effect, margin: float, confidence: float, family: int) -> dict[str, str]:
+    if found.p_value is None:
+        unknown = any(summary.get("session") is None for side in (pair.a, pair.b) for summary in side.summaries)
+        return {"code": "one_session", "message": "one server session is no measure of how sessions differ; measure at least three"
+                + (" and name them (llmpar-summarise --session)" if unknown else "")}
+    p_adjusted = found.p_value if found.p_adjusted is None else found.p_adjusted
+    if p_adjusted <= 1 - confidence:
+        return {"code": "within_margin", "message": f"the difference is real, but nobody can tell whether it exceeds {margin:.0%}"}
+    if found.p_value <= 1 - confidence:
+        return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
+    return {"code": "noise", "message": "sessions differ among themselves as much as the sides do"}
+
+
+def _side(side: Side, figure: str) -> dict[str, Any]:
+    values = list(side.values(figure).values())
+    mean = math.exp(math.fsum(map(math.log, values)) / len(values)) if values else None
+    return {"label": side.label, "sessions": len(values), "values": values, "value": mean, "cells": side.cells()}
+
+
+def _effect(found: compare.Effect | None, higher: bool) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    turned = [found.ratio, found.low, found.high] if higher else [
+        1 / found.ratio, None if found.high is None else 1 / found.high, None if found.low is None else 1 / found.low]
+    return {"ratio": found.ratio, "low": found.low, "high": found.high, "speedup": turned[0], "speedup_low": turned[1],
+            "speedup_high": turned[2]}
+
+
+def title(figure: str) -> str:
+    """A figure as a person names it: `TTFT p95`."""
+    words = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
+             "requests_per_s": "request rate", "goodput_per_s": "goodput"}
+    if figure in words:
+        return words[figure]
+    if figure.endswith("_steady"):
+        return f"steady {title(figure.removesuffix('_steady'))}"
+    stem, _, statistic = figure.removesuffix("_s").rpartition("_")
+    names = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E latency", "event_latency": "event latency",
+             "effective_ttft": "effective TTFT", "effective_e2e": "effective E2E latency"}
+    return f"{names[stem]} {statistic}" if stem in names else figure
+
+
+def sentence(record: dict[str, Any]) -> str:
+    """The verdict for people: "vllm is 12 % faster than tgi at 128 clients (9 to 15 %, 3 sessions each)"."""
+    a, b, effect = record["a"], record["b"], record["effect"]
+    at = " at " + ", ".join(where(name, value) for name, value in record["at"].items()) if record["at"] else ""
+    main = record["figure"] in ("wall_s", "output_tokens_per_s", "output_tokens_per_s_steady")
+    of = "" if main else f" in {title(record['figure'])}"
+    if record["verdict"] == "not comparable":
+        codes = ("missing", "refused")
+        first = [each["message"] for each in record["reasons"] if each["code"] in (*CHECKS, "client_limited", *codes)]
+        return f"{a['label']} and {b['label']} are not comparable{of}{at}: {'; '.join(dict.fromkeys(first))}"
+    sessions = f"{a['sessions']} sessions each" if a["sessions"] == b["sessions"] else f"{a['sessions']} and {b['sessions']} sessions"
+    if a["sessions"] == b["sessions"] == 1:
+        sessions = "1 session each"
+    if effect is None:
+        why = "; ".join(each["message"] for each in record["reasons"][:2])
+        return f"cannot tell {a['label']} from {b['label']}{of}{at}: {why}"
+    speedup, low, high = effect["speedup"], effect["speedup_low"], effect["speedup_high"]
+    if record["verdict"] in ("faster", "slower"):
+        share, ends = abs(speedup - 1), sorted((abs(low - 1), abs(high - 1)))
+        return (f"{a['label']} is {percent(share)} % {record['verdict']} than {b['label']}{of}{at} "
+                f"({percent(ends[0])} to {percent(ends[1])} %, {sessions})")
+    between = "" if low is None else f"{signed(low - 1)} to {signed(high - 1)} %, "
+    if record["verdict"] == "same":
+        return (f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "
+                f"({between}{sessions})")
+    why = next((each["message"] for each in record["reasons"]), "")
+    seen = f"{signed(speedup - 1)} % seen" + (f", {between.rstrip(', ')}" if between else "")
+    more = f"; {record['needed']['sessions']} sessions each would tell" if record["needed"] else ""
+    return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {sessions}): {why}{more}"
+
+
+def where(name: str, value: Any) -> str:
+    """A setting as part of a sentence: `128 clients`."""
+    return f"{value} client{'' if value == 1 else 's'}" if name == "clients" else series.words(name, value)
+
+
+def percent(share: float) -> str:
+    """A share in per cent, whole from 10 on."""
+    return f"{share * 100:.0f}" if share >= 0.0995 else f"{share * 100:.1f}".removesuffix(".0")
+
+
+def signed(share: float) -> str:
+    """The same with its sign."""
+    return ("+" if share >= 0 else "−") + percent(abs(share))
