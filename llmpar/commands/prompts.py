@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
         if count and len(made) < count or not made:
             raise cli.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for", status.TOO_LITTLE,
                               "widen --least and --most or ask for fewer")
-    stem = "synthetic" if source is None else "".join(c if c.isalnum() else "-" for c in Path(source).stem.lower()) or "prompt"
+    stem = "synthetic" if source is None else re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "prompt"
     entries = [prompts.record(name, prompt) for name, prompt in zip(prompts.names(stem, len(made)), made, strict=True)]
     changed = _write(where, entries, made, replace)
     _report(where, entries, "written" if changed else "already there, unchanged")

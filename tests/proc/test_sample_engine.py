@@ -1,0 +1,163 @@
+"""llmpar-sample-engine as a process, beside the fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake import fake_engine
+
+from llmpar import metrics, records
+
+ASK = """
+import json, sys, threading, urllib.request
+def ask(url):
+    body = json.dumps({"prompt": "one two three", "max_tokens": 40, "stream": True}).encode()
+    urllib.request.urlopen(urllib.request.Request(url, body), timeout=30).read()
+threads = [threading.Thread(target=ask, args=(url,)) for url in sys.argv[1:] for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["llmpar-sample-engine", *arguments], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **environment})
+
+
+def read(path: str) -> list[dict]:
+    with open(path, "rb") as stream:
+        return list(records.read(stream, path))
+
+
+def test_beside_a_command_it_sees_what_the_engine_did(tmp_path: Path) -> None:
+    with fake_engine(engine="vllm", tokens=40, gap_ms=20, slots=2) as server:
+        done = run("--interval", "0.1", "-o", "e.jsonl", "--", sys.executable, "-c", ASK, server.url + "/v1/completions",
+                   LLMPAR_METRICS_URLS=server.url + "/metrics", LLMPAR_SERVER_PIDS=str(server.pid))
+        assert done.returncode == 0 and done.stdout == done.stderr == ""
+        truth = server.truth(3)
+    samples = read("e.jsonl")
+    assert all(sample["kind"] == "engine" and sample["error"] is None and sample["processes"] == 1 for sample in samples)
+    assert max(sample["running"] for sample in samples) == 2 and max(sample["waiting"] for sample in samples) == 1
+    # The last sample is taken after the command: it has all that the truth log has.
+    assert samples[-1]["generation_tokens_total"] == sum(entry["tokens"] for entry in truth) == 120
+    assert samples[-1]["prompt_tokens_total"] == 9 and samples[-1]["counters_at_end"] is False
+    counts = [sample["generation_tokens_total"] for sample in samples]
+    assert counts == sorted(counts) and len(set(counts)) > 5
+    found = metrics.reduce(samples, truth[0]["received_at"], max(entry["ended_at"] for entry in truth))
+    assert found["running"]["max"] == 2 and found["rss_bytes_max"] > 1e6 and found["cpu_cores_mean"] < 2
+
+
+@pytest.mark.parametrize("engine,tokens", [("llamacpp", True), ("tgi", True), ("aphrodite", False), ("vllm-0.4", False), ("sglang", True)])
+def test_counters_that_move_at_the_end_are_said_to(engine: str, tokens: bool, tmp_path: Path) -> None:
+    with fake_engine(engine=engine) as server:
+        done = run("--duration", "0.3", "--interval", "0.1", "--metrics-url", server.url + "/metrics")
+    assert done.returncode == 0
+    for line in done.stdout.splitlines():
+        sample = json.loads(line)
+        assert (sample["running"], sample["counters_at_end"], sample["generation_tokens_total"]) == (0, tokens, 0)
+
+
+def test_replicas_are_kept_apart_and_added_up(tmp_path: Path) -> None:
+    with fake_engine(engine="vllm", tokens=20, gap_ms=10) as one, fake_engine(engine="vllm", tokens=20, gap_ms=10) as two:
+        urls = f"{one.url}/metrics {two.url}/metrics"
+        done = run("--interval", "0.1", "--", sys.executable, "-c", ASK, one.url + "/v1/completions", two.url + "/v1/completions",
+                   LLMPAR_METRICS_URLS=urls)
+        assert done.returncode == 0
+        last = read("engine.jsonl")[-1]
+        assert [replica["url"] for replica in last["replicas"]] == urls.split()
+        assert [replica["generation_tokens_total"] for replica in last["replicas"]] == [60, 60]
+        assert last["generation_tokens_total"] == 120
+        one.stop()
+        done = run("--duration", "0.2", "--interval", "0.1", LLMPAR_METRICS_URLS=urls)
+    sample = json.loads(done.stdout.splitlines()[0])
+    assert sample["generation_tokens_total"] is None and "cannot connect" in sample["error"]
+    assert [replica["error"] for replica in sample["replicas"]] == ["cannot connect", None]
+
+
+def test_a_silent_server_gives_nulls_and_never_ends_it(tmp_path: Path) -> None:
+    with fake_engine(no_metrics=True) as server:
+        done = run("--duration", "0.3", "--interval", "0.1", LLMPAR_BASE_URL=server.url)
+    samples = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and len(samples) >= 3
+    assert all("http 404" in sample["error"] and sample["running"] is None for sample in samples)
+    assert done.stderr.count("http 404") == 1  # said once, then counted
+    assert f"{len(samples)} of {len(samples)} samples" in done.stderr
+
+
+def test_a_server_that_appears_later_is_sampled_from_then_on(tmp_path: Path) -> None:
+    with fake_engine() as server:
+        port, url = server.port, server.url
+    sampler = subprocess.Popen(["llmpar-sample-engine", "--interval", "0.1", "--metrics-url", url + "/metrics"],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert sampler.stdout is not None
+    assert json.loads(sampler.stdout.readline())["error"]
+    with fake_engine(port=port):
+        while json.loads(sampler.stdout.readline())["error"]:
+            pass
+    while not json.loads(sampler.stdout.readline())["error"]:
+        pass
+    sampler.send_signal(signal.SIGTERM)
+    assert sampler.wait(10) == 143
+    sampler.stdout.close()
+
+
+def test_nothing_to_sample(tmp_path: Path) -> None:
+    alone = run()
+    assert alone.returncode == 4 and "nothing to sample" in alone.stderr and alone.stdout == ""
+    beside = run("--", "sh", "-c", "echo ran; exit 5")
+    assert (beside.returncode, beside.stdout) == (5, "ran\n") and "nothing to sample" in beside.stderr
+    assert not Path("engine.jsonl").exists()
+    assert run("--", "true", LLMPAR_METRICS_URLS="", LLMPAR_BASE_URL="http://127.0.0.1:1").returncode == 0
+    assert run(LLMPAR_SERVER_PIDS="x").returncode == 2
+
+
+def test_the_commands_status_and_signals_come_through(tmp_path: Path) -> None:
+    with fake_engine() as server:
+        url = ["--metrics-url", server.url + "/metrics"]
+        assert run(*url, "--", "sh", "-c", "exit 7").returncode == 7
+        assert run(*url, "--", "sh", "-c", "kill -KILL $$").returncode == 128 + 9
+        assert run(*url, "--", "/nosuch/command").returncode == 127
+        assert run(*url, "-o", "/nosuch/file", "--", "touch", "ran").returncode == 2 and not Path("ran").exists()
+        sampler = subprocess.Popen(["llmpar-sample-engine", *url, "--", "sh", "-c", "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.1; done"],
+                                   stdout=subprocess.PIPE, text=True)
+        assert sampler.stdout is not None and sampler.stdout.readline() == "up\n"
+        sampler.send_signal(signal.SIGTERM)
+        assert sampler.stdout.read() == "caught\n" and sampler.wait(10) == 9
+        sampler.stdout.close()
+    assert read("engine.jsonl")
+
+
+def test_descendants_are_counted_and_cpu_of_the_ended_is_kept(tmp_path: Path) -> None:
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while not (lambda: __import__(\"time\").process_time())() > 0.3: pass']); input()"
+    parent = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
+    assert parent.stdin is not None
+    sampler = subprocess.Popen(["llmpar-sample-engine", "--interval", "0.05", "--pid", str(parent.pid)], stdout=subprocess.PIPE, text=True)
+    assert sampler.stdout is not None
+    samples = [json.loads(sampler.stdout.readline())]
+    limit = time.monotonic() + 20
+    while not (samples[-1]["processes"] == 1 and (samples[-1]["cpu_s"] or 0) > 0.25) and time.monotonic() < limit:
+        samples.append(json.loads(sampler.stdout.readline()))
+    cpu = [sample["cpu_s"] for sample in samples]
+    assert cpu == sorted(cpu) and cpu[-1] > 0.25
+    parent.stdin.close()
+    parent.wait()
+    while json.loads(sampler.stdout.readline())["processes"] is not None:
+        assert time.monotonic() < limit
+    sampler.send_signal(signal.SIGINT)
+    assert sampler.wait(10) == 130
+    sampler.stdout.close()
+    assert all(sample["running"] is None and sample["error"] is None for sample in samples)
+
+
+def test_a_reader_that_leaves_ends_it(tmp_path: Path) -> None:
+    with fake_engine() as server:
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", f"llmpar-sample-engine --interval 0.05 --metrics-url {server.url}/metrics | head -1"],
+                              capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 1
