@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -80,3 +81,13 @@ def test_a_server_counts(tmp_path: Path) -> None:
     assert '"token_source":"server"' in Path("a/.manifest.jsonl").read_text()
     gone = run("-n", "3", "--base-url", server.url, "b")
     assert gone.returncode == 4 and not Path("b").exists()
+
+
+def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: Path) -> None:
+    told = json.loads(run("-n", "1", "a").stdout)
+    entry = json.loads(Path("a/.manifest.jsonl").read_text())
+    reference = (root / "docs/records.md").read_text()
+    for record in (told, entry):
+        section = reference.split(f"## {record['kind']}, version {record['v']}\n")[1].split("\n## ")[0]
+        listed = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1])]
+        assert sorted(record) == sorted(listed)

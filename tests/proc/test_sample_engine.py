@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,3 +162,15 @@ def test_a_reader_that_leaves_ends_it(tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-o", "pipefail", "-c", f"llmpar-sample-engine --interval 0.05 --metrics-url {server.url}/metrics | head -1"],
                               capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 1
+
+
+def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: Path) -> None:
+    section = (root / "docs/records.md").read_text().split("## engine, version 1")[1].split("\n## ")[0]
+    listed = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])]
+    with fake_engine() as one, fake_engine() as two:
+        done = run("--duration", "0.1", LLMPAR_METRICS_URLS=f"{one.url}/metrics {two.url}/metrics")
+    sample = json.loads(done.stdout.splitlines()[0])
+    assert sorted(sample) == sorted(listed)
+    assert set(sample["replicas"][0]) == {"url", "error", *metrics.FIELDS}
+    figures = section.split("reduces the samples")[1]
+    assert set(metrics.reduce([sample], 0, 1)) <= set(re.findall(r"`([a-z_]+)`", figures))
