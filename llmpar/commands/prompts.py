@@ -209,7 +209,9 @@ def _index(where: Path, counter: Callable[[str], int] | None, how: str) -> int:
             text = (where / name).read_bytes().decode()
         except UnicodeDecodeError as error:
             raise cli.Failure(f"cannot read '{where / name}': not UTF-8 at byte {error.start}", status.BAD_INPUT) from None
-        entries.append(prompts.record(name, Prompt(text, (counter or prompts.estimate)(text), how, "files")))
+        # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
+        length = (counter or prompts.estimate)(text.removesuffix("\n"))
+        entries.append(prompts.record(name, Prompt(text, length, how, "files")))
     if not entries:
         raise cli.Failure(f"'{where}' holds no files", status.TOO_LITTLE)
     with cli.writing(str(where / prompts.MANIFEST)) as stream:
