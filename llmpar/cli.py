@@ -59,9 +59,13 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, terminate)
     try:
-        result = made.main(args=arguments, prog_name=name, standalone_mode=False)
+        # Not made.main(): that turns a closed reader into exit 1.
+        with made.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            result = made.invoke(context)
         flush()
         return result if isinstance(result, int) else status.OK
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.exceptions.Abort:
         return status.INTERRUPTED
     except KeyboardInterrupt:
@@ -136,10 +140,18 @@ def opened(name: str) -> Iterator[BinaryIO]:
 
 
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:
-    """Records of the files in turn, as if they were one; none named means standard input."""
+    """Records of the files in turn, as if they were one; none named means standard input.
+
+    A torn last line is said on stderr, unless the caller counts them itself in `seen`.
+    """
+    counted = seen if seen is not None else records.Read()
     for name in names or ("-",):
         with opened(name) as stream:
-            yield from records.read(stream, name, seen)
+            yield from records.read(stream, name, counted)
+    if seen is None:
+        context = click.get_current_context(silent=True)
+        for name in counted.torn_names:
+            say(context and context.info_name or "llmpar", f"'{name}' ends in a torn line; it is left out")
 
 
 @contextlib.contextmanager
