@@ -183,8 +183,10 @@ class Exchange:
             return self.whole(200, shapes.dump({"object": "list", "data": [{"id": self.options.model, "object": "model"}]}),
                               "application/json")
         if path == "/info" and engine in ("tgi", "tgi-3"):
-            version = "1.4.4" if engine == "tgi" else "3.3.7"
-            return self.whole(200, shapes.dump({"model_id": self.options.model, "version": version}), "application/json")
+            facts = {"version": "1.4.4", "max_batch_total_tokens": shapes.ROOM} if engine == "tgi" else {"version": "3.3.7"}
+            return self.whole(200, shapes.dump({"model_id": self.options.model, **facts}), "application/json")
+        if path == "/slots" and engine == "llamacpp":
+            return self.whole(200, shapes.dump(shapes.slots(now)), "application/json")
         if path == "/metrics" and not self.options.no_metrics:
             try:
                 return self.whole(200, *shapes.metrics(engine, now))

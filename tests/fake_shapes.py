@@ -11,6 +11,8 @@ DONE = {"vllm", "vllm-0.4", "aphrodite", "tgi-3", "llamacpp", "sglang", "lmdeplo
 ENGINES = ("vllm", "vllm-0.4", "aphrodite", "tgi", "tgi-3", "llamacpp", "transformers", "sglang", "lmdeploy", "trtllm",
            "mii", "powerinfer")
 CREATED = 1712000000
+RESERVED = 100  # tokens of KV cache that a running request holds in the fake's TGI and llama.cpp
+ROOM = 1000  # tokens that TGI's batch may reserve, and that each slot of llama.cpp holds
 
 
 @dataclass
@@ -248,6 +250,12 @@ class Counters:
     ended: int = 0
 
 
+def slots(now: Counters) -> list[dict[str, Any]]:
+    """llama.cpp's /slots."""
+    return [{"id": number, "n_ctx": ROOM, "is_processing": number < now.running,
+             "n_prompt_tokens": RESERVED if number < now.running else 7} for number in range(now.slots)]
+
+
 def metrics(engine: str, now: Counters) -> tuple[bytes, str]:
     """The engine's metrics document and its content type; ValueError for engines that have none."""
     usage_ratio = min(now.running / max(now.slots, 1), 1.0)
@@ -284,6 +292,7 @@ def metrics(engine: str, now: Counters) -> tuple[bytes, str]:
                  ("llamacpp:spec_decode_num_accepted_tokens_total", "counter", now.accepted)]
     elif engine in ("tgi", "tgi-3"):
         lines = [("tgi_queue_size", "gauge", now.waiting), ("tgi_batch_current_size", "gauge", now.running)]
+        lines.append(("tgi_batch_current_max_tokens", "gauge", RESERVED * now.running))
         text = "".join(f"# TYPE {name} {kind}\n{name} {value:g}\n\n" for name, kind, value in lines)
         for name, total in (("tgi_request_generated_tokens", now.generated_ended),
                             ("tgi_request_input_length", now.prompt_ended)):

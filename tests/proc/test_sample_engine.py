@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,6 +64,25 @@ def test_counters_that_move_at_the_end_are_said_to(engine: str, tokens: bool, tm
     for line in done.stdout.splitlines():
         sample = json.loads(line)
         assert (sample["running"], sample["counters_at_end"], sample["generation_tokens_total"]) == (0, tokens, 0)
+
+
+@pytest.mark.parametrize("engine,path,ratio,room", [("llamacpp", "/completion", 0.1, 2000), ("tgi", "/generate_stream", 0.2, 1000),
+                                                    ("tgi-3", "/generate_stream", None, None)])
+def test_use_of_the_cache_where_the_metrics_alone_do_not_tell_it(engine: str, path: str, ratio: float | None, room: int | None,
+                                                                 tmp_path: Path) -> None:
+    with fake_engine(engine=engine, slots=2) as server:
+        body = json.dumps({"prompt": "fake: stall=60", "inputs": "fake: stall=60", "stream": True}).encode()
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        for client in clients:
+            client.sendall(b"POST %s HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
+        while server.counters()["running"] != 2:
+            pass
+        done = run("--duration", "0.1", "--metrics-url", server.url + "/metrics")
+        for client in clients:
+            client.close()
+    sample = json.loads(done.stdout.splitlines()[0])
+    assert (sample["running"], sample["kv_usage_ratio"], sample["kv_capacity_tokens"]) == (2, ratio, room)
+    assert "kv_used_tokens" not in sample
 
 
 def test_replicas_are_kept_apart_and_added_up(tmp_path: Path) -> None:

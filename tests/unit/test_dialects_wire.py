@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmpar.dialects import DIALECTS, Reply
@@ -309,6 +309,7 @@ JUNK = st.one_of(
             lambda middle: ("data: " + start + middle + "]" * start.count("[") + "}" * start.count("{") + "\n\n").encode())))
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(JUNK, max_size=6).map(b"".join), st.sampled_from([200, 206, 302, 400, 503]), st.booleans(),
        st.sampled_from(["text/event-stream", "application/json", "", "text/html"]), st.sampled_from(sorted(DIALECTS)))
 def test_junk_never_raises(body: bytes, status: int, stream: bool, kind: str, api: str) -> None:
