@@ -1,0 +1,29 @@
+"""The engines that llmpar-serve knows: one file each, one row each."""
+
+from __future__ import annotations
+
+from llmpar.engines import llamacpp
+from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+
+__all__ = ["ENGINES", "Device", "Engine", "Launch", "Settings", "Unsupported", "check"]
+
+ENGINES: dict[str, Engine] = {each.name: each for each in (llamacpp.ENGINE,)}
+
+# What every engine understands, through llmpar-serve itself.
+COMMON = frozenset({"model", "port", "runtime", "engine_args"})
+
+
+def check(engine: Engine, settings: Settings) -> None:
+    """Raise Unsupported for a setting that the engine does not have, naming the engines that have it."""
+    for name, value in settings.given().items():
+        if name in COMMON | engine.supports or _is_off(name, value):
+            continue
+        having = sorted(each.name for each in ENGINES.values() if name in each.supports)
+        raise Unsupported(f"{engine.name} has no {name}; it is a setting of {', '.join(having) or 'no engine here'}")
+    if settings.runtime and settings.runtime not in engine.runtimes:
+        raise Unsupported(f"{engine.name} runs {' or '.join(engine.runtimes)}, not '{settings.runtime}'")
+
+
+def _is_off(name: str, value: object) -> bool:
+    # Asking that something be off where it does not exist is met.
+    return (name in ("speculate", "prefix_cache") and not value) or (name in ("shards", "replicas") and value == 1)

@@ -1,0 +1,68 @@
+"""The few numbers of a GGUF file that memory arithmetic needs, read from its header.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO
+
+_SIZES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+
+class NotGguf(ValueError):
+    """The file is not a GGUF file of a known version."""
+
+
+def header(path: str) -> dict[str, Any]:
+    """Scalars and strings of the file's metadata that come before its first array. Raises NotGguf, OSError."""
+    with open(path, "rb") as stream:
+        magic, version, _, count = struct.unpack("<4sIQQ", _take(stream, 24))
+        if magic != b"GGUF" or version not in (2, 3):
+            raise NotGguf(f"'{path}' is not a GGUF file")
+        found: dict[str, Any] = {}
+        for _ in range(count):
+            key = _string(stream)
+            (kind,) = struct.unpack("<I", _take(stream, 4))
+            if kind == _STRING:
+                found[key] = _string(stream)
+            elif kind == _ARRAY:
+                # The tokenizer's; what memory arithmetic needs stands before it.
+                break
+            elif kind in _SIZES:
+                form = "<" + _SIZES[kind]
+                (found[key],) = struct.unpack(form, _take(stream, struct.calcsize(form)))
+            else:
+                raise NotGguf(f"'{path}' has a value of unknown type {kind}")
+        return found
+
+
+def kv_bytes_per_token(path: str, bytes_per_value: int = 2) -> int | None:
+    """Bytes of keys and values that one token holds in all layers; None where the header does not tell."""
+    found = header(path)
+    kind = found.get("general.architecture")
+    layers = found.get(f"{kind}.block_count")
+    heads = found.get(f"{kind}.attention.head_count_kv", found.get(f"{kind}.attention.head_count"))
+    width = found.get(f"{kind}.attention.key_length")
+    if width is None and found.get(f"{kind}.embedding_length") and found.get(f"{kind}.attention.head_count"):
+        width = found[f"{kind}.embedding_length"] // found[f"{kind}.attention.head_count"]
+    values = found.get(f"{kind}.attention.value_length", width)
+    if not (layers and heads and width and values):
+        return None
+    return int(layers * heads * (width + values) * bytes_per_value)
+
+
+def _take(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise NotGguf("the file ends inside its header")
+    return data
+
+
+def _string(stream: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", _take(stream, 8))
+    if length > 1 << 20:
+        raise NotGguf("a string of more than 1 MiB in the header")
+    return _take(stream, length).decode("utf-8", "replace")

@@ -1,0 +1,101 @@
+"""llama.cpp: `llama-server` where it is on PATH, else the same server from the xllamacpp package, or its image."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+
+from llmpar.engines import gguf
+from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.llamacpp_server import model_path
+
+SEQUENCES, LENGTH = 4, 2048  # where nothing is said
+IMAGE = "ghcr.io/ggml-org/llama.cpp"
+
+
+def command(settings: Settings, device: Device, runtime: str) -> Launch:
+    """`-c` is shared out among the slots: it is slots times length. KV bytes buy slots of the given length."""
+    model = settings.model or "gemma3-270m"
+    length, notes = settings.max_total_tokens or LENGTH, []
+    sequences = settings.max_sequences or SEQUENCES
+    if settings.kv_bytes is not None:
+        each = device.kv_bytes_per_token or _kv_bytes_per_token(model)
+        if each is None:
+            raise Unsupported(f"kv_bytes: cannot tell how much a token of '{model}' holds; give max_sequences instead")
+        fit = settings.kv_bytes // (each * length)
+        if fit < 1:
+            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)")
+        if fit < sequences:
+            notes.append(f"{settings.kv_bytes} bytes of KV cache hold {fit} sequences of {length} tokens at {each} bytes a token")
+        sequences = min(sequences, fit)
+    if settings.speculate_method not in (None, "ngram"):
+        raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
+                          "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')")  # fmt: skip
+    port = settings.port or 8080
+    flags = ["-c", str(length * sequences), "-np", str(sequences), "--port", str(port), "--metrics", "--slots"]
+    if not settings.prefix_cache:
+        flags += ["--no-cache-prompt", "--cache-ram", "0"]
+    if settings.speculate:
+        flags += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3",
+                  "--spec-ngram-simple-size-m", str(settings.speculate)]  # fmt: skip
+    if settings.seed is not None:
+        flags += ["--seed", str(settings.seed)]
+    if (settings.shards or 1) > 1:
+        flags += ["-sm", "layer"]
+        notes.append("llama.cpp shards by layers over all visible GPUs")
+    flags += settings.engine_args
+
+    name = os.path.basename(model)
+    if runtime == "docker":
+        if not os.path.exists(model):
+            raise Unsupported(f"model: '{model}' is no file; llama.cpp's image needs a .gguf file")
+        folder, file = os.path.split(os.path.abspath(model))
+        argv = ["docker", "run", "--gpus", "all", "-p", f"{port}:{port}", "-v", f"{folder}:/m",
+                f"{IMAGE}:{settings.version or 'server-cuda'}", "-m", f"/m/{file}", "-a", name, "-ngl", "all",
+                "--host", "0.0.0.0", *flags]  # fmt: skip
+        return Launch(tuple(argv), port, model=name, notes=tuple(notes))
+    found = shutil.which("llama-server")
+    if found:
+        start = ["llama-server", "-m", model if os.path.exists(model) else model_path(model), "-a", name, "-ngl", "all"]
+    else:
+        start = [sys.executable, "-m", "llmpar.engines.llamacpp_server", "-m", model, "-a", name]
+    return Launch((*start, "--host", "127.0.0.1", *flags), port, model=name, notes=tuple(notes))
+
+
+def _kv_bytes_per_token(model: str) -> int | None:
+    try:
+        return gguf.kv_bytes_per_token(model_path(model))
+    except (OSError, gguf.NotGguf):
+        return None
+
+
+def needs(runtime: str) -> str | None:
+    """None, or what is missing and how to install it."""
+    if runtime == "docker":
+        return None if shutil.which("docker") else "docker is not installed; see https://docs.docker.com/engine/install/"
+    if shutil.which("llama-server") or importlib.util.find_spec("xllamacpp"):
+        return None
+    return "neither llama-server nor the xllamacpp package is here; pip install 'llmpar[cpu]', or build llama.cpp"
+
+
+ENGINE = Engine(
+    name="llamacpp",
+    title="llama.cpp",
+    api="llamacpp",
+    default_port=8080,
+    supports=frozenset({"version", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas", "speculate",
+                        "speculate_method", "prefix_cache", "gpus", "seed"}),  # fmt: skip
+    runtimes=("local", "docker"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
+    failures=(
+        ("unknown_model", r"error: unknown model .*", "the model is not there"),
+        ("out_of_memory", r"failed to allocate|unable to allocate .*buffer|cudaMalloc failed", "out of memory"),
+        ("port_taken", r"couldn't bind HTTP server socket|bind.*[Aa]ddress already in use", "the port is taken"),
+        ("unknown_model", r"failed to load model.*|error loading model.*", "the model could not be loaded"),
+    ),
+)

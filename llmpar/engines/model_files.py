@@ -1,0 +1,84 @@
+"""A model's own files on this machine, read for its sizes. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from llmpar.engines import memory
+from llmpar.engines.base import Device, Settings
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model.bin", "*.gguf")
+
+
+def folder(model: str | None) -> Path | None:
+    """Where the model lies: a directory, or its newest snapshot in the hub cache of LLMPAR_DATA, HF_HOME or the home."""
+    if not model:
+        return None
+    if os.path.isdir(model):
+        return Path(model)
+    name = "models--" + model.replace("/", "--")
+    home = os.path.expanduser("~/.cache/huggingface")
+    for base in (os.environ.get("LLMPAR_DATA"), os.environ.get("HF_HOME"), home):
+        for hub in (Path(base or home) / "hub", Path(base or home)):
+            found = sorted((hub / name / "snapshots").glob("*/config.json"), key=lambda each: each.stat().st_mtime)
+            if found:
+                return found[-1].parent
+    return None
+
+
+def config(model: str | None) -> dict[str, Any] | None:
+    """The model's config.json; None where it is not here or cannot be read."""
+    where = folder(model)
+    try:
+        value = orjson.loads((where / "config.json").read_bytes()) if where else None
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    return value.get("text_config") if isinstance(value.get("text_config"), dict) else value
+
+
+def stored_bytes(model: str | None) -> int | None:
+    """Bytes of the weight files, of the first kind that is there; None where there are none."""
+    if model and os.path.isfile(model):
+        return os.path.getsize(model)
+    where = folder(model)
+    for pattern in WEIGHTS if where else ():
+        sizes = [each.stat().st_size for each in where.glob(pattern)]  # type: ignore[union-attr]
+        if sizes:
+            return sum(sizes)
+    return None
+
+
+def measured(settings: Settings, device: Device) -> Device:
+    """The device with what its None fields can be told from the model's files; unknown ones stay None.
+
+    Weights in files count as they are, unless the engine changes them while loading (a dtype or an on-the-fly quantisation
+    that the files do not have): then they are counted from the configuration.
+    """
+    shards = settings.shards or 1
+    found = config(settings.model)
+    weights, per_token = device.weight_bytes, device.kv_bytes_per_token
+    if found is not None and per_token is None:
+        try:
+            per_token = memory.kv_bytes_per_token(found, shards)
+        except (KeyError, TypeError, ZeroDivisionError):
+            pass
+    if weights is None:
+        stored = stored_bytes(settings.model)
+        own = found.get("torch_dtype") or found.get("dtype") if found else None
+        loaded = settings.dtype in (None, "auto", own, {"float16": "half"}.get(str(own)))
+        in_files = found is not None and "quantization_config" in found
+        if stored is not None and (in_files or loaded and settings.quantize is None):
+            weights = stored // shards
+        elif found is not None:
+            try:
+                weights = memory.weight_bytes(found, settings.dtype, settings.quantize, shards)
+            except (KeyError, ValueError, TypeError):
+                weights = stored // shards if stored is not None else None
+    return replace(device, weight_bytes=weights, kv_bytes_per_token=per_token)
