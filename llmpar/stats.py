@@ -58,6 +58,14 @@ def ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int, in
     high = first + int(np.searchsorted(below, 1 - tail, side="left")) + 1  # smallest u with P(count <= u - 1) >= 1 - tail
     if low < 1 or high > n:
         return None
+    # Counts are whole, so this covers more than asked; give up the outer ranks while what is left still covers enough.
+    while low + 1 < high:
+        covers = [(float(below[upper - 1 - first] - below[lower - 1 - first]), lower, upper)
+                  for lower, upper in ((low + 1, high), (low, high - 1)) if lower > first and upper - 1 - first < len(below)]
+        covers = [each for each in covers if each[0] >= confidence]
+        if not covers:
+            break
+        _, low, high = min(covers)
     return low, high
 
 

@@ -1,0 +1,169 @@
+"""How often the statistics err, by simulation with known truth: coverage of intervals, false alarms and power of verdicts.
+
+`coverage(trials)` and `alarms(trials)` return rows for the tables of docs/metrics.md; seeded, so a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from llmpar import compare, stats, tally
+
+REQUESTS = 512
+Z = {50: 0.0, 90: float(ndtri(0.9)), 95: float(ndtri(0.95)), 99: float(ndtri(0.99))}
+
+
+@dataclass
+class Row:
+    """One line of a table: how often an interval that was given held the truth, and how often one was given."""
+
+    what: str
+    figure: str
+    covered: float
+    given: float
+    trials: int
+
+
+def autoregressive(random: np.random.Generator, count: int, correlation: float) -> np.ndarray:
+    """A stationary Gaussian series of unit variance whose neighbours correlate."""
+    from scipy.signal import lfilter
+
+    noise = random.standard_normal(count + 200) * np.sqrt(1 - correlation**2)
+    return lfilter([1.0], [1.0, -correlation], noise)[200:]
+
+
+def _latencies(name: str, random: np.random.Generator) -> tuple[np.ndarray, Callable[[int], float], float]:
+    """Values in the order of sending, the true percentiles, the true mean."""
+    if name.startswith("correlated"):
+        correlation, spread = float(name.rsplit(" ", 1)[-1]), 0.5
+        count = 4 * REQUESTS if correlation > 0.7 else REQUESTS
+        values = np.exp(spread * autoregressive(random, count, correlation))
+    elif name == "heavy tail":
+        spread = 1.0
+        values = np.exp(spread * random.standard_normal(REQUESTS))
+    elif name == "failures in bursts":
+        # Failed requests have no latency; they come in bursts and leave holes in a correlated series.
+        spread = 0.5
+        state = autoregressive(random, REQUESTS, 0.5)
+        failed = autoregressive(random, REQUESTS, 0.9) > 1.5
+        values = np.exp(spread * state)[~failed]
+    else:
+        spread = 0.5
+        values = np.exp(spread * random.standard_normal(REQUESTS))
+    return values, lambda percent: float(np.exp(spread * Z[percent])), float(np.exp(spread * spread / 2))
+
+
+LATENCIES = ("independent", "correlated 0.5", "correlated 0.8", "heavy tail", "failures in bursts")
+
+
+def coverage(trials: int, seed: int = 1) -> Iterator[Row]:
+    """Coverage of 95 % intervals of means and percentiles, of inter-token latency and of rates."""
+    for name in LATENCIES:
+        random = np.random.default_rng([seed, len(name)])
+        hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
+        for _ in range(trials):
+            values, truth, mean = _latencies(name, random)
+            found = stats.distribution(values)
+            assert found is not None
+            for key, into in hits.items():
+                estimate = found[key]
+                if estimate.get("low") is not None:
+                    into.append(estimate["low"] <= (mean if key == "mean" else truth(int(key[1:]))) <= estimate["high"])
+        for key, into in hits.items():
+            yield Row(name, key, float(np.mean(into)) if into else float("nan"), len(into) / trials, trials)
+    yield from _gaps(trials, seed)
+    yield from _rates(trials, seed)
+
+
+def _requests(random: np.random.Generator, requests: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sending times (us) and gaps (us, one row a request): each request has its own pace, and the engine its moods."""
+    sent = 1_700_000_000_000_000 + np.cumsum(random.exponential(30_000, requests)).astype(np.int64)
+    pace = np.exp(0.15 * autoregressive(random, requests, 0.8) + 0.1 * random.standard_normal(requests))
+    gaps = pace[:, None] * random.gamma(4.0, 5_000, (requests, tokens))
+    return sent, np.rint(gaps).astype(np.int64)
+
+
+def _gaps(trials: int, seed: int) -> Iterator[Row]:
+    random = np.random.default_rng([seed, 77])
+    _, many = _requests(random, 60_000, 32)
+    ordered = np.sort(many.reshape(-1))
+    truth = {f"p{percent}": ordered[stats.rank(len(ordered), percent) - 1] / 1e6 for percent in stats.PERCENTS}
+    truth["mean"] = float(many.mean()) / 1e6
+    hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
+    for _ in range(trials):
+        sent, gaps = _requests(random, REQUESTS, 32)
+        held = tally.Gaps()
+        held.add(sent, np.full(REQUESTS, 32), gaps.reshape(-1))
+        found = held.distribution()
+        assert found is not None
+        for key, into in hits.items():
+            if found[key].get("low") is not None:
+                into.append(found[key]["low"] <= truth[key] <= found[key]["high"])
+    for key, into in hits.items():
+        yield Row("ITL, gaps within requests and requests correlated", key, float(np.mean(into)), len(into) / trials, trials)
+
+
+def _rates(trials: int, seed: int) -> Iterator[Row]:
+    for name, correlation, spread in (("rate, independent steps", 0.0, 0.1), ("rate, correlated steps 0.9", 0.9, 0.1),
+                                      ("rate, bursts", 0.8, 0.5)):
+        random = np.random.default_rng([seed, 99, int(10 * correlation)])
+        truth = 40.0 * float(np.exp(spread * spread / 2))
+        hits = []
+        for _ in range(trials):
+            level = 40.0 * np.exp(spread * autoregressive(random, 1000, correlation))
+            found = stats.rate(random.poisson(level), 1.0)
+            hits.append(found["low"] <= truth <= found["high"])
+        yield Row(name, "rate", float(np.mean(hits)), 1.0, trials)
+
+
+@dataclass
+class Alarm:
+    """How often each verdict came out of `trials` pairs."""
+
+    what: str
+    sessions: int
+    noise: float
+    difference: float
+    verdicts: dict[str, float]
+    trials: int
+
+    @property
+    def different(self) -> float:
+        return self.verdicts["faster"] + self.verdicts["slower"]
+
+
+def alarms(trials: int, seed: int = 1) -> Iterator[Alarm]:
+    """Verdicts on pairs with a known difference between sides and a known noise between sessions."""
+    for what, draw in (("normal noise", lambda random, size: random.standard_normal(size)),
+                       ("heavy-tailed noise (t, 3 degrees)", lambda random, size: random.standard_t(3, size) / np.sqrt(3)),
+                       ("side b twice as noisy", None)):
+        for sessions, noise, difference in ((3, 0.01, 0.0), (5, 0.01, 0.0), (5, 0.05, 0.0), (3, 0.01, 0.05), (5, 0.01, 0.05),
+                                            (5, 0.03, 0.05)):
+            random = np.random.default_rng([seed, sessions, int(1000 * noise), int(1000 * difference)])
+            counts = dict.fromkeys(compare.VERDICTS, 0)
+            for _ in range(trials):
+                if draw is None:
+                    a, b = random.standard_normal(sessions) * noise, random.standard_normal(sessions) * 2 * noise
+                else:
+                    a, b = draw(random, sessions) * noise, draw(random, sessions) * noise
+                effect = compare.welch(np.exp(a + np.log1p(difference)).tolist(), np.exp(b).tolist())
+                counts[compare.decide(effect, True)] += 1
+            yield Alarm(what, sessions, noise, difference, {name: count / trials for name, count in counts.items()}, trials)
+
+
+def many_cells(trials: int, cells: int = 20, sessions: int = 5, noise: float = 0.05, seed: int = 1) -> dict[str, float]:
+    """The chance of any false alarm over a sweep of equal cells, with each correction."""
+    random = np.random.default_rng([seed, cells])
+    wrong = dict.fromkeys(compare.CORRECTIONS, 0)
+    for _ in range(trials):
+        effects = [compare.welch(np.exp(noise * random.standard_normal(sessions)).tolist(),
+                                 np.exp(noise * random.standard_normal(sessions)).tolist()) for _ in range(cells)]
+        for correction in compare.CORRECTIONS:
+            for effect, adjusted in zip(effects, compare.adjust([each.p_value for each in effects], correction), strict=True):
+                effect.p_adjusted = adjusted
+            wrong[correction] += any(compare.decide(each, True) in ("faster", "slower") for each in effects)
+    return {name: count / trials for name, count in wrong.items()}

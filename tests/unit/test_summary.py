@@ -1,0 +1,349 @@
+"""Summaries against a slow and obvious one, and their independence of order and split."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_requests import START, failed, request
+
+from llmpar import records, stats, summary, summary_read, summary_window, tally
+
+
+def summarise(given_records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    summariser = summary.Summariser()
+    summary_read.feed_records(summariser, given_records)
+    return summariser.summary(**options)
+
+
+def micro(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+# Slow and obvious: one list a figure, straight from the definitions of docs/metrics.md.
+def reference(given_records: list[dict[str, Any]]) -> dict[str, Any]:
+    ok = [each for each in given_records if each["status"] == "ok"]
+    itl, event, tpot, good = [], [], [], 0
+    for each in ok:
+        times = [micro(at) for at in each["event_s"]]
+        gaps = [max(after - before, 0) for before, after in zip(times, times[1:], strict=False)]
+        event += gaps
+        tokens = each["event_tokens"]
+        if tokens is None:
+            if abs(each["output_tokens"] - len(times)) <= max(1, each["output_tokens"] // 20):
+                itl += gaps
+        else:
+            carried = 0
+            for gap, count in zip(gaps, tokens[1:], strict=True):
+                carried += gap
+                if count:
+                    itl += [math.floor(carried / count + 0.5)] * count
+                    carried = 0
+        if each["output_tokens"] >= 2 and each["ttft_s"] is not None:
+            tpot.append((micro(each["e2e_s"]) - micro(each["ttft_s"])) / 1e6 / (each["output_tokens"] - 1))
+        good += each["ttft_s"] is not None and each["ttft_s"] <= 0.2
+    ends = [micro(each["sent_at"]) + micro(each["e2e_s"]) for each in given_records]
+    starts = [micro(each["sent_at"]) for each in given_records]
+    wall = (max(ends) - min(micro(each["launched_at"]) for each in given_records)) / 1e6
+    first, last = min(starts), max(starts)
+    flying = sum(max(0, min(end, last) - max(start, first)) for start, end in zip(starts, ends, strict=True))
+    return {"ttft_s": [each["ttft_s"] for each in ok if each["ttft_s"] is not None], "e2e_s": [each["e2e_s"] for each in ok],
+            "itl_s": [gap / 1e6 for gap in itl], "event_latency_s": [gap / 1e6 for gap in event], "tpot_s": tpot,
+            "wall_s": wall, "output": sum(each["output_tokens"] for each in ok), "good": good,
+            "achieved": flying / (last - first) if last > first else None,
+            "peak": max(sum(start <= at < end for start, end in zip(starts, ends, strict=True)) for at in starts)}
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> dict[str, Any]:
+    number, sent = draw(st.integers(0, 10**6)), draw(st.integers(0, 20_000_000)) / 1e6
+    if draw(st.integers(0, 9)) == 0:
+        return failed(number, sent, draw(st.sampled_from(["error", "timeout", "cancelled"])))
+    gaps = draw(st.lists(st.integers(0, 400_000), min_size=1, max_size=8))
+    events = tuple(sum(gaps[:place + 1]) / 1e6 for place in range(len(gaps)))
+    kind = draw(st.sampled_from(["one", "one", "many", "unknown", "none"]))
+    tokens: list[int] | None = [1] * len(events)
+    if kind == "many":
+        tokens = draw(st.lists(st.integers(0, 4), min_size=len(events), max_size=len(events)))
+    elif kind != "one":
+        tokens = None
+    fields: dict[str, Any] = {}
+    if kind == "unknown":
+        fields["output_tokens"] = draw(st.integers(1, 20))
+    if kind == "none":
+        return request(number, sent, (), event_tokens=None, output_tokens=5, ttft_s=None, e2e_s=draw(st.integers(1, 10**6)) / 1e6)
+    return request(number, sent, events, event_tokens=tokens, **fields)
+
+
+@given(st.lists(requests(), min_size=1, max_size=40))
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
+    found, wanted = summarise(made, objectives={"ttft": 0.2}), reference(made)
+    for name in ("ttft_s", "e2e_s", "itl_s", "event_latency_s", "tpot_s"):
+        values, figure = sorted(wanted[name]), found["latency"][name]
+        if not values:
+            assert figure is None, name
+            continue
+        assert figure["n"] == len(values)
+        assert figure["min"] == pytest.approx(values[0], abs=1e-9) and figure["max"] == pytest.approx(values[-1], abs=1e-9)
+        assert figure["mean"]["value"] == pytest.approx(math.fsum(values) / len(values), rel=1e-9, abs=1e-12)
+        for percent in stats.PERCENTS:
+            estimate = figure[f"p{percent}"]
+            if estimate["value"] is not None:
+                assert estimate["value"] == pytest.approx(values[stats.rank(len(values), percent) - 1], abs=1e-9)
+                assert estimate["low"] <= estimate["value"] <= estimate["high"]
+            if name in ("ttft_s", "e2e_s", "tpot_s"):
+                enclosing = stats.ranks(len(values), percent)
+                assert (estimate["value"] is None) == (enclosing is None)
+                if enclosing:
+                    assert estimate["low"] == pytest.approx(values[enclosing[0] - 1])
+                    assert estimate["high"] == pytest.approx(values[enclosing[1] - 1])
+                else:
+                    assert estimate["needed"] == stats.needed(percent)
+    assert found["wall_s"]["value"] == pytest.approx(wanted["wall_s"], abs=1e-6)
+    assert found["concurrency"]["peak"] == wanted["peak"]
+    if wanted["achieved"] is None:
+        assert found["concurrency"]["achieved"] is None
+    else:
+        assert found["concurrency"]["achieved"] == pytest.approx(wanted["achieved"])
+    ok = found["n"]["ok"]
+    if ok:
+        assert found["tokens"]["output"] == wanted["output"]
+        assert found["throughput"]["output_tokens_per_s"]["wall"]["value"] == pytest.approx(wanted["output"] / wanted["wall_s"])
+    assert found["goodput"]["met"] == wanted["good"]
+
+
+@given(st.lists(requests(), min_size=1, max_size=60), st.randoms(use_true_random=False), st.integers(1, 5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_bytes_do_not_depend_on_order_or_split(made: list[dict[str, Any]], shuffle: random.Random, parts: int) -> None:
+    once = records.encode(summarise(made))
+    mixed = list(made)
+    shuffle.shuffle(mixed)
+    summariser = summary.Summariser()
+    for part in range(parts):
+        other = summary.Summariser()
+        lines = b"".join(records.encode(each) for each in mixed[part::parts])
+        if part % 2:
+            summary_read.feed(summariser, io.BytesIO(lines), "x")
+        else:
+            summary_read.feed(other, io.BytesIO(lines), "x")
+            summariser.merge(other)
+    assert records.encode(summariser.summary()) == once
+
+
+def closed_loop(count: int, clients: int, seed: int = 1, events: int = 20) -> list[dict[str, Any]]:
+    """A run of `clients` clients, each sending its next request when the last one ended."""
+    chance = random.Random(seed)
+    free = [client * 0.02 for client in range(clients)]
+    made = []
+    for number in range(count):
+        client = min(range(clients), key=free.__getitem__)
+        times, at = [], 0.1
+        for _ in range(events):
+            at += chance.gammavariate(4, 0.005)
+            times.append(round(at, 6))
+        made.append(request(number, round(free[client], 6), tuple(times), concurrency=clients))
+        free[client] += times[-1] + 0.003
+    return made
+
+
+def test_a_steady_run_has_a_window_between_ramp_and_drain() -> None:
+    found = summarise(closed_loop(400, 16))
+    window = found["window"]
+    assert window["steady"] and window["ramp_s"] >= 0.2 and window["drain_s"] >= 0.2
+    assert found["concurrency"]["steady"] == pytest.approx(16, rel=0.02)
+    assert found["concurrency"]["ratio"] > 0.97
+    rate = found["throughput"]["output_tokens_per_s"]
+    assert rate["steady"]["low"] <= rate["steady"]["value"] <= rate["steady"]["high"]
+    assert rate["steady"]["value"] > rate["wall"]["value"]
+    assert window["ramp_s"] + window["duration_s"] + window["drain_s"] == pytest.approx(found["wall_s"]["value"], abs=0.02)
+    assert not [each["code"] for each in found["warnings"]]
+
+
+def test_an_overloaded_open_run_has_no_steady_state() -> None:
+    # 10 requests a second arrive, the server takes each 0.5 s longer than the one before.
+    made = [request(number, number * 0.1, (0.1 + number * 0.5, 0.2 + number * 0.5)) for number in range(200)]
+    found = summarise(made)
+    assert not found["window"]["steady"] and found["window"]["reason"]
+    assert found["throughput"]["output_tokens_per_s"]["steady"]["value"] is None
+    assert "no_steady_state" in codes(found)
+
+
+def test_throughput_that_falls_all_the_time_is_not_steady() -> None:
+    made, at = [], 0.0
+    for number in range(300):
+        gap = 0.01 * (1 + number / 100)
+        made.append(request(number, round(at, 6), tuple(round(gap * (place + 1), 6) for place in range(20))))
+        at += 20 * gap + 0.001
+    found = summarise(made)
+    assert not found["window"]["steady"] and "output tokens" in found["window"]["reason"]
+
+
+def test_drift_is_a_change_beyond_chance() -> None:
+    import numpy as np
+
+    noise = np.random.default_rng(1).poisson(100, 500)
+    assert summary_window._drift(noise) == 0.0
+    falling = np.random.default_rng(1).poisson(np.linspace(120, 80, 500))
+    assert summary_window._drift(falling) == pytest.approx(-0.4, abs=0.05)
+    assert summary_window._drift(falling[::-1]) == pytest.approx(0.4, abs=0.05)
+
+
+def codes(found: dict[str, Any]) -> list[str]:
+    return [each["code"] for each in found["warnings"]]
+
+
+def test_each_warning_names_its_cause_and_what_to_try() -> None:
+    base = closed_loop(100, 4)
+
+    def changed(**fields: Any) -> list[str]:
+        return codes(summarise([{**each, **fields} if place == 50 else each for place, each in enumerate(base)]))
+
+    assert "failures" in codes(summarise([*base, failed(1000, 1.0)]))
+    assert "cached_tokens" in changed(cached_tokens=8)
+    assert "token_dispute" in changed(output_tokens=30)
+    assert "tokens_unknown" in changed(output_tokens=None, event_tokens=None)
+    assert "split_unknown" in changed(output_tokens=40, event_tokens=None)
+    assert "clock_user" in changed(clock="user")
+    assert "clock_step" in changed(ttft_s=-0.5)
+    assert "retried" in changed(attempt=2)
+    assert "mixed_engines" in changed(engine="other")
+    assert "mixed_sampling" in changed(sampling={"max_tokens": 20, "temperature": 1.0})
+    assert "mixed_clients" in changed(concurrency=5)
+    assert "no_instants" in changed(sent_at=None, launched_at=None)
+    assert "short_output" in changed(output_tokens=19, sampling={"max_tokens": 21})
+    assert "short_output" not in changed(output_tokens=19, finish_reason="stop", sampling={"max_tokens": 20})
+    found = summarise([*base, failed(1000, 1.0)])
+    assert all(each["message"] and each["try"] for each in found["warnings"])
+
+
+def test_prefix_cache_that_was_asked_for_is_no_warning() -> None:
+    cell = {"kind": "cell", "v": 1, "id": "c", "sweep": "s", "session": "x", "server": {"prefix_cache": True}, "load": {"clients": 4}}
+    made = [{**each, "cached_tokens": 8} for each in closed_loop(50, 4)]
+    assert "cached_tokens" in codes(summarise(made))
+    found = summarise([*made, cell])
+    assert "cached_tokens" not in codes(found) and found["label"] == "c" and found["session"] == "s/x"
+
+
+def test_low_concurrency_is_said() -> None:
+    found = summarise(closed_loop(100, 4), clients=8)
+    assert found["concurrency"]["ratio"] == pytest.approx(0.5, abs=0.02)
+    assert "low_concurrency" in codes(found)
+
+
+def test_a_waiting_client_limits_what_it_stamps_itself() -> None:
+    waiting = [{**each, "cpu_wait_s": 0.05} for each in closed_loop(100, 4)]
+    kernel = summarise(waiting)
+    user = summarise([{**each, "clock": "user"} for each in waiting])
+    assert not kernel["client"]["limited"]
+    assert {"ttft_s", "e2e_s"} <= set(user["client"]["limited"])
+    assert "client_limited" in codes(user)
+
+
+def test_slow_launches_limit_throughput() -> None:
+    slow = [{**each, "launched_at": round(each["sent_at"] - 0.3, 6)} for each in closed_loop(200, 4)]
+    assert "output_tokens_per_s" in summarise(slow)["client"]["limited"]
+    # A process that serves a queue starts once; its start says nothing about a turn.
+    assert not summarise([{**each, "launcher": "queue"} for each in slow])["client"]["limited"]
+
+
+def test_own_lateness_limits_effective_latencies() -> None:
+    made = [{**each, "scheduled_at": each["sent_at"] - 0.2, "launched_at": each["sent_at"] - 1.0,
+             "effective_ttft_s": each["ttft_s"] + 0.2, "effective_e2e_s": each["e2e_s"] + 0.2} for each in closed_loop(100, 4)]
+    found = summarise(made)
+    assert "effective_ttft_s" in found["client"]["limited"] and "ttft_s" not in found["client"]["limited"]
+
+
+def test_goodput_counts_failures_as_missed_and_single_tokens_as_met() -> None:
+    made = [request(0, 0.0, (0.1,)), request(1, 0.1, (0.1, 0.9)), request(2, 0.2, (0.1, 0.15)), failed(3, 0.3)]
+    found = summarise(made, objectives={"ttft": 0.2, "tpot": 0.1})
+    assert found["goodput"] == {"objectives": {"tpot_s": 0.1, "ttft_s": 0.2}, "met": 2, "ratio": 0.5}
+    assert found["throughput"]["goodput_per_s"]["wall"]["value"] == pytest.approx(2 / found["wall_s"]["value"])
+
+
+def test_speculation_is_counted_in_tokens_not_events() -> None:
+    # 5 events, 17 tokens: gaps of 40 ms that carry 4 tokens are 10 ms a token.
+    made = [request(number, number * 0.5, (0.1, 0.14, 0.18, 0.22, 0.26), event_tokens=[1, 4, 4, 4, 4]) for number in range(30)]
+    found = summarise(made)
+    assert found["latency"]["itl_s"]["n"] == 480 and found["latency"]["event_latency_s"]["n"] == 120
+    assert found["latency"]["itl_s"]["mean"]["value"] == pytest.approx(0.01)
+    assert found["latency"]["event_latency_s"]["mean"]["value"] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ({"status": "great"}, "status"), ({"ttft_s": "fast"}, "ttft_s"), ({"event_s": [0.1, "x"]}, "event_s"),
+    ({"event_tokens": [1]}, "event_tokens"), ({"prompt_sha256": "abc"}, "prompt_sha256"), ({"engine": {}}, "engine"),
+    ({"error": "boom"}, "error")])
+def test_a_bad_field_names_stream_line_and_field(line: dict[str, Any], message: str) -> None:
+    lines = [orjson.dumps(request(number, number)) + b"\n" for number in range(3)]
+    lines.insert(2, orjson.dumps(request(9, 9.0) | line) + b"\n")
+    with pytest.raises(records.BadRecord, match=f"'r.jsonl' line 3.*{message}"):
+        summary_read.feed(summary.Summariser(), io.BytesIO(b"".join(lines)), "r.jsonl")
+
+
+def test_missing_fields_unknown_fields_and_other_kinds_pass() -> None:
+    least = {"kind": "request", "v": 1, "status": "ok", "sent_at": START, "e2e_s": 1.0, "new_field": [1]}
+    found = summarise([least, {"kind": "novel", "v": 9}])
+    assert found["n"]["ok"] == 1 and found["latency"]["ttft_s"] is None and found["latency"]["e2e_s"]["n"] == 1
+
+
+def test_a_torn_last_line_is_dropped_and_counted() -> None:
+    data = orjson.dumps(request(1)) + b"\n" + orjson.dumps(request(2))[:100]
+    summariser = summary.Summariser()
+    summary_read.feed(summariser, io.BytesIO(data), "x")
+    found = summariser.summary()
+    assert found["n"]["requests"] == 1 and found["n"]["torn_lines"] == 1 and "torn_lines" in codes(found)
+
+
+def test_a_file_read_in_parts_gives_the_same_bytes(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in closed_loop(300, 8)))
+    monkeypatch.setattr(summary_read.os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    found = []
+    for part in (1 << 40, 1000):
+        monkeypatch.setattr(summary_read, "PART_BYTES", part)
+        summariser = summary.Summariser()
+        summary_read.feed_file(summariser, str(path))
+        found.append(records.encode(summariser.summary()))
+    assert found[0] == found[1]
+    with path.open("ab") as stream:
+        stream.write(b"{}\n" + orjson.dumps(request(1)) + b"\n")
+    with pytest.raises(records.BadRecord, match="line 301"):
+        summary_read.feed_file(summary.Summariser(), str(path))
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=50), st.integers(1, 8))
+def test_requests_in_flight_by_step_add_up(spans: list[tuple[int, int]], steps: int) -> None:
+    import numpy as np
+
+    starts = np.array([start for start, _ in spans])
+    ends = starts + np.array([length for _, length in spans])
+    first, step = int(starts.min()), max(1, -(-(int(ends.max()) - int(starts.min())) // steps))
+    found = tally.in_flight(starts, ends, first, step, steps)
+    wanted = [sum(max(0, min(int(end), first + (place + 1) * step) - max(int(start), first + place * step))
+                  for start, end in zip(starts, ends, strict=True)) for place in range(steps)]
+    assert found.tolist() == wanted
+
+
+def test_text_and_table_say_what_a_person_asks() -> None:
+    from llmpar.render import text
+
+    cells = []
+    for clients in (4, 8):
+        cell = {"kind": "cell", "v": 1, "id": f"c{clients}", "sweep": "s", "session": "x", "repeat": 1, "varies": {"clients": clients},
+                "server": {"engine": "fake"}, "load": {"clients": clients}}
+        cells.append(summarise([*closed_loop(100, clients), cell]))
+    shown = text.table(cells)
+    lines = shown.splitlines()
+    assert lines[0].split()[:3] == ["clients", "wall", "s"]
+    assert lines[1].split()[0] == "4" and lines[2].split()[0] == "8" and lines[2].split()[1].endswith("*")
+    assert "p99 368" in shown
+    single = text.summary(json.loads(records.encode(cells[0])))
+    assert "100 requests (100 ok)" in single and "TTFT" in single and "– (needs 368)" in single
