@@ -194,3 +194,11 @@ def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: 
     assert set(sample["replicas"][0]) == {"url", "error", *metrics.FIELDS}
     figures = section.split("reduces the samples")[1]
     assert set(metrics.reduce([sample], 0, 1)) <= set(re.findall(r"`([a-z_]+)`", figures))
+
+
+def test_a_server_that_hangs_costs_a_sample_and_no_more(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = run("--interval", "0.2", "--", "sleep", "0.7", LLMPAR_METRICS_URLS=f"http://127.0.0.1:{silent.getsockname()[1]}/metrics")
+    assert done.returncode == 0
+    samples = read("engine.jsonl")
+    assert samples and all("timed out" in sample["error"] and sample["running"] is None for sample in samples)
