@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
@@ -14,6 +15,7 @@ import requests
 
 from llmpar import clock, metrics, records
 from llmpar.processes import Processes
+from llmpar.ticks import Ticks
 
 
 class Server:
@@ -107,3 +109,28 @@ class Sampler:
     def close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def run(sampler: Sampler, ticks: Ticks, stop: threading.Event, stream: BinaryIO, say: Callable[[str], None]) -> None:
+    """Sample until told to stop, and once more at the end, so that counters have their last value.
+
+    What is wrong with a server is said when it changes, and at the end how often. Raises OSError when the stream fails.
+    """
+    count = failed = 0
+    last: str | None = None
+
+    def take(missed: int) -> None:
+        nonlocal count, failed, last
+        sample = sampler.sample(missed)
+        if sample["error"] and sample["error"] != last:
+            say(f"no metrics from {sample['error']}")
+        last = sample["error"]
+        count, failed = count + 1, failed + bool(sample["error"])
+        stream.write(records.encode(sample))
+        stream.flush()
+
+    for missed in ticks.run(stop):
+        take(missed)
+    take(0)
+    if failed:
+        say(f"{failed} of {count} samples lack a server's metrics")

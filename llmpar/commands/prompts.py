@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from llmpar import cli, prompts, records, status
-from llmpar.prompts import BadPrompts, Prompt
+from llmpar import cli, prompt_files, prompts, records, status, tokenise
+from llmpar.prompts import Prompt
 
+NAME = "llmpar-prompts"
 FORMATS = ("sharegpt", "jsonl", "text")
 
 
-@cli.command("llmpar-prompts", epilog="""\b
+@cli.command(NAME, epilog="""\b
 Examples:
   llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
   llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
@@ -62,29 +61,30 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
     where = Path(directory)
     if check:
         return _check(where)
-    counter, how = _counter(tokenizer, base_url)
-    if index:
-        return _index(where, counter, how)
     try:
+        counter, how = _counter(tokenizer, base_url)
+        if index:
+            return _index(where, counter or prompts.estimate, how)
         if source is None:
             wanted = prompts.lengths(count or 128, tokens, deviation, seed or 0)
-            made = [prompts.synthetic(index, length, seed or 0, shared, counter) for index, length in enumerate(wanted)]
+            made = [prompts.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)]
         else:
             made = _convert(source, form, field)
-        if counter and source is not None:
-            made = [Prompt(p.text, counter(p.text), how, p.source, p.source_id, p.output_tokens) for p in made]
-        elif counter:
-            made = [Prompt(p.text, p.tokens, how, p.source) for p in made]
-    except BadPrompts as error:
+        if counter:
+            made = [_counted(prompt, counter(prompt.text) if source else prompt.tokens, how) for prompt in made]
+        if source is not None:
+            made = prompts.choose(made, count, seed, least, most)
+            if count and len(made) < count or not made:
+                raise cli.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
+                                  status.TOO_LITTLE, "widen --least and --most or ask for fewer")
+        entries = [prompts.record(name, prompt) for name, prompt in zip(prompts.names(_stem(source), len(made)), made, strict=True)]
+        changed = prompt_files.write(where, entries, made, replace)
+    except prompts.BadPrompts as error:
         raise cli.Failure(str(error), status.BAD_INPUT) from None
-    if source is not None:
-        made = prompts.choose(made, count, seed, least, most)
-        if count and len(made) < count or not made:
-            raise cli.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for", status.TOO_LITTLE,
-                              "widen --least and --most or ask for fewer")
-    stem = "synthetic" if source is None else re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "prompt"
-    entries = [prompts.record(name, prompt) for name, prompt in zip(prompts.names(stem, len(made)), made, strict=True)]
-    changed = _write(where, entries, made, replace)
+    except tokenise.Unavailable as error:
+        raise cli.Failure(str(error), status.UNAVAILABLE, error.hint) from None
+    except prompt_files.Occupied as error:
+        raise cli.Failure(str(error), status.USAGE, error.hint) from None
     _report(where, entries, "written" if changed else "already there, unchanged")
     return status.OK
 
@@ -92,43 +92,24 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
 def _counter(tokenizer: str | None, base_url: str | None) -> tuple[Callable[[str], int] | None, str]:
     if tokenizer:
         try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise cli.Failure("--tokenizer needs the package 'tokenizers'", status.UNAVAILABLE,
-                              "pip install tokenizers, or count with --base-url") from None
-        try:
-            loaded = Tokenizer.from_file(tokenizer)
-        except Exception as error:
-            raise cli.Failure(f"cannot read '{tokenizer}': {error}", status.BAD_INPUT) from None
-        return (lambda text: len(loaded.encode(text).ids)), "tokenizer"
-    if not base_url:
-        return None, "rule"
-    import requests
+            return tokenise.from_file(tokenizer), "tokenizer"
+        except ValueError as error:
+            raise prompts.BadPrompts(str(error)) from None
+    return (tokenise.from_server(base_url), "server") if base_url else (None, "rule")
 
-    session = requests.Session()
 
-    def ask(text: str) -> int:
-        # llama.cpp reads content, vLLM prompt, TGI inputs; each leaves the others' fields alone.
-        body = {"content": text, "prompt": text, "inputs": text, "add_special": True}
-        try:
-            answer = session.post(base_url.rstrip("/") + "/tokenize", json=body, timeout=60)
-            answer.raise_for_status()
-            value: Any = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise cli.Failure(f"cannot count tokens at '{base_url}': {error}", status.UNAVAILABLE) from None
-        number = value.get("count", value.get("tokens")) if isinstance(value, dict) else value
-        if isinstance(number, list):
-            number = len(number)
-        if not isinstance(number, int):
-            raise cli.Failure(f"cannot count tokens at '{base_url}': no count in the answer", status.UNAVAILABLE)
-        return number
+def _counted(prompt: Prompt, tokens: int, how: str) -> Prompt:
+    return dataclasses.replace(prompt, tokens=tokens, token_source=how)
 
-    return ask, "server"
+
+def _stem(source: str | None) -> str:
+    if source is None:
+        return "synthetic"
+    return re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "prompt"
 
 
 def _convert(source: str, form: str | None, field: str | None) -> list[Prompt]:
-    suffix = Path(source).suffix
-    form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(suffix, "text")
+    form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(source).suffix, "text")
     name = os.path.basename(source)
     with cli.opened(source) as stream:
         if form == "jsonl":
@@ -139,85 +120,45 @@ def _convert(source: str, form: str | None, field: str | None) -> list[Prompt]:
     try:
         return list(prompts.plain(data.decode(), name))
     except UnicodeDecodeError as error:
-        raise BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
+        raise prompts.BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
 
 
-def _write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replace: bool) -> bool:
-    """Put the set in place whole; whether anything changed. A set that differs is replaced only when asked."""
-    manifest = b"".join([records.encode(entry) for entry in entries])
-    if where.is_dir() and any(where.iterdir()):
-        kept = where / prompts.MANIFEST
-        if kept.is_file() and kept.read_bytes() == manifest and not prompts.differences(entries, _files(where)):
-            return False
-        if not replace:
-            raise cli.Failure(f"'{where}' is not empty and holds something else", status.USAGE,
-                              "--replace puts the new set in its place" if kept.is_file() else "choose another directory")
-        if not kept.is_file():
-            raise cli.Failure(f"'{where}' is no prompt set: it has no {prompts.MANIFEST}", status.USAGE,
-                              "choose another directory")
-    where.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=where.parent, prefix=where.name + ".", suffix=".part"))
-    try:
-        for entry, prompt in zip(entries, made, strict=True):
-            (part / entry["name"]).write_bytes(prompt.text.encode())
-        (part / prompts.MANIFEST).write_bytes(manifest)
-        part.chmod(0o755)
-        if where.exists():
-            shutil.rmtree(where)
-        part.rename(where)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return True
-
-
-def _files(where: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(where.iterdir()) if path.is_file() and not path.name.startswith(".")}
-
-
-def _report(where: Path, entries: list[dict[str, Any]], word: str) -> None:
-    digest = prompts.set_hash((entry["name"], entry["sha256"]) for entry in entries)
-    total = sum(entry["tokens"] for entry in entries)
-    with cli.writing(None) as stream:
-        stream.write(records.encode({"kind": "prompt_set", "v": 1, "name": where.name or str(where), "count": len(entries),
-                                     "tokens": total, "token_source": entries[0]["token_source"] if entries else None,
-                                     "sha256": digest}))
-    cli.say("llmpar-prompts", f"'{where}' {word}: {len(entries)} prompts, {total} tokens")
-
-
-def _check(where: Path) -> int:
-    manifest = where / prompts.MANIFEST
-    if not manifest.is_file():
-        raise cli.Failure(f"'{where}' has no {prompts.MANIFEST}", status.USAGE, "llmpar-prompts makes one with the set")
-    with manifest.open("rb") as stream:
-        entries = list(records.read(stream, str(manifest)))
-    wrong = prompts.differences(entries, _files(where))
-    for line in wrong:
-        cli.say("llmpar-prompts", line)
-    if wrong:
-        return status.CHECK_FAILED
-    _report(where, entries, "agrees with its manifest")
-    return status.OK
-
-
-def _index(where: Path, counter: Callable[[str], int] | None, how: str) -> int:
+def _index(where: Path, count: Callable[[str], int], how: str) -> int:
     if not where.is_dir():
         raise cli.Failure(f"cannot read '{where}': not a directory", status.USAGE)
-    entries = []
-    for name in _files(where):
-        try:
-            text = (where / name).read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise cli.Failure(f"cannot read '{where / name}': not UTF-8 at byte {error.start}", status.BAD_INPUT) from None
-        # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
-        length = (counter or prompts.estimate)(text.removesuffix("\n"))
-        entries.append(prompts.record(name, Prompt(text, length, how, "files")))
+    # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
+    entries = [prompts.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
+               for name, text in prompt_files.texts(where).items()]
     if not entries:
         raise cli.Failure(f"'{where}' holds no files", status.TOO_LITTLE)
     with cli.writing(str(where / prompts.MANIFEST)) as stream:
         stream.writelines([records.encode(entry) for entry in entries])
     _report(where, entries, "indexed")
     return status.OK
+
+
+def _check(where: Path) -> int:
+    try:
+        entries = prompt_files.manifest(where)
+    except (FileNotFoundError, NotADirectoryError):
+        raise cli.Failure(f"'{where}' has no {prompts.MANIFEST}", status.USAGE, "--index writes one") from None
+    wrong = prompts.differences(entries, prompt_files.digests(where))
+    for line in wrong:
+        cli.say(NAME, line)
+    if wrong:
+        return status.CHECK_FAILED
+    _report(where, entries, "agrees with its manifest")
+    return status.OK
+
+
+def _report(where: Path, entries: list[dict[str, Any]], word: str) -> None:
+    total = sum(entry["tokens"] for entry in entries)
+    with cli.writing(None) as stream:
+        stream.write(records.encode({
+            "kind": "prompt_set", "v": 1, "name": where.name or str(where), "count": len(entries), "tokens": total,
+            "token_source": entries[0]["token_source"] if entries else None,
+            "sha256": prompts.set_hash((entry["name"], entry["sha256"]) for entry in entries)}))
+    cli.say(NAME, f"'{where}' {word}: {len(entries)} prompts, {total} tokens")
 
 
 if __name__ == "__main__":

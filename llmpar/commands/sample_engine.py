@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
-from llmpar import cli, records, status
+from llmpar import cli, status
 from llmpar.beside import Command
 from llmpar.ticks import Ticks
 
@@ -122,30 +122,14 @@ def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
 
 def _prepare(stream: BinaryIO, urls: list[str], pids: list[int], interval: float,
              key: str | None) -> Callable[[threading.Event], None]:
-    """What the thread does: sample until told to stop, and once more at the end, so that counters have their last value."""
-    from llmpar.scrape import Sampler  # loaded before the command starts, so as not to disturb it
+    """What the thread does."""
+    from llmpar import scrape  # loaded before the command starts, so as not to disturb it
 
-    sampler = Sampler(urls, pids, interval, key)
-    last: str | None = None
-    count = failed = 0
-
-    def take(missed: int) -> None:
-        nonlocal last, count, failed
-        sample: dict[str, Any] = sampler.sample(missed)
-        if sample["error"] and sample["error"] != last:
-            cli.say(NAME, f"no metrics from {sample['error']}")
-        last = sample["error"]
-        count, failed = count + 1, failed + bool(sample["error"])
-        stream.write(records.encode(sample))
-        stream.flush()
+    sampler = scrape.Sampler(urls, pids, interval, key)
 
     def work(stop: threading.Event) -> None:
         try:
-            for missed in Ticks(1 / interval).run(stop):
-                take(missed)
-            take(0)
-            if failed:
-                cli.say(NAME, f"{failed} of {count} samples lack a server's metrics")
+            scrape.run(sampler, Ticks(1 / interval), stop, stream, lambda text: cli.say(NAME, text))
         except OSError as error:  # disk full, reader gone: the command goes on
             if not isinstance(error, BrokenPipeError):
                 cli.say(NAME, f"cannot write samples: {error.strerror}; no more are taken")
