@@ -1,0 +1,194 @@
+"""llmpar-serve: one engine, or several copies behind a balancer, for as long as a command runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+import click
+
+from llmpar import beside, cli, records, runtime, serve, serving, status
+from llmpar.engines import ENGINES
+
+NAME = "llmpar-serve"
+OPTIONS = [
+    ("--model", str, "NAME", "Name or path of the model."),
+    ("--version", str, "TEXT", "Of the engine or its image; decides the flags' spelling."),
+    ("--runtime", click.Choice(["local", "docker"]), None, "Default: the first that is here."),
+    ("--dtype", str, "NAME", "float16, bfloat16, …"),
+    ("--quantize", str, "NAME", "eetq, awq, gptq, fp8, …"),
+    ("--max-input-tokens", click.IntRange(1), "N", "Longest prompt."),
+    ("--max-total-tokens", click.IntRange(1), "N", "Prompt and output of one sequence."),
+    ("--max-sequences", click.IntRange(1), "N", "Generated at the same time."),
+    ("--kv-bytes", str, "SIZE", "KV cache on each device: 8GiB, 24GB, bytes."),
+    ("--shards", click.IntRange(1), "N", "GPUs that hold one model together."),
+    ("--replicas", click.IntRange(1), "N", "Servers behind nginx: one on each of --gpus, or all on one."),
+    ("--speculate", click.IntRange(0), "N", "Draft tokens a step; 0 is off."),
+    ("--speculate-method", str, "NAME", "ngram unless said."),
+    ("--gpus", str, "LIST", "Indices, as 0,1."),
+    ("--seed", int, "N", "Of the engine."),
+    ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
+]
+
+
+def options(function: Any) -> Any:
+    """The canonical settings as options."""
+    for flag, kind, metavar, text in reversed(OPTIONS):
+        function = click.option(flag, type=kind, metavar=metavar, help=text)(function)
+    return function
+
+
+@click.command(NAME, context_settings=cli.CONTEXT)
+@click.option("--engine", metavar="NAME", help=f"One of {', '.join(ENGINES)}.")
+@click.option("--cell", type=click.Path(), metavar="FILE", help="Take engine and settings from a cell record; options override it.")
+@options
+@click.option("--prefix-cache/--no-prefix-cache", default=None, help="Reuse of cached prompt prefixes. Default: off.")
+@click.option("--engine-args", metavar="TEXT", multiple=True, help="Passed to the engine as they are, split like a shell would.")
+@click.option("--server-dir", type=click.Path(file_okay=False), metavar="DIR", help="Where server.json and engine.log go. Default: a new one in /tmp.")
+@click.option("--ready-timeout", type=float, default=900, show_default=True, metavar="S", help="Seconds to wait for the first token.")
+@click.option("--gpu-memory-bytes", metavar="SIZE", help="Of one GPU, for --dry-run elsewhere.")
+@click.option("--profile", type=click.Choice(["nsys"]), help="Wrap the engine in Nsight Systems.")
+@click.option("--dry-run", is_flag=True, help="Print the exact command lines, run nothing.")
+@click.option("--kill-orphans", is_flag=True, help="End what an llmpar-serve that was killed left running.")
+@click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
+def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | None, engine_args: tuple[str, ...], server_dir: str | None,
+                  ready_timeout: float, gpu_memory_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
+                  command: tuple[str, ...], **given: Any) -> int:  # fmt: skip
+    """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
+
+    \b
+      llmpar-serve --engine llamacpp -- parallel -j8 llmpar-request ::: prompts/*.txt
+      llmpar-serve --engine vllm --model my-7b --dtype float16 --speculate 2 --dry-run
+      llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep
+
+    COMMAND finds LLMPAR_BASE_URL, LLMPAR_MODEL, LLMPAR_ENGINE, LLMPAR_API, LLMPAR_METRICS_URLS, LLMPAR_SERVER_PIDS and
+    LLMPAR_SERVER_DIR. A setting that the engine lacks is an error, never ignored. Writes server.json and engine.log.
+    Exit status: COMMAND's own; 2 usage; 4 the engine is not there or did not become ready.
+    """
+    settings: dict[str, Any] = {}
+    if cell:
+        with cli.opened(cell) as stream:
+            try:
+                found, settings = serve.from_cell(records.decode(stream.read()))
+            except (ValueError, KeyError) as error:
+                raise cli.Failure(f"cannot read '{cell}': {error}", status.BAD_INPUT) from None
+        engine = engine or found
+    settings |= {name: value for name, value in given.items() if value is not None}
+    if prefix_cache is not None:
+        settings["prefix_cache"] = prefix_cache
+    if engine_args:
+        settings["engine_args"] = tuple(word for text in engine_args for word in shlex.split(text))
+    try:
+        if "kv_bytes" in settings:
+            settings["kv_bytes"] = serve.size(settings["kv_bytes"])
+        memory = serve.size(gpu_memory_bytes) if gpu_memory_bytes else serve.gpu_memory()
+    except ValueError as error:
+        raise cli.Failure(str(error), status.USAGE) from None
+
+    state = runtime.directory()
+    # A look at the settings alone touches nothing.
+    if not dry_run:
+        clear_orphans(state, kill_orphans)
+    if kill_orphans and not command:
+        return status.OK
+    if not engine:
+        raise cli.Failure("which engine?", status.USAGE, "--engine NAME, one of: " + ", ".join(ENGINES))
+    row = serve.lookup(engine)
+    wanted = serve.Settings(**settings)
+    try:
+        serve.check(row, wanted)
+        chosen = serve.choose_runtime(row, wanted.runtime, dry_run)
+        front, ports = choose_ports(row.default_port, wanted, dry_run)
+        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), serve.Device(gpu_memory_bytes=memory), chosen, ports)
+    except serve.Unsupported as error:
+        raise cli.Failure(str(error), status.USAGE) from None
+    if dry_run:
+        for launch in made:
+            for note in launch.notes:
+                cli.say(NAME, f"note: {note}")
+            click.echo(serve.shell_line(launch))
+        if front is not None:
+            click.echo("\n" + serving.balancer_config(front, ports, server_dir or "SERVER_DIR"), nl=False)
+        return status.OK
+    if not command:
+        raise cli.Failure("no command to run", status.USAGE, f"{NAME} … -- COMMAND")
+    folder = os.path.abspath(server_dir) if server_dir else tempfile.mkdtemp(prefix="llmpar-serve-")
+    os.makedirs(folder, exist_ok=True)
+    record = serve.ServerRecord(folder, row, wanted, chosen, made)
+    made = [profiled(serve.container_argv(launch), profile, folder, index) for index, launch in enumerate(made)]
+
+    def say(message: str, hint: str | None = None) -> None:
+        cli.say(NAME, message, hint)
+
+    with serve.running(row, made, folder, record, state, front, ready_timeout, say) as servers:
+        say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
+        os.environ.update(
+            LLMPAR_BASE_URL=servers.base_url, LLMPAR_MODEL=made[0].model, LLMPAR_ENGINE=row.name, LLMPAR_API=row.api,
+            LLMPAR_METRICS_URLS=" ".join(record.fields["metrics_urls"]), LLMPAR_SERVER_DIR=folder,
+            LLMPAR_SERVER_PIDS=" ".join(str(each.process.pid) for each in servers.servers),
+        )  # fmt: skip
+        try:
+            return beside.Command(command).wait()
+        except OSError as error:
+            raise cli.Failure(f"cannot run '{command[0]}': {error.strerror}", status.USAGE) from None
+
+
+def clear_orphans(state: str, kill: bool) -> None:
+    """End, or name, what an earlier run left; an engine that shares the machine unseen spoils every measurement."""
+    for orphan in serving.orphans(state):
+        if not kill:
+            raise cli.Failure(f"an earlier {NAME} was killed and left {orphan.text()}", status.UNAVAILABLE, f"end it: {NAME} --kill-orphans")
+        text = orphan.text()
+        if not serving.end_orphan(orphan):
+            raise cli.Failure(f"cannot end {orphan.text()}", status.UNAVAILABLE)
+        cli.say(NAME, f"ended {text}")
+
+
+def choose_ports(default: int, wanted: serve.Settings, dry: bool) -> tuple[int | None, list[int]]:
+    """(the balancer's port or None, a port for each server). Raises Failure where a port is taken."""
+    count = wanted.replicas or 1
+    asked = default if wanted.port is None else wanted.port
+    first = serving.free_port() if asked == 0 and not dry else asked
+    if not dry and serving.port_owner(first):
+        raise cli.Failure(f"port {first} is taken", status.UNAVAILABLE, "another server runs there; end it, or give --port 0 for a free one")
+    if count == 1:
+        return None, [first]
+    ports: list[int] = []
+    while len(ports) < count:
+        port = first + 1 + len(ports) if dry else serving.free_port()
+        if port != first and port not in ports:
+            ports.append(port)
+    return first, ports
+
+
+def profiled(launch: Any, profile: str | None, folder: str, index: int) -> Any:
+    """The launch inside `nsys profile`, where asked for."""
+    if profile is None:
+        return launch
+    if not shutil.which("nsys"):
+        raise cli.Failure("Nsight Systems is not installed: there is no nsys on PATH", status.UNAVAILABLE,
+                          "https://developer.nvidia.com/nsight-systems, or Debian's nsight-systems")  # fmt: skip
+    if launch.container:
+        raise cli.Failure("--profile works on local engines, not through docker", status.USAGE, "--runtime local")
+    wrap = ("nsys", "profile", "--output", f"{folder}/profile-{index}", "--force-overwrite", "true", "--trace", "cuda,nvtx,osrt",
+            "--trace-fork-before-exec", "true", "--kill", "sigterm")  # fmt: skip
+    return dataclasses.replace(launch, argv=(*wrap, *launch.argv))
+
+
+def main() -> None:
+    """Run the command; `--version` alone is llmpar's own, with a value the engine's."""
+    if sys.argv[1:] == ["--version"]:
+        click.echo(f"{NAME} {cli.version()}")
+        sys.exit(status.OK)
+    sys.exit(cli.run(NAME, serve_command))
+
+
+main.command = serve_command  # type: ignore[attr-defined]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""What llmpar-serve does between reading its options and running the command: devices, launches, the server record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import time
+from typing import Any
+
+from llmpar import clock, records, serving, status
+from llmpar.cli import Failure
+from llmpar.engines import ENGINES, check
+from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+
+_UNITS = {"": 1, "B": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4,
+          "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40}  # fmt: skip
+
+
+def size(text: str | int) -> int:
+    """Bytes from `8GiB`, `24GB`, `16MiB` or a plain number. Raises ValueError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?\s*", str(text), re.IGNORECASE)
+    if not found:
+        raise ValueError(f"'{text}' is not a size; write 8GiB, 24GB or a number of bytes")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(engine, settings by name) of a cell record. Raises ValueError for a setting that llmpar-serve does not know."""
+    server = {name: value for name, value in cell["server"].items() if name not in ("engine", "host") and value is not None}
+    known = {each.name for each in dataclasses.fields(Settings)}
+    unknown = sorted(set(server) - known)
+    if unknown:
+        raise ValueError(f"cell '{cell['id']}' has the unknown server setting '{unknown[0]}'")
+    if "engine_args" in server:
+        server["engine_args"] = tuple(shlex.split(server["engine_args"]))
+    if "kv_bytes" in server:
+        server["kv_bytes"] = size(server["kv_bytes"])
+    return cell["server"]["engine"], server
+
+
+def gpu_memory() -> int | None:
+    """Bytes of the smallest visible GPU; None without one."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        count = nvml.nvmlDeviceGetCount()
+        sizes = [int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).total) for index in range(count)]
+        return min(sizes, default=None)
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
+def gpu_used() -> list[int] | None:
+    """Bytes in use on each GPU; None without one."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        return [int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).used)
+                for index in range(nvml.nvmlDeviceGetCount())]  # fmt: skip
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _nvml() -> Any:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml
+    except Exception:  # no driver, no library: whatever the reason, there is no GPU to ask
+        return None
+
+
+def choose_runtime(engine: Engine, wanted: str | None, dry: bool) -> str:
+    """The runtime to use: what was asked for, else the first that is here. Raises Failure naming what is missing."""
+    if wanted or dry:
+        chosen = wanted or next((each for each in engine.runtimes if engine.needs(each) is None), engine.runtimes[0])
+        missing = None if dry else engine.needs(chosen)
+        if missing:
+            raise Failure(f"{engine.title}: {missing}", status.UNAVAILABLE)
+        return chosen
+    missing_all = []
+    for each in engine.runtimes:
+        missing = engine.needs(each)
+        if missing is None:
+            return each
+        missing_all.append(missing)
+    raise Failure(f"{engine.title} cannot run here: {missing_all[0]}", status.UNAVAILABLE, "; or ".join(missing_all[1:]) or None)
+
+
+def launches(engine: Engine, settings: Settings, device: Device, chosen: str, ports: list[int]) -> list[Launch]:
+    """One launch for each replica, on its port and, where GPUs are named, on its own GPU. Raises Unsupported."""
+    count = settings.replicas or 1
+    gpus = [each.strip() for each in (settings.gpus or "").split(",") if each.strip()]
+    shards = settings.shards or 1
+    # One GPU named and several replicas: they share it. As many as replicas times shards: each has its own.
+    if count > 1 and len(gpus) > 1 and len(gpus) != count * shards:
+        raise Unsupported(f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}")
+    made = []
+    for index in range(count):
+        own = gpus if count == 1 or len(gpus) <= 1 else gpus[index * shards : (index + 1) * shards]
+        launch = engine.command(dataclasses.replace(settings, port=ports[index], gpus=",".join(own) or None, replicas=None), device, chosen)
+        environment = dict(launch.environment)
+        if own and chosen == "local":
+            environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(own))
+        made.append(dataclasses.replace(launch, environment=environment))
+    if chosen == "docker":
+        made = [_named(launch, own_gpus, index) for index, (launch, own_gpus) in
+                enumerate((each, _gpus_of(gpus, count, shards, place)) for place, each in enumerate(made))]  # fmt: skip
+    return made
+
+
+def _gpus_of(gpus: list[str], count: int, shards: int, index: int) -> list[str]:
+    return gpus if count == 1 or len(gpus) <= 1 else gpus[index * shards : (index + 1) * shards]
+
+
+def _named(launch: Launch, gpus: list[str], index: int) -> Launch:
+    """A container by a name we can stop, gone when it ends, on its GPUs."""
+    argv = list(launch.argv)
+    if gpus and "--gpus" in argv:
+        argv[argv.index("--gpus") + 1] = f'"device={",".join(gpus)}"'
+    return dataclasses.replace(launch, argv=tuple(argv), container=launch.container or f"llmpar-{os.getpid()}-{index}")
+
+
+def container_argv(launch: Launch) -> Launch:
+    """What is really run for a container: the command line that --dry-run shows, with a name to stop it by."""
+    argv = list(launch.argv)
+    if launch.container and argv[:2] == ["docker", "run"]:
+        argv[2:2] = ["--rm", "--name", launch.container]
+    return dataclasses.replace(launch, argv=tuple(argv))
+
+
+def lookup(name: str) -> Engine:
+    """The engine of that name. Raises Failure naming those there are."""
+    if name not in ENGINES:
+        raise Failure(f"unknown engine '{name}'", status.USAGE, "there are: " + ", ".join(ENGINES))
+    return ENGINES[name]
+
+
+def shell_line(launch: Launch) -> str:
+    """The launch as a line for a shell."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in sorted(launch.environment.items())]
+    return " ".join([*words, *(shlex.quote(word) for word in launch.argv)])
+
+
+class ServerRecord:
+    """server.json: written when the engine is ready or has failed, and again at the end."""
+
+    def __init__(self, folder: str, engine: Engine, settings: Settings, chosen: str, made: list[Launch]):
+        self.path = os.path.join(folder, "server.json")
+        self.fields: dict[str, Any] = {
+            "kind": "server", "v": 1, "engine": engine.name, "title": engine.title, "version": settings.version, "runtime": chosen,
+            "api": engine.api, "model": made[0].model, "settings": {**settings.given(), "engine_args": list(settings.engine_args)},
+            "commands": [shell_line(each) for each in made], "notes": [note for each in made[:1] for note in each.notes],
+            "base_url": None, "urls": [], "metrics_urls": [], "pids": [], "started_at": clock.now(), "ready_s": None, "probe": None,
+            "ended_at": None, "outcome": "starting", "message": None, "logs": [], "model_file": _model_file(settings.model),
+        }  # fmt: skip
+
+    def write(self, **changes: Any) -> None:
+        """Change fields and write the file whole."""
+        self.fields.update(changes)
+        with open(self.path + ".part", "wb") as stream:
+            stream.write(records.encode(self.fields))
+        os.replace(self.path + ".part", self.path)
+
+
+def _model_file(model: str | None) -> dict[str, Any] | None:
+    if model and os.path.isfile(model):
+        found = os.stat(model)
+        return {"path": os.path.basename(model), "size_bytes": found.st_size, "modified_at": clock.instant(found.st_mtime_ns)}
+    return None
+
+
+def wait_for_memory(before: list[int] | None, patience_s: float = 30.0) -> str | None:
+    """Wait until each GPU's memory is back near its level before the start; None, or what to warn of."""
+    if before is None:
+        return None
+    limit = time.monotonic() + patience_s
+    while True:
+        now = gpu_used()
+        left = [max(0, used - was) for used, was in zip(now or [], before, strict=False)]
+        if all(each < 512 << 20 for each in left):
+            return None
+        if time.monotonic() > limit:
+            return f"{max(left) / (1 << 30):.1f} GiB of GPU memory are still in use after the server's end"
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecord, state_folder: str, port: int | None,
+            ready_timeout_s: float, say: Any):
+    """The engine's servers, ready; a Serving. Takes all down at the end, whatever happens in between."""
+    serve = serving.Serving(engine)
+    before = gpu_used()
+    began = time.monotonic()
+    outcome, message = "ok", None
+    try:
+        for index, launch in enumerate(made):
+            log = os.path.join(folder, "engine.log" if len(made) == 1 else f"engine-{index}.log")
+            if os.path.exists(log):
+                os.replace(log, log + ".old")
+            serve.servers.append(serving.Started(launch, serving.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"))
+            serving.remember(serve, state_folder)
+        for started in serve.servers:
+            serve.probe = serving.wait_ready(engine, started, ready_timeout_s, engine.api, began)
+        serve.base_url = serve.servers[0].url
+        if len(made) > 1:
+            assert port is not None
+            serve.balancer = serving.start_balancer(port, [each.launch.port for each in serve.servers], os.path.abspath(folder))
+            serve.base_url = f"http://127.0.0.1:{port}"
+            serving.remember(serve, state_folder)
+        serve.ready_s = round(time.monotonic() - began, 3)
+        urls = [each.url for each in serve.servers]
+        record.write(base_url=serve.base_url, urls=urls, pids=[each.process.pid for each in serve.servers], ready_s=serve.ready_s,
+                     metrics_urls=[url + engine.metrics_path for url in urls] if engine.metrics_path else [],
+                     probe=serve.probe, outcome="running", logs=[each.log for each in serve.servers])  # fmt: skip
+        yield serve
+        dead = [each for each in serve.servers if each.process.poll() is not None]
+        if dead:
+            outcome, message = serving.explain(engine, dead[0].log, dead[0].process.returncode)
+            say(f"{engine.title} ended while the command ran: {message}", f"its log: {dead[0].log}")
+    except serving.NotReady as error:
+        outcome, message = error.outcome, error.message
+        raise
+    except BaseException as error:
+        outcome, message = ("cancelled", None) if not isinstance(error, Exception) else ("failed", str(error)[:300])
+        raise
+    finally:
+        serving.stop(serve, say)
+        left = wait_for_memory(before)
+        if left:
+            say(left, "something else uses the GPU, or the engine left a process behind; see nvidia-smi")
+        record.write(ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers])
+
+
+__all__ = ["Device", "Settings", "Unsupported", "check", "launches", "lookup", "running", "size"]
