@@ -99,17 +99,20 @@ class Device:
         self._owns, self._unknown, self._told = owns, 0, -1
         self._pcie_due = 0.0
         self._memory_version: int | None = nv.nvmlMemory_v2
+        self.open = True
         if parent is not None:
             self.mig = {"instance": instance, "gpu_instance": optional(nv.nvmlDeviceGetGpuInstanceId, handle),
                         "compute_instance": optional(nv.nvmlDeviceGetComputeInstanceId, handle)}
         whole = parent or self
-        self._gpm = nvml_gpm.open(whole.handle, self.mig["gpu_instance"] if self.mig else None)
+        self._gpm: nvml_gpm.Gpm | None = nvml_gpm.open(whole.handle, self.mig["gpu_instance"] if self.mig else None)
         if self._gpm is None:
             self.unsupported.add("gpm")
 
     def close(self) -> None:
+        self.open = False
         if self._gpm is not None:
             self._gpm.close()
+            self._gpm = None
 
     def _ask(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         if name in self.unsupported:
@@ -227,51 +230,63 @@ def _clock_limits(handle: Any) -> int:
 
 
 def devices(owns: Callable[[int], bool | None], wanted: Sequence[str] = ()) -> list[Device]:
-    """GPUs, or their MIG instances where MIG is on; `wanted`: indices or UUIDs, empty for all. Raises Unavailable, Lost."""
+    """GPUs, or their MIG instances where MIG is on; `wanted`: indices or UUIDs, empty for all; lost ones are left out.
+
+    Raises Unavailable where none is left.
+    """
     found: list[Device] = []
+    lost: Lost | None = None
     for index in range(optional(nv.nvmlDeviceGetCount) or 0):
-        handle = optional(nv.nvmlDeviceGetHandleByIndex, index)
-        if handle is None:
-            continue
-        device = Device(index, handle, owns)
-        mode = optional(nv.nvmlDeviceGetMigMode, handle)
-        instances = []
-        if mode and mode[0]:
-            for place in range(optional(nv.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-                instance = optional(nv.nvmlDeviceGetMigDeviceHandleByIndex, handle, place)
-                if instance is not None:
-                    instances.append(Device(index, instance, owns, device, place))
-        found += instances or [device]
-    if wanted:
-        chosen = [device for device in found
-                  if str(device.index) in wanted or device.uuid in wanted or device.parent and device.parent.uuid in wanted]
-        if not chosen:
-            raise Unavailable(f"no GPU '{', '.join(wanted)}'; there are: "
-                              + ", ".join(f"{device.index} {device.uuid}" for device in found))
-        return chosen
+        try:
+            found += _parts(index, owns)
+        except Lost as error:
+            lost = error
     if not found:
-        raise Unavailable("the driver runs, but sees no GPU")
-    return found
+        raise Unavailable(f"NVML says: {lost}" if lost else "the driver runs, but sees no GPU")
+    if not wanted:
+        return found
+    chosen = [device for device in found
+              if str(device.index) in wanted or device.uuid in wanted or device.parent and device.parent.uuid in wanted]
+    if not chosen:
+        raise Unavailable(f"no GPU '{', '.join(wanted)}'; there are: " + ", ".join(f"{device.index} {device.uuid}" for device in found))
+    return chosen
+
+
+def _parts(index: int, owns: Callable[[int], bool | None]) -> list[Device]:
+    """A GPU, or its MIG instances. Raises Lost."""
+    handle = optional(nv.nvmlDeviceGetHandleByIndex, index)
+    if handle is None:
+        return []
+    device = Device(index, handle, owns)
+    mode = optional(nv.nvmlDeviceGetMigMode, handle)
+    instances = []
+    if mode and mode[0]:
+        for place in range(optional(nv.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+            instance = optional(nv.nvmlDeviceGetMigDeviceHandleByIndex, handle, place)
+            if instance is not None:
+                instances.append(Device(index, instance, owns, device, place))
+    if instances:
+        device.close()  # it speaks through its instances
+    return instances or [device]
 
 
 class Reader:
-    """All GPUs at once; opens NVML again after a lost GPU or a restarted driver, at most once in `again_s` seconds."""
+    """All GPUs at once. While any is lost NVML is opened again, at most once in `again_s` seconds: a lost GPU or a restarted
+    driver may come back, and the others go on.
+    """
 
     def __init__(self, owns: Callable[[int], bool | None] = lambda pid: None, wanted: Sequence[str] = (), again_s: float = 1.0):
         """Raises Unavailable."""
         self._owns, self._wanted, self._again_s = owns, wanted, again_s
-        self._lost: Lost | None = None
+        self._lost: dict[str, Lost] = {}
         self._next_try = 0.0
         self._host = os.uname().nodename
         start()
         try:
             self.devices = devices(owns, wanted)
-        except Lost as error:
+        except (Unavailable, Lost) as error:
             stop()
-            raise Unavailable(f"NVML says: {error}") from None
-        except Unavailable:
-            stop()
-            raise
+            raise error if isinstance(error, Unavailable) else Unavailable(f"NVML says: {error}") from None
 
     def close(self) -> None:
         for device in self.devices:
@@ -280,30 +295,37 @@ class Reader:
 
     def read(self, missed: int = 0) -> list[dict[str, Any]]:
         """One `gpu` record of each GPU. `missed`: ticks that were missed before this one."""
-        if self._lost is not None and time.monotonic() >= self._next_try:
+        if self._lost and time.monotonic() >= self._next_try:
             self._again()
         made = []
         for device in self.devices:
             head = {"kind": "gpu", "v": 1}
             identity = {"host": self._host, "gpu": device.index, "uuid": device.uuid, "mig": device.mig, "missed": missed}
             try:
-                if self._lost is not None:
-                    raise self._lost
+                if device.uuid in self._lost:
+                    raise self._lost[device.uuid]
                 sample = device.read()
                 made.append({**head, "at": sample.pop("at"), **identity, "error": None, **sample})
             except Lost as error:
-                if self._lost is None:
-                    self._lost, self._next_try = error, time.monotonic() + self._again_s
+                if device.uuid not in self._lost:
+                    self._lost[device.uuid], self._next_try = error, time.monotonic() + self._again_s
                 made.append({**head, "at": clock.now(), **identity,
                              "error": {"type": "gpu_lost", "message": str(error), "nvml": error.code}})
         return made
 
     def _again(self) -> None:
+        """Open NVML anew; what is not there again stays lost, and keeps its place among the devices."""
         self._next_try = time.monotonic() + self._again_s
+        for device in self.devices:
+            device.close()
         stop()
         try:
             start()
-            self.devices = devices(self._owns, self._wanted)
-            self._lost = None
+            found = {device.uuid: device for device in devices(self._owns, self._wanted)}
         except (Unavailable, Lost):
-            pass
+            gone = next(iter(self._lost.values()))
+            self._lost |= {device.uuid: gone for device in self.devices if device.uuid not in self._lost}
+            return
+        self.devices = [found.pop(device.uuid, device) for device in self.devices] + list(found.values())
+        here = {device.uuid for device in self.devices if device.open}
+        self._lost = {uuid: error for uuid, error in self._lost.items() if uuid not in here}
