@@ -1,0 +1,74 @@
+"""llmpar-import: other tools' result files to request records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llmpar import cli, records, status
+
+HELP = """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into request records.
+
+\b
+  llmpar-import result.json | llmpar-summarise --text
+  llmpar-import --run 2 --clients 128 --engine vllm guidellm.json > requests.jsonl
+
+Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs per-request data:
+vllm bench serve --save-result --save-detailed, bench_serving --output-details, guidellm's JSON report.
+Reads JSON, writes request records (docs/records.md) with null for what the file does not hold; reads a file whole.
+
+\b
+Exit status: 0 done, 2 usage, 3 not a result file of these tools.
+"""
+
+
+@cli.command("llmpar-import", help=HELP, short_help="other tools' results to records")
+@cli.files
+@cli.output
+@click.option("--from", "form", type=click.Choice(["vllm", "guidellm"]), help="The tool that wrote the file. Default: what it looks like.")
+@click.option("--run", metavar="N", type=click.IntRange(1), help="Which run of a file that holds several, counted from 1.")
+@click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for, where the file does not say.")
+@click.option("--engine", metavar="NAME", help="The engine that was measured.")
+def main(files: tuple[str, ...], output: str | None, form: str | None, run: int | None, clients: int | None, engine: str | None) -> int:
+    from llmpar import imports
+
+    with cli.writing(output) as out:
+        for name in files or ("-",):
+            try:
+                for record in imports.requests(*_chosen(name, form, run), engine, clients):
+                    out.write(records.encode(record))
+            except imports.BadImport as error:
+                raise cli.Failure(f"cannot import '{name}': {error}", status.BAD_INPUT) from None
+    return status.OK
+
+
+def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any], str]:
+    """The one run of a file to import; a file may hold one JSON document or one on each line."""
+    import orjson
+
+    from llmpar import imports
+
+    with cli.opened(name) as stream:
+        data = stream.read()
+    try:
+        documents = [orjson.loads(data)]
+    except orjson.JSONDecodeError:
+        try:
+            documents = [orjson.loads(line) for line in data.splitlines() if line.strip()]
+        except orjson.JSONDecodeError as error:
+            raise imports.BadImport(f"not JSON ({error})") from None
+    found = [(each, kind) for document in documents for kind in [form or imports.detect(document)]
+             for each in imports.runs(document, kind)]
+    if not found:
+        raise imports.BadImport("it holds no runs")
+    if run is None and len(found) > 1:
+        listed = "; ".join(f"{number}: {imports.describe(*each)}" for number, each in enumerate(found, 1))
+        raise cli.Failure(f"'{name}' holds {len(found)} runs", status.USAGE, f"choose one with --run N ({listed})")
+    if run is not None and run > len(found):
+        raise cli.Failure(f"'{name}' holds only {len(found)} runs", status.USAGE)
+    return found[(run or 1) - 1]
+
+
+if __name__ == "__main__":
+    main()

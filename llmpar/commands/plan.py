@@ -1,0 +1,75 @@
+"""llmpar-plan: how many sessions and prompts a comparison needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from llmpar import cli, records, status
+
+HELP = """Say how many server sessions and prompts are needed to see a difference, from a pilot run's noise.
+
+\b
+  make sweep REPEATS=3
+  llmpar-plan --difference 0.05 runs/quick/*/summary.json
+  llmpar-plan --figure ttft_p95_s --format json runs/quick/*/summary.json | jq .sessions
+
+The pilot needs at least one cell that was measured in two server sessions or more: what varies from start to start
+cannot be learned from one. Reads summary records, writes text or plan records (docs/records.md).
+
+\b
+Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has two sessions.
+"""
+
+
+@cli.command("llmpar-plan", help=HELP, short_help="sessions and prompts that a comparison needs")
+@cli.files
+@cli.output
+@click.option("--difference", metavar="RATIO", type=click.FloatRange(0.001, 10), default=0.05, show_default=True, help="The relative difference to see.")
+@click.option("--power", metavar="RATIO", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="How often it is to be seen when it is there.")
+@click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What is to be compared; repeatable.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records.")
+def main(files: tuple[str, ...], output: str | None, difference: float, power: float, figure: tuple[str, ...], form: str) -> int:
+    from llmpar import plan, series
+
+    summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
+    found = []
+    for name in figure:
+        try:
+            noise = plan.noise(summaries, name)
+        except KeyError:
+            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s") from None
+        if noise is None:
+            sessions = max((len(row.by_session(name)) for row in series.rows(summaries)), default=0)
+            raise cli.Failure(f"no cell has {name} in two named server sessions (the most is {sessions})", status.TOO_LITTLE,
+                              "measure a pilot of at least three: make sweep REPEATS=3")
+        found.append(plan.record(noise, plan.options(noise, difference, power), difference, power))
+    with cli.writing(output) as out:
+        out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(_text, found)).encode())
+    return status.OK
+
+
+def _text(found: dict[str, Any]) -> str:
+    from llmpar.compare_cells import percent, title
+    from llmpar.render import plain
+
+    noise = found["noise"]
+    within = "" if noise["within_ratio"] is None else f", of which {percent(noise['within_ratio'])} % from {noise['requests']:.0f} requests a session"
+    lines = [f"{title(found['figure'])}: sessions differ by {percent(noise['sessions_ratio'])} % (one standard deviation{within}); "
+             f"planned with {percent(noise['upper_ratio'])} %, the upper limit of what {noise['freedom'] + noise['cells']} sessions of "
+             f"{noise['cells']} cell{'s' if noise['cells'] > 1 else ''} say"]
+    if found["sessions"] is None:
+        lines.append(f"no plan of up to 1000 sessions sees {percent(found['difference_ratio'])} %; find out why sessions differ so much")
+    else:
+        lines.append(f"to see {percent(found['difference_ratio'])} % in {percent(found['power'])} % of tries: {found['sessions']} sessions "
+                     f"of each side with {found['requests']} requests each")
+    for name, count in (("three_sessions_see_ratio", "3"), ("five_sessions_see_ratio", "5")):
+        if found[name] is not None:
+            lines.append(f"{count} sessions of each side see differences from {percent(found[name])} % on")
+    rows = [[str(each["requests"]), str(each["sessions"] or "over 1000"), percent(each["noise_ratio"]) + " %"] for each in found["options"]]
+    return "\n".join(lines) + "\n\n" + plain.table(["requests a session", "sessions", "noise"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Result files of other load generators to request records, as far as their data go.
+
+vLLM: `vllm bench serve --save-result --save-detailed` (vllm/benchmarks/serve.py); SGLang's `bench_serving
+--output-details` has the same lists without start times. GuideLLM: the JSON report of `guidellm benchmark`
+(guidellm/schemas/request_stats.py and info.py, and the flat fields of releases before 0.4). What a file does not hold is
+null in the records; docs/metrics.md says how the tools' own definitions differ.
+"""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+FORMATS = ("vllm", "guidellm")
+DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "errors")
+
+
+class BadImport(ValueError):
+    """A file that is not a result of a known tool, or holds no requests; the text says what to do."""
+
+
+def detect(document: Any) -> str:
+    """Which tool wrote a parsed JSON document. Raises BadImport."""
+    if isinstance(document, dict):
+        if isinstance(document.get("benchmarks"), list):
+            return "guidellm"
+        if "request_throughput" in document or "ttfts" in document:
+            return "vllm"
+    raise BadImport("not a result of vllm bench serve, SGLang's bench_serving or guidellm")
+
+
+def runs(document: dict[str, Any], form: str) -> list[dict[str, Any]]:
+    """The single runs in a document: one for vLLM, one for each benchmark of a GuideLLM report."""
+    if form == "vllm":
+        return [document]
+    return [each for each in document["benchmarks"] if isinstance(each, dict)]
+
+
+def describe(run: dict[str, Any], form: str) -> str:
+    """A run in a few words, so that a person can choose one of several."""
+    if form == "vllm":
+        return f"{run.get('num_prompts') or len(run.get('ttfts') or [])} prompts, concurrency {run.get('max_concurrency')}"
+    strategy = _strategy(run)
+    rate = strategy.get("streams") or strategy.get("rate") or strategy.get("max_concurrency")
+    return f"{strategy.get('type_', 'unknown strategy')}{'' if rate is None else f' {rate}'}"
+
+
+def requests(run: dict[str, Any], form: str, engine: str | None = None, clients: int | None = None) -> Iterator[dict[str, Any]]:
+    """Request records of one run. Raises BadImport."""
+    return _vllm(run, engine, clients) if form == "vllm" else _guidellm(run, engine, clients)
+
+
+def _record(number: int, tool: str, **fields: Any) -> dict[str, Any]:
+    """A request record in which everything is null but what is given."""
+    record: dict[str, Any] = {
+        "kind": "request", "v": 1, "id": f"{tool}-{number}", "prompt": f"{number}", "prompt_sha256": None, "attempt": 1,
+        "engine": None, "api": "openai-completions", "model": None, "base_url": None, "stream": True, "status": "ok",
+        "error": None, "host": None, "pid": None, "slot": None, "seq": number + 1, "launcher": tool, "concurrency": None,
+        "scheduled_at": None, "launched_at": None, "sent_at": None, "lateness_s": None, "connect_s": None, "headers_s": None,
+        "ttft_s": None, "e2e_s": None, "effective_ttft_s": None, "effective_e2e_s": None, "event_s": [], "event_tokens": None,
+        "clock": "user", "cpu_wait_s": None, "prompt_tokens": None, "cached_tokens": None, "output_tokens": None,
+        "token_source": None, "finish_reason": None, "text": None, "sampling": {}, "bytes_sent": 0, "bytes_received": 0}
+    record.update(fields)
+    return record
+
+
+def _seconds(value: Any) -> float | None:
+    return round(float(value), 6) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
+    """Instants: `start_times` are of a clock without a date; the run's `date` is its end, so they are put before it.
+
+    Differences between instants are exact, the date is good to a second and taken as UTC.
+    """
+    missing = [name for name in DETAILS if not isinstance(run.get(name), list)]
+    if missing:
+        raise BadImport(f"the result has no {', '.join(missing)}: run vllm bench serve with --save-result --save-detailed "
+                        "(SGLang: --output-details)")
+    count = len(run["ttfts"])
+    if not count or any(len(run[name]) != count for name in DETAILS):
+        raise BadImport(f"the lists of the result are not of one length ({', '.join(DETAILS)})")
+    starts, latencies, texts = run.get("start_times"), run.get("latencies"), run.get("generated_texts")
+    offset = None
+    if isinstance(starts, list) and len(starts) == count:
+        offset = _ended(run.get("date")) - float(run.get("duration") or 0.0) - min(starts)
+    asked = clients if clients is not None else run.get("max_concurrency")
+    for number in range(count):
+        ttft, gaps, error = run["ttfts"][number], run["itls"][number], run["errors"][number]
+        events, at = [], 0.0
+        if ttft:
+            for gap in [ttft, *gaps]:
+                at += gap
+                events.append(round(at, 6))
+        end = latencies[number] if isinstance(latencies, list) and len(latencies) == count else at
+        output = run["output_lens"][number]
+        ok = not error and bool(events)
+        sent = None if offset is None or not isinstance(starts, list) else round(starts[number] + offset, 6)
+        yield _record(
+            number, "vllm-bench", engine=engine, model=run.get("model_id"), concurrency=asked if isinstance(asked, int) else None,
+            launched_at=sent, sent_at=sent, status="ok" if ok else "error",
+            error=None if ok else {"type": "other", "message": str(error or "no first token")[:500], "http_status": None},
+            ttft_s=events[0] if events else None, e2e_s=_seconds(end) if ok else None, event_s=events if ok else [],
+            prompt_tokens=run["input_lens"][number], output_tokens=output if ok else None, token_source="engine" if ok else None,
+            text=texts[number] if isinstance(texts, list) and len(texts) == count else None)
+
+
+def _ended(date: Any) -> float:
+    """Epoch seconds of vLLM's `date`, 20260131-120000; the epoch itself where there is none."""
+    try:
+        return float(calendar.timegm(time.strptime(str(date), "%Y%m%d-%H%M%S")))
+    except ValueError:
+        return 86_400.0
+
+
+def _strategy(run: dict[str, Any]) -> dict[str, Any]:
+    for path in (("config", "strategy"), ("scheduler", "strategy"), ("args", "strategy")):
+        place: Any = run
+        for name in path:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            return place
+    return {}
+
+
+def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
+    """GuideLLM keeps the first and last token's time only: no events, so no inter-token latency and no event latency."""
+    groups = run.get("requests")
+    if not isinstance(groups, dict) or not any(isinstance(groups.get(name), list) for name in ("successful", "errored", "incomplete")):
+        raise BadImport("the benchmark has no requests; write the report without leaving requests out")
+    strategy = _strategy(run)
+    asked = clients if clients is not None else strategy.get("streams")
+    number = 0
+    for name, status in (("successful", "ok"), ("errored", "error"), ("incomplete", "cancelled")):
+        for each in groups.get(name) or []:
+            yield _guidellm_request(number, each, status, engine, asked if isinstance(asked, int) else None)
+            number += 1
+    if not number:
+        raise BadImport("the benchmark has no requests")
+
+
+def _guidellm_request(number: int, each: dict[str, Any], status: str, engine: str | None, asked: int | None) -> dict[str, Any]:
+    info = each.get("info") or each.get("scheduler_info") or {}
+    timings = info.get("timings") or info.get("request_timings") or {}
+    start = _first(timings.get("request_start"), each.get("request_start_time"), each.get("start_time"))
+    end = _first(timings.get("request_end"), each.get("request_end_time"), each.get("end_time"))
+    first = _first(timings.get("first_token_iteration"), timings.get("first_iteration"), each.get("first_token_time"))
+    prompt = each.get("request_args") if isinstance(each.get("request_args"), str) else each.get("prompt")
+    error = None
+    if status != "ok":
+        error = {"type": status, "message": str(info.get("error") or each.get("error") or status)[:500], "http_status": None}
+    return _record(
+        number, "guidellm", engine=engine, concurrency=asked, status=status, error=error, launched_at=_seconds(start),
+        sent_at=_seconds(start), ttft_s=None if first is None or start is None else _seconds(first - start),
+        e2e_s=None if end is None or start is None else _seconds(end - start),
+        prompt_tokens=_count(each, "prompt_tokens", "input_metrics"),
+        output_tokens=_count(each, "output_tokens", "output_metrics") if status == "ok" else None,
+        token_source="engine" if status == "ok" else None, text=each.get("output"),
+        prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest() if isinstance(prompt, str) else None)
+
+
+def _first(*values: Any) -> float | None:
+    return next((float(value) for value in values if isinstance(value, int | float)), None)
+
+
+def _count(each: dict[str, Any], name: str, metrics: str) -> int | None:
+    value = each.get(name)
+    if value is None and isinstance(each.get(metrics), dict):
+        value = each[metrics].get("total_tokens") or each[metrics].get("text_tokens")
+    return int(value) if isinstance(value, int | float) else None
