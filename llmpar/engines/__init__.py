@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from llmpar.engines import llamacpp
+from llmpar.engines import (
+    aphrodite,
+    ctranslate2,
+    llamacpp,
+    lmdeploy,
+    mii,
+    powerinfer,
+    sglang,
+    tgi,
+    transformers_,
+    trtllm,
+    vllm,
+)
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 __all__ = ["ENGINES", "Device", "Engine", "Launch", "Settings", "Unsupported", "check"]
 
-ENGINES: dict[str, Engine] = {each.name: each for each in (llamacpp.ENGINE,)}
+ENGINES: dict[str, Engine] = {each.name: each for each in (
+    tgi.ENGINE, vllm.ENGINE, aphrodite.ENGINE, llamacpp.ENGINE, mii.ENGINE, powerinfer.ENGINE, ctranslate2.ENGINE, trtllm.ENGINE,
+    transformers_.ENGINE, sglang.ENGINE, lmdeploy.ENGINE)}
 
 # What every engine understands, through llmpar-serve itself.
 COMMON = frozenset({"model", "port", "runtime", "engine_args"})

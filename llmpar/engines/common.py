@@ -18,18 +18,19 @@ LOOPBACK = "127.0.0.1"
 
 # What a log says when a launch fails, in any engine that runs on PyTorch: (outcome, pattern, what to say).
 TORCH_FAILURES: tuple[tuple[str, str, str], ...] = (
-    ("oom", r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
+    ("out_of_memory", r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
             r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory utilization"
             r"|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
      "not enough memory: lower --max-total-tokens, --max-sequences or --kv-bytes, or quantise"),
-    ("model", r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
+    ("unknown_model", r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
               r"|does not appear to have a file named|LocalEntryNotFoundError|OfflineModeIsEnabled|Incorrect path_or_model_id"
               r"|model_id.{0,80}not found|Can't load the configuration of",
      "the model is not known or may not be read: see its name, HF_TOKEN and the network"),
-    ("gpu", r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"
+    ("no_gpu", r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"
             r"|Failed to infer device type|could not select device driver|CUDA driver version is insufficient|libcuda\.so",
      "no usable NVIDIA GPU: llmpar-doctor says what is missing"),
-    ("disk", r"No space left on device", "the disk is full"),
+    ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
+    ("disk_full", r"No space left on device", "the disk is full"),
 )
 
 
@@ -160,9 +161,8 @@ def python_of(engine: str, module: str, executable: str | None = None) -> str | 
 
 def script_of(python: str | None, executable: str) -> str:
     """The engine's command: on the PATH, beside its Python, else its bare name."""
-    found = shutil.which(executable)
-    if found or python is None:
-        return found and executable or executable
+    if shutil.which(executable) or python is None:
+        return executable
     beside = Path(python).parent / executable
     return str(beside) if beside.exists() else executable
 

