@@ -1,4 +1,4 @@
-"""Aphrodite Engine, a relative of vLLM. Flags read in 0.5.2 (March 2024) and 0.6.5; later ones are not verified."""
+"""Aphrodite Engine, a relative of vLLM. Flags read in 0.5.2 (March 2024), 0.6.5 and 0.21, which is close to vLLM again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     model = common.need_model(settings)
     common.no_speculation(settings, "Aphrodite as launched here", ": later versions have flags of their own for --engine-args")
     dtype = DTYPE.get(settings.dtype or "", settings.dtype)
+    if runtime != "docker":
+        python = common.python_of("aphrodite", "aphrodite", "aphrodite")
+        version = common.same_version(settings, common.installed(python, "aphrodite-engine", "aphrodite_engine"))
+        if not common.older(version, 0, 20):
+            return _rebased(settings, python, port, model)
     quantize = common.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
     if runtime == "docker" and common.older(settings.version, 0, 6):
@@ -33,10 +38,19 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
         return common.contained(settings, "aphrodite", argv, port, inside,
                                 ["the images after 0.6 are not verified"])
-    python = common.python_of("aphrodite", "aphrodite", "aphrodite")
-    common.same_version(settings, common.installed(python, "aphrodite-engine", "aphrodite_engine"))
     argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
     return common.local(settings, argv, port, model)
+
+
+def _rebased(settings: Settings, python: str | None, port: int, model: str) -> Launch:
+    """From 0.20 on, rebased on vLLM's V1 engine. Through its command: only that falls back where compiled kernels are missing."""
+    argv = [common.script_of(python, "aphrodite"), "serve", model, *common.flags(
+        ("--dtype", settings.dtype), ("--quantization", settings.quantize), ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences), ("--kv-cache-memory-bytes", settings.kv_bytes),
+        ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None), ("--seed", settings.seed),
+        ("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True),
+        ("--generation-config", "aphrodite"))]
+    return common.local(settings, [*argv, "--host", common.LOOPBACK, "--port", str(port)], port, model)
 
 
 def _prefix(settings: Settings) -> str:
