@@ -12,7 +12,7 @@ from typing import Any
 
 from llmpar import clock, records, serving, status
 from llmpar.cli import Failure
-from llmpar.engines import ENGINES, check
+from llmpar.engines import ENGINES, check, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4,
@@ -105,6 +105,7 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
     # One GPU named and several replicas: they share it. As many as replicas times shards: each has its own.
     if count > 1 and len(gpus) > 1 and len(gpus) != count * shards:
         raise Unsupported(f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}")
+    device = model_files.measured(settings, device)
     made = []
     for index in range(count):
         own = gpus if count == 1 or len(gpus) <= 1 else gpus[index * shards : (index + 1) * shards]

@@ -52,12 +52,13 @@ def options(function: Any) -> Any:
 @click.option("--server-dir", type=click.Path(file_okay=False), metavar="DIR", help="Where server.json and engine.log go. Default: a new one in /tmp.")
 @click.option("--ready-timeout", type=float, default=900, show_default=True, metavar="S", help="Seconds to wait for the first token.")
 @click.option("--gpu-memory-bytes", metavar="SIZE", help="Of one GPU, for --dry-run elsewhere.")
+@click.option("--weight-bytes", metavar="SIZE", help="Of the model on one GPU, where its files are not here.")
 @click.option("--profile", type=click.Choice(["nsys"]), help="Wrap the engine in Nsight Systems.")
 @click.option("--dry-run", is_flag=True, help="Print the exact command lines, run nothing.")
 @click.option("--kill-orphans", is_flag=True, help="End what an llmpar-serve that was killed left running.")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | None, engine_args: tuple[str, ...], server_dir: str | None,
-                  ready_timeout: float, gpu_memory_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
+                  ready_timeout: float, gpu_memory_bytes: str | None, weight_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
                   command: tuple[str, ...], **given: Any) -> int:  # fmt: skip
     """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
 
@@ -87,6 +88,7 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         if "kv_bytes" in settings:
             settings["kv_bytes"] = serve.size(settings["kv_bytes"])
         memory = serve.size(gpu_memory_bytes) if gpu_memory_bytes else serve.gpu_memory()
+        weights = serve.size(weight_bytes) if weight_bytes else None
     except ValueError as error:
         raise cli.Failure(str(error), status.USAGE) from None
 
@@ -104,7 +106,7 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         serve.check(row, wanted)
         chosen = serve.choose_runtime(row, wanted.runtime, dry_run)
         front, ports = choose_ports(row.default_port, wanted, dry_run)
-        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), serve.Device(gpu_memory_bytes=memory), chosen, ports)
+        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), serve.Device(memory, weights), chosen, ports)
     except serve.Unsupported as error:
         raise cli.Failure(str(error), status.USAGE) from None
     if dry_run:

@@ -62,15 +62,6 @@ class Launch:
     model: str = ""  # the name to ask for
     notes: tuple[str, ...] = ()  # what a person should know: an approximation made, a trap avoided
 
-    def run_argv(self) -> tuple[str, ...]:
-        """What is really run: `argv`, where a container gets its name and is removed when it ends.
-
-        The command line that a person would type has neither; without them the container could not be ended.
-        """
-        if self.container and self.argv[:2] == ("docker", "run") and "--name" not in self.argv:
-            return (*self.argv[:2], "--rm", "--name", self.container, *self.argv[2:])
-        return self.argv
-
 
 @dataclass(frozen=True)
 class Engine:

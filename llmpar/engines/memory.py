@@ -105,7 +105,7 @@ def _known(settings: Settings, device: Device) -> tuple[int, int, int]:
     assert settings.kv_bytes is not None
     if device.gpu_memory_bytes is None:
         raise Unsupported("--kv-bytes becomes a part of the card's memory on this engine, and no GPU was found: name its "
-                          "memory with --gpu-memory, or give the engine's own flag through --engine-args")
+                          "memory with --gpu-memory-bytes, or give the engine's own flag through --engine-args")
     if device.weight_bytes is None:
         raise Unsupported("--kv-bytes needs the size of the model's weights on this engine, and neither its config.json nor "
                           "its weights are on this machine: download the model first, name their size with --weight-bytes, "
