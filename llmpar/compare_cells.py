@@ -35,7 +35,8 @@ class Side:
             value = series.reading(summary, figure).value
             if value is not None and value > 0:
                 found.setdefault(str(summary.get("session")), []).append(value)
-        return {session: math.exp(math.fsum(map(math.log, each)) / len(each)) for session, each in sorted(found.items())}
+        return {session: each[0] if len(each) == 1 else math.exp(math.fsum(map(math.log, each)) / len(each))
+                for session, each in sorted(found.items())}
 
     def cells(self) -> list[str]:
         return sorted({str(summary["label"]) for summary in self.summaries if summary.get("label")})

@@ -1,0 +1,275 @@
+"""Verdicts: the arithmetic, what is comparable, matching of cells, sentences, history."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from llmpar import compare, compare_cells, compare_history, records
+from llmpar.render import verdicts as rendered
+
+
+def made(value: float, session: str | None, engine: str = "vllm", clients: int = 128, **changes: Any) -> dict[str, Any]:
+    """A summary with a throughput of `value`, as llmpar-summarise writes it, cut to what compare reads."""
+    estimate = {"value": value, "low": value * 0.99, "high": value * 1.01}
+    summary: dict[str, Any] = {
+        "kind": "summary", "v": 1, "label": f"{engine}-{clients}", "session": session,
+        "cell": {"id": f"{engine}-{clients}", "sweep": "s", "session": session, "server": {"engine": engine, "model": "m"},
+                 "load": {"clients": clients, "prompts": "prompts"}},
+        "n": {"requests": 512, "ok": 512, "error": 0, "timeout": 0, "cancelled": 0, "retried": 0, "torn_lines": 0},
+        "started_at": 1.7e9, "wall_s": {"value": 1000 / value, "low": None, "high": None},
+        "latency": {"ttft_s": {"n": 512, "p95": {"value": 10 / value, "low": 9 / value, "high": 11 / value}, "p99": {"value": None, "needed": 900}}},
+        "throughput": {"output_tokens_per_s": {"wall": {"value": value, "low": None, "high": None}, "steady": estimate}},
+        "concurrency": {"asked": clients, "ratio": 1.0}, "tokens": {"output": 51200}, "client": {"limited": [], "hosts": ["h"]},
+        "workload": {"prompts": {"distinct": 64, "sha256": "a" * 64}, "sampling": {"max_tokens": 100, "temperature": 0.0},
+                     "sampling_sha256": "b", "api": "openai-completions", "model": "m", "engine": engine},
+        "server": {"engine": engine, "version": "1.0"}, "host": None, "warnings": []}
+    for path, change in changes.items():
+        place = summary
+        *inner, last = path.split("__")
+        for name in inner:
+            place = place[name]
+        place[last] = change
+    return summary
+
+
+def sessions(values: list[float], **fields: Any) -> list[dict[str, Any]]:
+    return [made(value, f"{fields.get('engine', 'vllm')}-{number}", **fields) for number, value in enumerate(values)]
+
+
+def verdict(a: list[dict[str, Any]], b: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    found = compare_cells.verdicts(compare_cells.against(a, b), options.pop("figures", ("output_tokens_per_s",)), **options)
+    assert len(found) == 1
+    records.encode(found[0])
+    return found[0]
+
+
+VLLM, TGI = [112.0, 111.0, 113.0], [100.0, 101.0, 99.0]
+
+
+@given(st.lists(st.floats(1, 1000), min_size=2, max_size=6), st.lists(st.floats(1, 1000), min_size=2, max_size=6))
+def test_welch_agrees_with_scipy_on_logarithms(a: list[float], b: list[float]) -> None:
+    found = compare.welch(a, b)
+    if found.error is None or found.error < 1e-4:
+        return
+    wanted = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False)
+    interval = wanted.confidence_interval(0.95)
+    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-6, abs=1e-12)
+    assert found.low is not None and math.log(found.low) == pytest.approx(interval.low, rel=1e-6, abs=1e-9)
+    assert found.high is not None and math.log(found.high) == pytest.approx(interval.high, rel=1e-6, abs=1e-9)
+
+
+def test_permutation_is_exact_over_all_deals() -> None:
+    a, b = [1.2, 1.3, 1.25, 1.4], [1.0, 1.1, 1.05, 1.22]
+    pooled = np.log([*a, *b])
+
+    def statistic(chosen: tuple[int, ...]) -> float:
+        left, right = pooled[list(chosen)], pooled[[each for each in range(8) if each not in chosen]]
+        return abs(left.mean() - right.mean()) / math.sqrt(left.var(ddof=1) / 4 + right.var(ddof=1) / 4)
+
+    mine = statistic((0, 1, 2, 3))
+    wanted = np.mean([statistic(chosen) >= mine * (1 - 1e-9) for chosen in itertools.combinations(range(8), 4)])
+    found = compare.permutation(a, b)
+    assert found.p_value == pytest.approx(wanted) and found.method == "permutation"
+    assert compare.permutation([2.0, 2.1, 2.2], [1.0, 1.1, 1.2]).p_value == pytest.approx(0.1)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
+def test_corrections_are_monotone_and_never_smaller_than_the_raw_value(p_values: list[float | None]) -> None:
+    for correction in compare.CORRECTIONS:
+        adjusted = compare.adjust(p_values, correction)
+        pairs = sorted((raw, new) for raw, new in zip(p_values, adjusted, strict=True) if raw is not None and new is not None)
+        assert [raw is None for raw in p_values] == [new is None for new in adjusted]
+        assert all(raw <= new + 1e-12 <= 1 + 1e-9 for raw, new in pairs)
+        assert all(before[1] <= after[1] + 1e-12 for before, after in itertools.pairwise(pairs))
+
+
+def test_corrections_by_hand() -> None:
+    assert compare.adjust([0.01, 0.04, None, 0.03], "holm") == pytest.approx([0.03, 0.06, None, 0.06])
+    assert compare.adjust([0.01, 0.04, None, 0.03], "benjamini-hochberg") == pytest.approx([0.03, 0.04, None, 0.04])
+
+
+def test_faster_says_so_in_the_sentence() -> None:
+    found = verdict(sessions(VLLM), sessions(TGI, engine="tgi"))
+    assert found["verdict"] == "faster" and found["at"] == {"clients": 128}
+    assert found["sentence"] == "vllm is 12 % faster than tgi at 128 clients (9.6 to 14 %, 3 sessions each)"
+    assert found["a"]["values"] == VLLM and found["effect"]["ratio"] == pytest.approx(1.12, abs=0.001)
+
+
+def test_lower_is_better_for_latencies_and_wall_time() -> None:
+    for figure in ("wall_s", "ttft_p95_s"):
+        found = verdict(sessions(VLLM), sessions(TGI, engine="tgi"), figures=(figure,))
+        assert found["verdict"] == "faster" and found["better"] == "lower"
+        assert found["effect"]["ratio"] < 1 < found["effect"]["speedup_low"] < found["effect"]["speedup_high"]
+    assert verdict(sessions(TGI), sessions(VLLM, engine="tgi"), figures=("wall_s",))["verdict"] == "slower"
+    assert "in TTFT p95" in found["sentence"]
+
+
+def test_same_needs_evidence_not_absence_of_it() -> None:
+    close = verdict(sessions([100, 100.4, 99.7, 100.1]), sessions([100.2, 100, 99.9, 100.3], engine="tgi"))
+    assert close["verdict"] == "same" and "within 3 %" in close["sentence"]
+    noisy = verdict(sessions([100, 130, 80]), sessions([105, 90, 120], engine="tgi"))
+    assert noisy["verdict"] == "cannot tell" and noisy["needed"]["sessions"] > 3
+    assert "would tell" in noisy["sentence"]
+
+
+def test_one_session_each_cannot_tell_however_many_requests() -> None:
+    found = verdict(sessions([200.0]), sessions([100.0], engine="tgi"))
+    assert found["verdict"] == "cannot tell" and found["p_value"] is None
+    assert "one server session" in found["sentence"] and "+100 % seen" in found["sentence"]
+    # Summaries that name no session are one session.
+    unnamed = verdict([made(200.0, None), made(201.0, None)], [made(100.0, None, "tgi"), made(101.0, None, "tgi")])
+    assert unnamed["a"]["sessions"] == 1 and "--session" in unnamed["sentence"]
+
+
+@pytest.mark.parametrize(("changes", "code", "words"), [
+    ({"workload__prompts": {"distinct": 9, "sha256": "c" * 64}}, "prompts", "prompt sets differ"),
+    ({"workload__sampling": {"max_tokens": 200, "temperature": 0.0}}, "sampling", "max_tokens"),
+    ({"workload__model": "other"}, "model", "models differ"),
+    ({"server__version": "2.0"}, "versions", "2.0 against 1.0"),
+    ({"client__hosts": ["other"]}, "host", "hosts differ"),
+    ({"n__ok": 480}, "failures", "96 of 1536"),
+    ({"client__limited": ["output_tokens_per_s"]}, "client_limited", "client limits"),
+])
+def test_what_differs_is_named_and_not_ranked_unless_allowed(changes: dict[str, Any], code: str, words: str) -> None:
+    a, b = sessions(VLLM, **changes), sessions(TGI)
+    found = verdict(a, b)
+    assert found["verdict"] == "not comparable" and code in [each["code"] for each in found["reasons"]]
+    assert words in found["sentence"] and found["p_adjusted"] is None
+    assert verdict(a, b, allow=(code,))["verdict"] == "faster"
+
+
+def test_engines_have_versions_and_field_names_of_their_own() -> None:
+    changes = {"server__version": "9", "workload__sampling": {"parameters": {"max_new_tokens": 100, "temperature": 0.0}}}
+    assert verdict(sessions(VLLM), sessions(TGI, engine="tgi", **changes))["verdict"] == "faster"
+
+
+def test_wall_time_of_outputs_of_different_length_is_not_comparable() -> None:
+    a, b = sessions(VLLM, tokens__output=40000), sessions(TGI, engine="tgi")
+    assert verdict(a, b, figures=("wall_s",))["verdict"] == "not comparable"
+    assert verdict(a, b)["verdict"] == "faster"
+
+
+def test_a_refused_percentile_says_how_many_requests_it_needs() -> None:
+    found = verdict(sessions(VLLM), sessions(TGI, engine="tgi"), figures=("ttft_p99_s",))
+    assert found["verdict"] == "cannot tell" and "needs 900 requests" in found["sentence"]
+
+
+def test_cells_of_one_session_are_paired() -> None:
+    # Sessions differ by 20 %, the effect of the client count within each does not.
+    found = [made(value * factor, f"s{number}", clients=clients) for number, value in enumerate([100.0, 120.0, 90.0])
+             for clients, factor in ((24, 1.0), (128, 1.3 + number / 1000))]
+    paired = compare_cells.verdicts(compare_cells.by(found, ("clients",), "24"), ("output_tokens_per_s",))
+    assert [each["verdict"] for each in paired] == ["faster"] and paired[0]["method"] == "paired-log"
+    welch = compare_cells.verdicts(compare_cells.by(found, ("clients",), "24"), ("output_tokens_per_s",), method="welch")
+    assert welch[0]["verdict"] == "cannot tell"
+
+
+def test_many_cells_are_matched_and_corrected() -> None:
+    found = [each for clients in (24, 64, 128) for engine, base in (("vllm", VLLM), ("tgi", TGI))
+             for each in sessions(base, engine=engine, clients=clients)]
+    pairs = compare_cells.by(found, ("engine",), "tgi")
+    assert [(pair.a.label, pair.b.label, pair.at) for pair in pairs] == [("vllm", "tgi", {"clients": count}) for count in (24, 64, 128)]
+    verdicts = compare_cells.verdicts(pairs, ("output_tokens_per_s",))
+    assert all(each["p_adjusted"] == pytest.approx(3 * each["p_value"]) for each in verdicts)
+    with pytest.raises(ValueError, match="there are vllm, tgi"):
+        compare_cells.by(found, ("engine",), "mii")
+
+
+def test_a_cell_that_one_side_lacks_is_not_forgotten() -> None:
+    a = [*sessions(VLLM), *sessions(VLLM, clients=64)]
+    found = compare_cells.verdicts(compare_cells.against(a, sessions(TGI, engine="tgi")), ("output_tokens_per_s",))
+    assert sorted(each["verdict"] for each in found) == ["cannot tell", "faster"]
+    assert any(reason["code"] == "missing" for each in found for reason in each["reasons"])
+
+
+def test_a_weakness_is_noted_beside_the_verdict() -> None:
+    warned = sessions(VLLM, warnings=[{"code": "low_concurrency", "message": "m", "try": "t"}])
+    found = verdict(warned, sessions(TGI, engine="tgi"))
+    assert found["verdict"] == "faster" and "note: vllm warns of low concurrency" in rendered.text([found])
+
+
+def test_markdown_escapes_and_counts() -> None:
+    found = [verdict(sessions(VLLM), sessions(TGI, engine="t|g")), verdict(sessions([1.0]), sessions([2.0], engine="tgi"))]
+    text = rendered.markdown(found)
+    assert text.startswith("**1 faster, 1 cannot tell**") and "t\\|g" in text and "▲ faster" in text
+
+
+def test_sessions_needed_agrees_with_simulation() -> None:
+    count = compare.sessions_needed(0.03, 0.05)
+    assert count is not None
+    random = np.random.default_rng(1)
+
+    def power(size: int) -> float:
+        hits = 0
+        for _ in range(1500):
+            effect = compare.welch(np.exp(0.03 * random.standard_normal(size) + math.log(1.05)).tolist(),
+                                   np.exp(0.03 * random.standard_normal(size)).tolist())
+            hits += effect.p_value is not None and effect.p_value < 0.05
+        return hits / 1500
+
+    assert power(count) > 0.87 and power(count - 2) < 0.9
+    assert compare.sessions_needed(1.0, 0.001, most=50) is None
+
+
+def nights(values: list[float]) -> list[dict[str, Any]]:
+    return [made(value, f"night-{number:02d}", started_at=1.7e9 + 86400.0 * number) for number, value in enumerate(values)]
+
+
+def test_a_slow_night_is_told_from_the_nights_before() -> None:
+    steady = [100.0, 101.0, 99.5, 100.4, 99.8, 100.9, 100.1]
+    found = compare_history.verdicts(nights([*steady, 90.0]), ("output_tokens_per_s",), 14)
+    assert [each["verdict"] for each in found] == ["slower"] and found[0]["method"] == "prediction-t"
+    assert "the newest night is 10 % slower than the 7 nights before at 128 clients" in found[0]["sentence"]
+    usual = compare_history.verdicts(nights([*steady, 100.2]), ("output_tokens_per_s",), 14)
+    assert usual[0]["verdict"] == "same" and not usual[0]["history"]["change_points"]
+
+
+def test_a_change_of_level_starts_the_baseline_anew() -> None:
+    before = [100.0, 101.0, 99.5, 100.4, 99.8, 100.9, 100.1, 99.9]
+    after = [80.0, 80.5, 79.6, 80.2, 79.9]
+    found = compare_history.verdicts(nights([*before, *after, 80.1]), ("output_tokens_per_s",), 20)[0]
+    assert found["verdict"] == "same" and [each["index"] for each in found["history"]["change_points"]] == [8]
+    assert "the level fell by 20 % at night 9 of 14" in found["sentence"]
+
+
+def test_change_points_are_rare_in_noise_and_found_in_steps() -> None:
+    random = np.random.default_rng(2)
+    false = sum(bool(compare_history.changes(np.exp(0.02 * random.standard_normal(20)).tolist(), seed=number)) for number in range(60))
+    assert false <= 7  # 5 % wanted; more than 7 of 60 would be a chance of 1 in 100
+    found = sum([each.index for each in compare_history.changes(
+        np.exp(0.02 * random.standard_normal(20) + np.where(np.arange(20) < 12, 0, 0.08)).tolist(), seed=number)][:1] == [12]
+        for number in range(20))
+    assert found >= 17
+
+
+def test_few_nights_are_too_few() -> None:
+    found = compare_history.verdicts(nights([100.0, 101.0, 80.0]), ("output_tokens_per_s",), 14)[0]
+    assert found["verdict"] == "cannot tell" and found["reasons"][0]["code"] == "few_nights"
+
+
+def test_the_command_reads_files_and_fails_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from llmpar import cli
+    from llmpar.commands import compare as command
+
+    for name, group in (("a", sessions(TGI)), ("b", sessions(VLLM))):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(records.encode, group)))
+    run = lambda *arguments: cli.run("llmpar-compare", command.main.command, list(arguments))  # type: ignore[attr-defined]  # noqa: E731
+    assert run("a.jsonl", "--baseline", "b.jsonl") == 0
+    assert "candidate is 11 % slower than baseline at 128 clients" in capsys.readouterr().out
+    assert run("a.jsonl", "--baseline", "b*.jsonl", "--fail-on", "slower") == 5
+    capsys.readouterr()
+    assert run("a.jsonl", "--baseline", "b.jsonl", "--format", "json", "-o", "v.jsonl") == 0
+    assert json.loads(Path("v.jsonl").read_bytes())["verdict"] == "slower"
+    assert run("a.jsonl") == 2
+    assert run("a.jsonl", "--baseline", "b.jsonl", "--figure", "nonsense") == 2
+    assert run("a.jsonl", "--by", "engine") == 6

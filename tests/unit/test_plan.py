@@ -1,0 +1,89 @@
+"""Plans from a pilot's noise."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import summary
+
+from llmpar import cli, compare, plan, records
+from llmpar.commands import plan as command
+
+
+def pilot(sigma: float, sessions: int = 3, cells: int = 4, within: float = 0.005, seed: int = 1) -> list[dict]:
+    random = np.random.default_rng(seed)
+    found = []
+    for clients in range(1, cells + 1):
+        for repeat in range(1, sessions + 1):
+            one = summary(20.0 * math.exp(sigma * random.standard_normal()), load={"clients": clients}, repeat=repeat)
+            value = one["throughput"]["output_tokens_per_s"]["wall"]["value"]
+            one["throughput"]["output_tokens_per_s"] = {
+                "wall": {"value": value, "low": None, "high": None},
+                "steady": {"value": value, "low": value * math.exp(-1.959964 * within), "high": value * math.exp(1.959964 * within)}}
+            found.append(one)
+    return found
+
+
+def test_noise_is_pooled_over_cells_and_split_in_two() -> None:
+    found = plan.noise(pilot(0.03, sessions=5, cells=40), "output_tokens_per_s")
+    assert found is not None
+    assert found.total == pytest.approx(0.03, rel=0.12) and found.within == pytest.approx(0.005, rel=0.01)
+    assert found.freedom == 160 and found.upper > found.total and found.requests == 200
+
+
+def test_the_upper_limit_holds_the_truth_as_often_as_it_says() -> None:
+    above = 0
+    for seed in range(300):
+        found = plan.noise(pilot(0.03, sessions=3, cells=2, seed=seed), "output_tokens_per_s")
+        assert found is not None
+        above += found.upper > 0.03
+    assert 0.73 < above / 300 < 0.87
+
+
+def test_more_prompts_help_only_against_noise_within_sessions() -> None:
+    own = plan.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.05, 200, 1)
+    starts = plan.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.001, 200, 1)
+    helped = [each.sessions for each in plan.options(own, 0.05)]
+    same = [each.sessions for each in plan.options(starts, 0.05)]
+    assert all(isinstance(each, int) for each in [*helped, *same])
+    assert helped[0] > 3 * helped[-1] and same[0] == same[-1]  # type: ignore[operator]
+    chosen = plan.best(plan.options(starts, 0.05), 1)
+    assert chosen is not None and chosen.requests == 50
+    assert plan.best(plan.options(starts, 0.05), 150).requests == 200  # type: ignore[union-attr]
+
+
+def test_a_plan_sees_what_it_promises() -> None:
+    found = plan.Noise("output_tokens_per_s", 0.02, 0.02, 10, None, 200, 1)
+    chosen = plan.best(plan.options(found, 0.05), 1)
+    assert chosen is not None and chosen.sessions is not None
+    random = np.random.default_rng(3)
+    hits = sum((compare.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
+                              np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist()).p_value or 1) < 0.05 for _ in range(600))
+    assert hits / 600 > 0.87
+    smallest = plan.seen(found, chosen.sessions)
+    assert smallest is not None and smallest <= 0.05
+
+
+def test_percentiles_have_a_least_number_of_requests() -> None:
+    assert plan.least_requests("ttft_p95_s") == 72 and plan.least_requests("ttft_p99_s") == 368
+    assert plan.least_requests("output_tokens_per_s") == 1
+
+
+def test_the_command_says_a_plan_or_asks_for_a_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: str) -> int:
+        return cli.run("llmpar-plan", command.main.command, list(arguments))  # type: ignore[attr-defined]
+
+    Path("p.jsonl").write_bytes(b"".join(map(records.encode, pilot(0.02))))
+    assert run("p.jsonl") == 0
+    shown = capsys.readouterr().out
+    assert "output rate: sessions differ by" in shown and "of each side with" in shown and "requests a session" in shown
+    assert run("p.jsonl", "--format", "json", "-o", "plan.json") == 0
+    assert json.loads(Path("plan.json").read_bytes())["kind"] == "plan"
+    Path("one.jsonl").write_bytes(b"".join(map(records.encode, pilot(0.02, sessions=1))))
+    assert run("one.jsonl") == 6
+    assert "REPEATS=3" in capsys.readouterr().err
+    assert run("p.jsonl", "--figure", "nonsense") == 2
