@@ -17,7 +17,10 @@ class NotGguf(ValueError):
 
 
 def header(path: str) -> dict[str, Any]:
-    """Scalars and strings of the file's metadata that come before its first array. Raises NotGguf, OSError."""
+    """The file's metadata up to the tokenizer's: scalars, strings, and lists of numbers; other lists are left out.
+
+    Raises NotGguf, OSError.
+    """
     with open(path, "rb") as stream:
         magic, version, _, count = struct.unpack("<4sIQQ", _take(stream, 24))
         if magic != b"GGUF" or version not in (2, 3):
@@ -25,12 +28,15 @@ def header(path: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for _ in range(count):
             key = _string(stream)
+            if key.startswith("tokenizer."):
+                break  # its lists are long, and what memory arithmetic needs stands before it
             (kind,) = struct.unpack("<I", _take(stream, 4))
             if kind == _STRING:
                 found[key] = _string(stream)
             elif kind == _ARRAY:
-                # The tokenizer's; what memory arithmetic needs stands before it.
-                break
+                values = _list(stream)
+                if values is not None:
+                    found[key] = values
             elif kind in _SIZES:
                 form = "<" + _SIZES[kind]
                 (found[key],) = struct.unpack(form, _take(stream, struct.calcsize(form)))
@@ -51,7 +57,23 @@ def kv_bytes_per_token(path: str, bytes_per_value: int = 2) -> int | None:
     values = found.get(f"{kind}.attention.value_length", width)
     if not (layers and heads and width and values):
         return None
-    return int(layers * heads * (width + values) * bytes_per_value)
+    # One number for all layers, or one for each.
+    heads_in_all = sum(heads) if isinstance(heads, list) else layers * heads
+    return int(heads_in_all * (width + values) * bytes_per_value)
+
+
+def _list(stream: BinaryIO) -> list[Any] | None:
+    kind, count = struct.unpack("<IQ", _take(stream, 12))
+    if kind in _SIZES:
+        if count > 1 << 20:
+            raise NotGguf("a list of more than a million numbers before the tokenizer's")
+        form = f"<{count}{_SIZES[kind]}"
+        return list(struct.unpack(form, _take(stream, struct.calcsize(form))))
+    if kind != _STRING:
+        raise NotGguf(f"a list of unknown type {kind}")
+    for _ in range(count):
+        _string(stream)
+    return None
 
 
 def _take(stream: BinaryIO, count: int) -> bytes:
