@@ -18,6 +18,7 @@ IGNORED = ("timeout_s", "warmup", "host", "sampling_seed")
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
 SAME_FIELD = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
               "max_length": "max_tokens", "random_seed": "seed"}
+PACKAGES = {"llamacpp": "xllamacpp", "aphrodite": "aphrodite-engine", "mii": "deepspeed-mii", "trtllm": "tensorrt-llm"}
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
 
 
@@ -145,9 +146,13 @@ def _one(values: Iterable[Any]) -> str:
 
 
 def version(summary: dict[str, Any]) -> str | None:
-    """The engine's version, where the server record or the host's says it."""
+    """The engine's version: of the server record, else of the package that the host record lists for it."""
     server = summary.get("server") or {}
-    found = server.get("version") or server.get("engine_version")
+    found = server.get("version")
+    if found is None:
+        packages = ((summary.get("host") or {}).get("software") or {}).get("packages") or {}
+        engine = str(server.get("engine") or summary["workload"].get("engine"))
+        found = packages.get(PACKAGES.get(engine, engine))
     return None if found is None else str(found)
 
 

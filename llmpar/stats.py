@@ -288,20 +288,23 @@ def rate(counts: np.ndarray, step_s: float) -> dict[str, Any]:
     return {"value": value, "low": max(0.0, value - width), "high": value + width}
 
 
-def mser5(series: np.ndarray) -> int | None:
+def mser5(series: np.ndarray, floor: float = 0.0) -> int | None:
     """How many leading values of a series belong to its start-up, by MSER-5: a multiple of 5, or None for "all of it".
 
     Groups of five values are averaged; the cut is where the squared standard error of the mean of the rest is least.
-    A least value in the second half means that the series has not settled (White, Cobb and Spratt).
+    A least value in the second half means that the series has not settled (White, Cobb and Spratt). `floor`: deviations
+    of this share of the mean are added to every remainder's own, so that a series which hardly varies is not cut to
+    the stretch that varies least.
     """
     groups = len(series) // 5
     if groups < 10:
         return None
     means = series[:groups * 5].reshape(groups, 5).mean(axis=1)
-    left = np.arange(groups, 0, -1)
+    left = np.arange(groups, 0, -1).astype(float)
     total = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum((means * means)[::-1])[::-1]
-    error = np.maximum(squares - total * total / left, 0.0) / left.astype(float) ** 2
+    mean = total / left
+    error = (np.maximum(squares / left - mean * mean, 0.0) + (floor * mean) ** 2) / left
     # The last few groups have a small error by chance alone.
     cut = int(np.argmin(error[:groups - 5]))
     return None if cut > groups // 2 else cut * 5

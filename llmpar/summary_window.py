@@ -12,7 +12,7 @@ from llmpar import stats, tally
 from llmpar.columns import NONE, Columns
 
 METHOD = "mser-5"
-DRIFT = 0.10  # a change of throughput over the window beyond this, and beyond chance, is no steady state
+DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
 LEAST_COMPLETIONS = 10
 POINTS = 512
 
@@ -68,25 +68,24 @@ class Run:
 
 
 def find(run: Run) -> Window:
-    """The steady window: what MSER-5 leaves of requests in flight and of output tokens, from both ends.
+    """The steady window: where the load is steady and throughput does not drift.
 
-    From the front it takes the ramp off, from the back the drain. No window: a series that has not settled in the
-    first half of the run, less than one median request or ten completions left, or throughput that drifts on.
+    MSER-5 on the requests in flight takes off the ramp from the front and the drain from the back; variations under a
+    tenth of the mean are no transient. The window starts no sooner than the first request ends: until then the server
+    works through prompts alone. No window: requests in flight that have not settled in half of the run, less than one
+    median request or ten completions left, or output that drifts on. Output itself is not given to MSER: it comes
+    in waves as long as a request, and a wave's trough looks like the steadiest stretch there is.
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
-    ends, cuts = [], []
-    for name, series in (("requests in flight", run.flying), ("output tokens", run.tokens)):
-        if not series.any():
-            continue
-        ramp, drain = stats.mser5(series.astype(float)), stats.mser5(series[::-1].astype(float))
-        if ramp is None:
-            return Window(reason=f"{name} never settle")
-        if drain is None:
-            return Window(reason=f"{name} fall for more than half of the run")
-        cuts.append(ramp)
-        ends.append(run.steps - drain)
-    first, last = max(cuts), min(ends)
+    flying = run.flying.astype(float)
+    ramp, drain = stats.mser5(flying, DRIFT), stats.mser5(flying[::-1], DRIFT)
+    if ramp is None:
+        return Window(reason="requests in flight never settle")
+    if drain is None:
+        return Window(reason="requests in flight fall for more than half of the run")
+    ended = -(-(int(run.ends.min()) - run.line.start) // run.line.step)
+    first, last = max(ramp, ended), run.steps - drain
     if last - first < stats.BATCHES:
         return Window(reason="ramp and drain leave nothing between them")
     e2e = run.columns.array("e2e_s")

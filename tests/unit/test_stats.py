@@ -109,6 +109,16 @@ def test_mser5_cuts_a_ramp_and_refuses_a_slope() -> None:
     assert stats.mser5(np.ones(20)) is None
 
 
+def test_mser5_with_a_floor_leaves_small_variations_alone() -> None:
+    # One dip in a flat series: the stretch after it varies less, but nothing was ever starting up.
+    series = np.full(1000, 8.0)
+    series[600:605] = 7.5
+    assert stats.mser5(series[::-1]) == 400 and stats.mser5(series[::-1], 0.1) == 0
+    ramp = np.concatenate([np.linspace(0, 8, 100), np.full(900, 8.0)])
+    found = stats.mser5(ramp, 0.1)
+    assert found is not None and 60 <= found <= 100
+
+
 def test_rate_is_counts_over_time_and_has_no_interval_from_few_steps() -> None:
     counts = np.array([3, 5] * 50)
     found = stats.rate(counts, 0.5)

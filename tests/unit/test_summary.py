@@ -183,7 +183,7 @@ def test_throughput_that_falls_all_the_time_is_not_steady() -> None:
         made.append(request(number, round(at, 6), tuple(round(gap * (place + 1), 6) for place in range(20))))
         at += 20 * gap + 0.001
     found = summarise(made)
-    assert not found["window"]["steady"] and "output tokens" in found["window"]["reason"]
+    assert not found["window"]["steady"] and "throughput falls" in found["window"]["reason"]
 
 
 def test_drift_is_a_change_beyond_chance() -> None:
