@@ -434,11 +434,11 @@ def uninstall() -> None:
 
 
 def from_json(text: str) -> Library:
-    """A library from a scenario: {"gpus": [{Gpu's fields, "migs": [{Mig's fields}]}], "missing": [...]}."""
+    """A library from a scenario: {"gpus": [{Gpu's fields, "migs": [{Mig's fields}]}], "missing": [...], "init_code": 0}."""
     scenario = json.loads(text)
     gpus = []
     for given in scenario["gpus"]:
         given["migs"] = [Mig(**mig) for mig in given.get("migs", ())]
         given["errors"] = {int(key) if key.isdigit() else key: code for key, code in given.get("errors", {}).items()}
         gpus.append(Gpu(**given))
-    return Library(gpus, missing=set(scenario.get("missing", ())))
+    return Library(gpus, missing=set(scenario.get("missing", ())), init_code=scenario.get("init_code", 0))
