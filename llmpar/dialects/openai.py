@@ -34,7 +34,7 @@ ROUTES: dict[str | None, Route] = {
     "llamacpp": Route(top_k_off=0, stream_options=_USAGE),
     "lmdeploy": Route(top_k_off=0, stream_options=_USAGE),
     "trtllm": Route(top_k_off=0, stream_options=_USAGE),
-    "ctranslate2": Route(top_k_off=0, stream_options=_USAGE),
+    "ctranslate2": Route(top_k_off=0, stream_options=_RUNNING),
     "mii": Route(seed=False),
     "tgi": Route(top_k=False, ignore_eos=False, stream_options=_USAGE),
     "transformers": Route(),
