@@ -23,6 +23,7 @@ FIELDS = (
 PLACE = {name: place for place, name in enumerate(FIELDS)}
 NAMES = ("engine", "api", "model", "base_url", "stream", "launcher", "concurrency", "host")
 STATUSES = ("ok", "error", "timeout", "cancelled")
+VERSIONS = frozenset(records.VERSIONS["request"])
 STATUSES_SET = frozenset(STATUSES)
 BINS = 2048  # steps of the time line
 NONE = -(1 << 62)  # "not measured" among whole numbers
@@ -150,7 +151,7 @@ class Columns:
         self.asked_known = self.asked_sum = 0
         self.timeline = tally.Timeline(BINS)
         self.single, self.split, self.events = tally.Gaps(), tally.Gaps(), tally.Gaps()
-        self._parts: dict[str, list[np.ndarray]] = {}
+        self._parts: dict[str, list[Any]] = {}
         self._last_sampling: Any = object()
         self._last_key = b""
         self._last_asked: int | None = None
@@ -161,6 +162,8 @@ class Columns:
         if not rows:
             return
         columns = list(zip(*rows, strict=True))
+        if columns[0].count("request") != len(rows) or not set(columns[1]) <= VERSIONS:
+            raise ValueError("not all request records of a known version")
         status = columns[PLACE["status"]]
         _count(self.counts, status)
         if not set(self.counts) <= STATUSES_SET:
@@ -201,16 +204,20 @@ class Columns:
             self._parts.setdefault(name, []).extend(parts)
 
     def _keep(self, **arrays: np.ndarray) -> None:
+        """Add to columns; a part in which nothing was measured is kept as its length."""
         for name, values in arrays.items():
-            self._parts.setdefault(name, []).append(values)
+            empty = len(values) and values.dtype == np.int64 and values[0] == NONE and bool((values == NONE).all())
+            self._parts.setdefault(name, []).append(len(values) if empty else values)
 
     def array(self, name: str) -> np.ndarray:
         """One column of all requests (launched, sent_all, end_all) or of the ok ones (the others), as read."""
         parts = self._parts.get(name)
         if parts is None:
             return np.zeros(0, dtype=np.int64)
+        if all(isinstance(part, int) for part in parts):
+            return np.broadcast_to(np.int64(NONE), (sum(parts),))
         if len(parts) > 1:
-            parts[:] = [np.concatenate(parts)]
+            parts[:] = [np.concatenate([np.full(part, NONE, dtype=np.int64) if isinstance(part, int) else part for part in parts])]
         return parts[0]
 
     def _categories(self, columns: list[tuple[Any, ...]]) -> None:
@@ -367,15 +374,19 @@ class Columns:
         if bare.any():
             line.add(line.places(np.maximum(sent + e2e, sent)[bare]), total[bare])
 
-    def fingerprint(self) -> str:
-        """A hash of all requests' instants and of the ok ones' figures, whatever their order."""
-        digest = hashlib.sha256()
+    def checksum(self) -> str:
+        """A hash of all requests' instants and of the ok ones' figures, whatever their order: of sums over mixed rows."""
+        total = []
         for group in (("sent_all", "end_all", "launched"), ("sent", "e2e_s", "ttft_s", "output")):
-            arrays = [self.array(name) for name in group]
-            order = np.lexsort(arrays[::-1])
-            for values in arrays:
-                digest.update(values[order].tobytes())
-        return digest.hexdigest()
+            mixed = np.zeros(len(self.array(group[0])), dtype=np.uint64)
+            for name in group:
+                # The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+                mixed += self.array(name).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+                mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                mixed ^= mixed >> np.uint64(31)
+            total += [len(mixed), int(mixed.sum(dtype=np.uint64))]
+        return hashlib.sha256(repr(total).encode()).hexdigest()
 
     def prompts(self) -> tuple[int, str | None]:
         """How many distinct prompts there were, and a hash of their set."""

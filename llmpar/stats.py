@@ -131,10 +131,11 @@ def mean(values: np.ndarray) -> dict[str, Any]:
     n = len(values)
     if n == 0:
         return {"value": None, "needed": 1}
-    value = math.fsum(values) / n
+    value = float(values.sum()) / n
     if n < 3:
         return {"value": value, "low": None, "high": None}
-    scatter = math.fsum((values - value) ** 2) / (n - 1) / n
+    off = values - value
+    scatter = float((off * off).sum()) / (n - 1) / n
     width = student(n - 1) * math.sqrt(scatter)
     if n >= 5 * BATCHES:
         starts = _batch_starts(n)

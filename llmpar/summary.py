@@ -87,7 +87,7 @@ class Summariser:
         result["provenance"] = {
             "llmpar": version, "confidence": stats.CONFIDENCE,
             "options": {"slo": dict(sorted((objectives or {}).items())), "clients": clients},
-            "records_sha256": columns.fingerprint()}
+            "records_sha256": columns.checksum()}
 
         def tokens_between(start: float, end: float) -> int:
             first, last = ((round(at * 1e6) - run.line.start) // run.line.step for at in (start, end))
@@ -101,6 +101,8 @@ def _order(columns: Columns) -> np.ndarray:
     """Ok requests in the order of sending. Without instants they are shuffled, always in the same way."""
     sent, e2e, ttft = columns.array("sent"), columns.array("e2e_s"), columns.array("ttft_s")
     first = sent
+    if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
+        return np.arange(len(sent))
     if len(sent) and bool((sent == NONE).any()):
         mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
         first = (mixed >> np.uint64(8)).astype(np.int64)

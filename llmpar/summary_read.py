@@ -18,7 +18,6 @@ from llmpar.summary import Summariser
 CHUNK_BYTES = 2 << 20
 BUFFER_BYTES = 1 << 20
 PART_BYTES = 32 << 20  # a process of its own pays from here
-VERSIONS = records.VERSIONS["request"]
 
 
 def feed_file(summariser: Summariser, path: str) -> None:
@@ -40,13 +39,13 @@ def feed_file(summariser: Summariser, path: str) -> None:
             edges.append(stream.tell())
     multiprocessing = import_module("multiprocessing").get_context("fork")
     workers = []
-    for start, end in zip(edges, [*edges[1:], None], strict=True):
+    for start, end in zip(edges[1:], [*edges[2:], None], strict=True):
         receiver, sender = multiprocessing.Pipe(duplex=False)
         worker = multiprocessing.Process(target=_part, args=(path, start, end, sender), daemon=True)
         worker.start()
         sender.close()
         workers.append((worker, receiver))
-    found: list[Summariser | None] = []
+    found: list[Summariser | None] = [_read(path, 0, edges[1])]
     for worker, receiver in workers:
         try:
             found.append(receiver.recv())
@@ -63,16 +62,21 @@ def feed_file(summariser: Summariser, path: str) -> None:
             summariser.merge(each)
 
 
-def _part(path: str, start: int, end: int | None, sender: Any) -> None:
-    """In a process of its own: the lines that begin in [start, end) of a file, as a Summariser through a pipe."""
+def _read(path: str, start: int, end: int | None) -> Summariser | None:
+    """The lines that begin in [start, end) of a file; None where one is not a record."""
     summariser = Summariser()
     try:
         with open(path, "rb", buffering=BUFFER_BYTES) as stream:
             stream.seek(start)
             feed(summariser, stream, path, None if end is None else end - start)
-        sender.send(summariser)
     except (OSError, records.BadRecord):
-        sender.send(None)
+        return None
+    return summariser
+
+
+def _part(path: str, start: int, end: int | None, sender: Any) -> None:
+    """In a process of its own: what was read, through a pipe."""
+    sender.send(_read(path, start, end))
     sender.close()
 
 
@@ -103,15 +107,12 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
 def _fast(summariser: Summariser, lines: list[bytes]) -> bool:
     """Take lines that are all request records with all fields; False, and nothing taken, where one is not."""
     try:
-        chunk = Chunk(map(orjson.loads, lines))
-        if all(fields[0] == "request" and fields[1] in VERSIONS for fields in chunk.rows):
-            summariser.columns.add(chunk)
-            return True
+        summariser.columns.add(Chunk(map(orjson.loads, lines)))
+        return True
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         # Something is odd. The line by line way finds it: either it can be read, or it raises and what was taken of
         # this chunk does not matter.
-        pass
-    return False
+        return False
 
 
 def _slowly(summariser: Summariser, lines: Iterable[bytes], name: str, number: int) -> None:
