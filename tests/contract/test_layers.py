@@ -16,7 +16,7 @@ PACKAGE = ROOT / "llmpar"
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = sorted([*SCRIPTS, "llmpar-request"])
 # Modules that talk to the outside: everything else under llmpar/ is pure, unless it is a command or a renderer.
-OUTSIDE = {"cli", "serve", "serving", "launch", "readiness", "exchange", "pool", "request", "clients", "nvml", "gpu", "host", "scrape", "tokenise"}
+OUTSIDE = {"cli", "serve", "serving", "launch", "readiness", "exchange", "pool", "request", "clients", "nvml", "nvml_gpm", "nvml_facts", "host", "scrape", "tokenise"}
 FORBIDDEN = {"click", "requests", "pynvml"}
 
 
