@@ -12,6 +12,7 @@ from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 from llmpar.engines.llamacpp_server import model_path
 
 SEQUENCES, LENGTH = 4, 2048  # where nothing is said
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ
 IMAGE = "ghcr.io/ggml-org/llama.cpp"
 
 
@@ -25,11 +26,11 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         if each is None:
             raise Unsupported(f"kv_bytes: cannot tell how much a token of '{model}' holds; give max_sequences instead")
         fit = settings.kv_bytes // (each * length)
-        if fit < 1:
-            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)")
-        if fit < sequences:
-            notes.append(f"{settings.kv_bytes} bytes of KV cache hold {fit} sequences of {length} tokens at {each} bytes a token")
-        sequences = min(sequences, fit)
+        if fit < (settings.max_sequences or 1):
+            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold {fit} sequences of {length} tokens ({each} bytes a token), fewer than the "
+                              f"{settings.max_sequences or 1} wanted: more bytes, or a smaller max_total_tokens or max_sequences")  # fmt: skip
+        sequences = settings.max_sequences or min(fit, MOST_SEQUENCES)
+        notes.append(f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take {sequences * length * each} bytes")
     if settings.speculate_method not in (None, "ngram"):
         raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
                           "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')")  # fmt: skip

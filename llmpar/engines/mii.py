@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmpar.engines import common, memory
+from llmpar.engines import common, memory, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEPLOYMENT = "llmpar"  # part of the path of its route
@@ -18,8 +18,9 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     port = settings.port or ENGINE.default_port
     model = common.need_model(settings)
     quantize = common.choose("quantize", settings.quantize, ("wf6af16",), "DeepSpeed-MII")
-    if settings.dtype not in (None, "auto", "float16", "half", "bfloat16"):
-        raise Unsupported(f"DeepSpeed-MII has no kernels for '{settings.dtype}': it runs the model's own float16 or bfloat16")
+    own = (model_files.config(model) or {}).get("torch_dtype")
+    if settings.dtype not in (None, "auto", own, {"float16": "half"}.get(str(own))):
+        raise Unsupported(f"DeepSpeed-MII runs a model in its own type{f', {own}' if own else ''}: leave --dtype out")
     state: dict[str, object] = {}
     if settings.max_sequences is not None:
         state["max_ragged_sequence_count"] = settings.max_sequences
