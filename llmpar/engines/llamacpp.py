@@ -26,10 +26,10 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         if each is None:
             raise Unsupported(f"kv_bytes: cannot tell how much a token of '{model}' holds; give max_sequences instead")
         fit = settings.kv_bytes // (each * length)
-        if fit < (settings.max_sequences or 1):
-            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold {fit} sequences of {length} tokens ({each} bytes a token), fewer than the "
-                              f"{settings.max_sequences or 1} wanted: more bytes, or a smaller max_total_tokens or max_sequences")  # fmt: skip
-        sequences = settings.max_sequences or min(fit, MOST_SEQUENCES)
+        if fit < 1:
+            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)")
+        # max_sequences is an upper bound, here as on engines that share their cache out while they run.
+        sequences = min(settings.max_sequences or MOST_SEQUENCES, fit)
         notes.append(f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take {sequences * length * each} bytes")
     if settings.speculate_method not in (None, "ngram"):
         raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "

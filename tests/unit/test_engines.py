@@ -110,12 +110,13 @@ def test_mii_runs_the_model_in_its_own_type(models: dict[str, str]) -> None:
             engine.command(Settings(model=model, dtype=dtype), DEVICE, "local")
 
 
-def test_kv_bytes_buy_slots_of_llama_cpp_and_never_fewer_than_wanted(models: dict[str, str]) -> None:
+def test_kv_bytes_buy_slots_of_llama_cpp_up_to_those_wanted(models: dict[str, str]) -> None:
     engine, device = ENGINES["llamacpp"], Device()  # the file's header has the bytes of a token
     settings = Settings(model="m.gguf", max_total_tokens=1000, kv_bytes=10 * 512 * 1024 * 1000)
     words = line(engine, settings, "local")
     assert words[words.index("-np") + 1] == "10" and words[words.index("-c") + 1] == "10000"
-    words = line(engine, dataclasses.replace(settings, max_sequences=4), "local")
-    assert words[words.index("-np") + 1] == "4"
-    with pytest.raises(Unsupported, match="hold 10 sequences of 1000 tokens"):
-        engine.command(dataclasses.replace(settings, max_sequences=11), device, "local")
+    for asked, got in ((4, 4), (64, 10)):
+        launch = engine.command(dataclasses.replace(settings, max_sequences=asked), device, "local")
+        assert launch.argv[launch.argv.index("-np") + 1] == str(got) and f"{got} sequences of 1000 tokens" in launch.notes[0]
+    with pytest.raises(Unsupported, match="less than one sequence"):
+        engine.command(dataclasses.replace(settings, kv_bytes=512 * 1024 * 999), device, "local")
