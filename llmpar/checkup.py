@@ -73,6 +73,10 @@ def tools(facts: dict[str, Any]) -> Iterator[Finding]:
             ("docker", "docker.io", "engines from images", False)):
         found = have.get(name)
         state = OK if found else MISSING if must else NOTE
+        if name == "docker" and found and host.output(["docker", "info", "--format", "{{.ServerVersion}}"]) is None:
+            yield Finding(name, NOTE, f"{found}, but its daemon does not answer this user", needed_for,
+                          f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG docker USER")
+            continue
         other = name == "parallel" and not found and shutil.which(name)
         yield Finding(name, state, found or ("another command of this name (moreutils)" if other else "not found"), needed_for,
                       None if found else f"{installer()} {package}")

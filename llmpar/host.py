@@ -67,17 +67,21 @@ def software(root: Path | None = None) -> dict[str, Any]:
 
 
 def checkout(root: Path | None) -> dict[str, Any]:
-    """`commit` and `changed` (whether tracked files differ from it) of a git checkout; both null where it is none."""
+    """`commit` and `changed` (whether tracked files differ from it) of a git checkout.
+
+    A copy without git's own files can be told its commit in LLMPAR_COMMIT; `changed` is null then. Both null where nobody knows.
+    """
     root = root or Path(__file__).resolve().parent.parent
-    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
-    if commit is None or _output(["git", "-C", str(root), "rev-parse", "--show-toplevel"]) != str(root):
-        return {"commit": None, "changed": None}
-    return {"commit": commit, "changed": bool(_output(["git", "-C", str(root), "status", "--porcelain", "-uno"]))}
+    commit = output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    if commit is None or output(["git", "-C", str(root), "rev-parse", "--show-toplevel"]) != str(root):
+        told = os.environ.get("LLMPAR_COMMIT", "")
+        return {"commit": told if re.fullmatch(r"[0-9a-f]{7,40}", told) else None, "changed": None}
+    return {"commit": commit, "changed": bool(output(["git", "-C", str(root), "status", "--porcelain", "-uno"]))}
 
 
 def tool_version(name: str) -> str | None:
     """The version a tool tells, null where it is not installed. Of the two commands named `parallel`, only GNU's counts."""
-    text = _output(TOOLS[name], with_errors=True)
+    text = output(TOOLS[name], with_errors=True)
     if text is None or name == "parallel" and not text.startswith("GNU parallel"):
         return None
     found = re.search(r"\d+(\.\d+)*", text)
@@ -158,7 +162,7 @@ def _scaled(path: str, factor: float) -> float | None:
     return float(text) * factor if text and text.isdigit() else None
 
 
-def _output(command: list[str], with_errors: bool = False) -> str | None:
+def output(command: list[str], with_errors: bool = False) -> str | None:
     """What a command prints, stripped; None where it is missing, fails or hangs."""
     if shutil.which(command[0]) is None:
         return None

@@ -40,6 +40,16 @@ def test_what_makes_figures_less_sure_is_a_note(facts: dict[str, Any], change: d
     assert found(quiet | change, name).state == checkup.NOTE
 
 
+@pytest.mark.parametrize("answer, state", [("exit 1", checkup.NOTE), ("echo 28.0", checkup.OK)])
+def test_docker_without_its_daemon(facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, state: str) -> None:
+    tool = tmp_path / "docker"
+    tool.write_text(f"#!/bin/sh\n{answer}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    client = facts | {"software": facts["software"] | {"tools": facts["software"]["tools"] | {"docker": "28.0"}}}
+    assert found(client, "docker").state == state
+
+
 def test_a_cgroup_quota_counts_as_cpus(facts: dict[str, Any]) -> None:
     loaded = facts | {"cpus_usable": 64, "load_1min": 2.0, "cgroup": {"cpus": None, "memory_bytes": None}}
     assert found(loaded, "cpu").state == checkup.OK
