@@ -13,6 +13,8 @@ def main() -> None:
     print("| data | figure | covered | given |\n|---|---|---:|---:|")
     for row in simulation.coverage(trials):
         print(f"| {row.what} | {row.figure} | {row.covered:.1%} | {row.given:.0%} |", flush=True)
+    for row in simulation.end_to_end(trials // 4):
+        print(f"| {row.what} | {row.figure} | {row.covered:.1%} | {row.given:.0%} |", flush=True)
     print(f"\nVerdicts on pairs with a known difference, {trials} trials\n")
     print("| noise between sessions | sessions | noise | true difference | called different | same | cannot tell |\n|---|---:|---:|---:|---:|---:|---:|")
     for alarm in simulation.alarms(trials):

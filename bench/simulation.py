@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from llmpar import compare, stats, tally
+from llmpar import compare, stats, summary, summary_read, tally
 
 REQUESTS = 512
 Z = {50: 0.0, 90: float(ndtri(0.9)), 95: float(ndtri(0.95)), 99: float(ndtri(0.99))}
@@ -118,6 +120,55 @@ def _rates(trials: int, seed: int) -> Iterator[Row]:
             found = stats.rate(random.poisson(level), 1.0)
             hits.append(found["low"] <= truth <= found["high"])
         yield Row(name, "rate", float(np.mean(hits)), 1.0, trials)
+
+
+FIGURES = {
+    "steady output tokens/s": ("throughput", "output_tokens_per_s", "steady"), "steady requests/s": ("throughput", "requests_per_s", "steady"),
+    "TTFT mean": ("latency", "ttft_s", "mean"), "TTFT p50": ("latency", "ttft_s", "p50"), "TTFT p95": ("latency", "ttft_s", "p95"),
+    "ITL p50": ("latency", "itl_s", "p50"), "ITL p99": ("latency", "itl_s", "p99"), "E2E mean": ("latency", "e2e_s", "mean"),
+}
+
+
+def closed_loop(random: np.random.Generator, count: int, clients: int = 16, events: int = 20) -> dict[str, Any]:
+    """The summary of a run in which each client sends its next request when the last one ended.
+
+    The engine's pace wanders (correlation 0.8 from one fifth of a second to the next), so neighbours correlate.
+    """
+    mood = np.exp(0.1 * autoregressive(random, 10_000, 0.8))
+    free = [(1_700_000_000 + client * 0.02, client) for client in range(clients)]
+    made = []
+    for _ in range(count):
+        at, client = heapq.heappop(free)
+        pace = mood[min(int((at - 1_700_000_000) * 5), len(mood) - 1)]
+        gaps = random.gamma(4.0, 0.005 * pace, events)
+        gaps[0] += 0.1 * pace * np.exp(0.3 * random.standard_normal())
+        times = np.round(np.cumsum(gaps), 6).tolist()
+        made.append({"kind": "request", "v": 1, "status": "ok", "sent_at": round(at, 6), "launched_at": round(at, 6), "ttft_s": times[0],
+                     "e2e_s": times[-1], "event_s": times, "event_tokens": [1] * events, "output_tokens": events, "prompt_tokens": 10,
+                     "clock": "kernel", "concurrency": clients, "attempt": 1})
+        heapq.heappush(free, (at + times[-1] + 0.003, client))
+    summariser = summary.Summariser()
+    summary_read.feed_records(summariser, made)
+    return summariser.summary()
+
+
+def end_to_end(trials: int, requests: int = 1500, seed: int = 1) -> Iterator[Row]:
+    """Coverage of what llmpar-summarise says of whole runs, window finding included; the truth is the mean of long runs."""
+    def read(found: dict[str, Any], path: tuple[str, str, str]) -> dict[str, Any]:
+        return found[path[0]][path[1]][path[2]]
+
+    random = np.random.default_rng([seed, 5])
+    long = [closed_loop(random, 20_000) for _ in range(4)]
+    truth = {name: float(np.mean([read(each, path)["value"] for each in long])) for name, path in FIGURES.items()}
+    hits: dict[str, list[bool]] = {name: [] for name in FIGURES}
+    for _ in range(trials):
+        found = closed_loop(random, requests)
+        for name, path in FIGURES.items():
+            estimate = read(found, path)
+            if estimate.get("low") is not None:
+                hits[name].append(estimate["low"] <= truth[name] <= estimate["high"])
+    for name, into in hits.items():
+        yield Row(f"closed loop of {requests} requests, 16 clients", name, float(np.mean(into)), len(into) / trials, trials)
 
 
 @dataclass

@@ -105,7 +105,7 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
         shared[key] = {name: value for name, value in each.items() if name not in names}
         groups.setdefault(key, {}).setdefault(label, Side(label)).summaries.append(summary)
     chosen = base if base is not None else order[0] if order else ""
-    matching = [label for label in order if label == chosen or label.endswith(f" {chosen}")]
+    matching = [label for label in order if label == chosen or chosen in label.split()]
     if not matching:
         raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(order)}")
     pairs = []
@@ -121,7 +121,7 @@ def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> str:
-    return ", ".join(series.words(name, each.get(name)) for name in subject) if subject else otherwise
+    return ", ".join(where(name, each.get(name)) for name in subject) if subject else otherwise
 
 
 def _shared(pairs: list[Pair]) -> list[Pair]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made import summary
+from test_summary_docs import fields
 
 from llmpar import cli, compare, plan, records
 from llmpar.commands import plan as command
@@ -82,7 +83,7 @@ def test_the_command_says_a_plan_or_asks_for_a_pilot(tmp_path: Path, capsys: pyt
     shown = capsys.readouterr().out
     assert "output rate: sessions differ by" in shown and "of each side with" in shown and "requests a session" in shown
     assert run("p.jsonl", "--format", "json", "-o", "plan.json") == 0
-    assert json.loads(Path("plan.json").read_bytes())["kind"] == "plan"
+    assert set(json.loads(Path("plan.json").read_bytes())) == fields("plan")
     Path("one.jsonl").write_bytes(b"".join(map(records.encode, pilot(0.02, sessions=1))))
     assert run("one.jsonl") == 6
     assert "REPEATS=3" in capsys.readouterr().err
