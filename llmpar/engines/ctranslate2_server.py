@@ -19,7 +19,9 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 # Beside this file lie modules called like packages (ctranslate2.py): they must not be found first.
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -38,16 +40,17 @@ class Refused(Exception):
 class Job:
     """One request: its prompt as tokens, its sampling, and a queue of what was generated: token ids, then None."""
 
-    def __init__(self, tokens, options, stop):
+    def __init__(self, tokens: list[str], options: dict[str, Any], stop: list[str]):
         self.tokens, self.options, self.stop = tokens, options, stop
-        self.out = queue.SimpleQueue()
+        self.out: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.cancelled = False
 
-    def group(self):
+    def group(self) -> tuple[tuple[str, Any], ...]:
+        """Jobs of equal groups can share a batch."""
         return tuple(sorted(self.options.items()))
 
 
-def options_of(body, room):
+def options_of(body: dict[str, Any], room: int) -> dict[str, Any]:
     """Canonical generation options of a request's body, at most `room` tokens of output. Raises Refused."""
     for name in ("best_of", "n"):
         if body.get(name, 1) != 1:
@@ -72,19 +75,20 @@ def options_of(body, room):
 class Batcher:
     """Puts waiting jobs of equal options together and runs them; `workers` batches at a time."""
 
-    def __init__(self, generator, size, workers):
+    def __init__(self, generator: Any, size: int, workers: int):
         self.generator, self.size = generator, size
-        self.waiting, self.changed = [], threading.Condition()
+        self.waiting: list[Job] = []
+        self.changed = threading.Condition()
         self.running = 0
         for _ in range(workers):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def add(self, job):
+    def add(self, job: Job) -> None:
         with self.changed:
             self.waiting.append(job)
             self.changed.notify()
 
-    def _take(self):
+    def _take(self) -> list[Job]:
         with self.changed:
             while not self.waiting:
                 self.changed.wait()
@@ -95,7 +99,7 @@ class Batcher:
             self.running += len(taken)
             return taken
 
-    def _work(self):
+    def _work(self) -> None:
         while True:
             jobs = self._take()
             try:
@@ -109,16 +113,16 @@ class Batcher:
                 for job in jobs:
                     job.out.put(None)
 
-    def _run(self, jobs):
+    def _run(self, jobs: list[Job]) -> None:
         options = dict(jobs[0].options)
         ignore = options.pop("ignore_eos")
 
-        def step(result):
+        def step(result: Any) -> bool:
             job = jobs[result.batch_id]
             job.out.put((result.token_id, result.is_last))
             return job.cancelled
 
-        more = {"end_token": []} if ignore else {}
+        more: dict[str, Any] = {"end_token": []} if ignore else {}
         self.generator.generate_batch([job.tokens for job in jobs], include_prompt_in_result=False, beam_size=1,
                                       max_batch_size=0, callback=step, **options, **more)
 
@@ -126,18 +130,21 @@ class Batcher:
 class Text:
     """Token ids to text as they come. Text that may still change (half a character) is held back."""
 
-    def __init__(self, tokenizer, stop):
+    def __init__(self, tokenizer: Any, stop: list[str]):
         self.tokenizer, self.stop = tokenizer, stop
-        self.ids, self.sent, self.ended = [], "", False
+        self.ids: list[int] = []
+        self.sent, self.ended = "", False
 
-    def add(self, token):
+    def add(self, token: int) -> str:
+        """The text that this token makes certain."""
         self.ids.append(token)
         return self._piece(False)
 
-    def finish(self):
+    def finish(self) -> str:
+        """What was held back."""
         return self._piece(True)
 
-    def _piece(self, last):
+    def _piece(self, last: bool) -> str:
         if self.ended:
             return ""
         whole = self.tokenizer.decode(self.ids, skip_special_tokens=True)
@@ -161,15 +168,15 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server_version = FINGERPRINT
-    service = None  # set by main()
+    service: Service  # set by main()
 
-    def version_string(self):
+    def version_string(self) -> str:
         return f"{FINGERPRINT} (llmpar's own server over ctranslate2 {self.service.engine_version})"
 
-    def log_message(self, *args):
+    def log_message(self, *args: Any) -> None:
         pass
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         service = self.service
         if self.path == "/health":
             self._json(200, {"status": "ok"})
@@ -185,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._error(404, "not_found", f"there is no {self.path}")
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
         body = self.rfile.read(int(length)) if length.isdigit() else b""
         if self.path != "/v1/completions":
@@ -213,16 +220,16 @@ class Handler(BaseHTTPRequestHandler):
             job.cancelled = True
             self.close_connection = True
 
-    def _whole(self, body, job):
+    def _whole(self, body: dict[str, Any], job: Job) -> None:
         text = Text(self.service.tokenizer, job.stop)
-        pieces, error, reason = [], None, "length"
-        for piece, reason, error in self._pieces(job, text):
-            pieces.append(piece)
+        parts = list(self._pieces(job, text))
+        reason, error = parts[-1][1:]
         if error is not None:
             return self._error(500, "engine_error", str(error))
-        self._json(200, {**self._head(), "choices": [self._choice("".join(pieces), reason)], "usage": self._usage(job, text)})
+        whole = "".join([part[0] for part in parts])
+        self._json(200, {**self._head(), "choices": [self._choice(whole, reason)], "usage": self._usage(job, text)})
 
-    def _stream(self, body, job):
+    def _stream(self, body: dict[str, Any], job: Job) -> None:
         asked = body.get("stream_options") or {}
         usage, running = bool(asked.get("include_usage")), bool(asked.get("continuous_usage_stats"))
         head, text = self._head(), Text(self.service.tokenizer, job.stop)
@@ -245,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
         self._chunk(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
-    def _pieces(self, job, text):
+    def _pieces(self, job: Job, text: Text) -> Iterator[tuple[str, str | None, Exception | None]]:
         """(text, finish reason or None, error or None) for each token; the last has the reason."""
         held, reason = None, "length"
         while (item := job.out.get()) is not None:
@@ -272,30 +279,30 @@ class Handler(BaseHTTPRequestHandler):
         self.service.count(prompt=len(job.tokens))
         yield (held or "") + text.finish(), reason, None
 
-    def _head(self):
+    def _head(self) -> dict[str, Any]:
         return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.service.name,
                 "system_fingerprint": FINGERPRINT}
 
-    def _choice(self, text, reason):
+    def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
-    def _usage(self, job, text):
+    def _usage(self, job: Job, text: Text) -> dict[str, int]:
         return {"prompt_tokens": len(job.tokens), "completion_tokens": len(text.ids), "total_tokens": len(job.tokens) + len(text.ids)}
 
-    def _event(self, value):
+    def _event(self, value: dict[str, Any]) -> None:
         self._chunk(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n")
 
-    def _chunk(self, data):
+    def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
-    def _json(self, status, value):
+    def _json(self, status: int, value: dict[str, Any]) -> None:
         self._send(status, json.dumps(value).encode(), "application/json")
 
-    def _error(self, status, kind, message):
+    def _error(self, status: int, kind: str, message: str) -> None:
         self._json(status, {"error": {"message": message, "type": kind, "code": status}})
 
-    def _send(self, status, data, kind):
+    def _send(self, status: int, data: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
@@ -306,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
 class Service:
     """What the handlers share."""
 
-    def __init__(self, given):
+    def __init__(self, given: argparse.Namespace):
         import ctranslate2
         from tokenizers import Tokenizer
 
@@ -325,13 +332,14 @@ class Service:
         self.prompt_tokens = self.output_tokens = 0
         self._lock = threading.Lock()
 
-    def _end_tokens(self, model):
+    def _end_tokens(self, model: str) -> set[int]:
         with open(os.path.join(model, "config.json"), encoding="utf-8") as stream:
             word = json.load(stream).get("eos_token")
         words = word if isinstance(word, list) else [word]
         return {found for each in words if each and (found := self.tokenizer.token_to_id(each)) is not None}
 
-    def count(self, prompt=0, output=0):
+    def count(self, prompt: int = 0, output: int = 0) -> None:
+        """Add to what /metrics tells."""
         with self._lock:
             self.prompt_tokens += prompt
             self.output_tokens += output
@@ -342,7 +350,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--name", help="what clients call it; default: the directory's name")

@@ -39,7 +39,7 @@ class Generator:
         self.gate.set()
         self.stopped: list[int] = []
 
-    def generate_batch(self, prompts, *, callback, max_length, end_token=None, **options):  # noqa: ANN001, ANN003
+    def generate_batch(self, prompts, *, callback, max_length, end_token=None, **options):
         words = ["".join(each) for each in prompts]
         self.batches.append(words)
         self.options.append({**options, "max_length": max_length, "end_token": end_token})
@@ -91,7 +91,7 @@ def service() -> Iterator[SimpleNamespace]:
     running.server_close()
 
 
-def _parsed(answer: tuple[int, dict[str, str], bytes], stream: bool):  # noqa: ANN202
+def _parsed(answer: tuple[int, dict[str, str], bytes], stream: bool):
     return openai_completions.parse(*answer, stream)
 
 
