@@ -251,7 +251,8 @@ def command_of(server: Mapping[str, Any]) -> str:
     if isinstance(found, list):
         if found and isinstance(found[0], list):
             return " ; ".join(shlex.join(map(str, one)) for one in found)
-        return shlex.join(map(str, found))
+        # llmpar-serve's record has a whole shell line for each server.
+        return " ; ".join(map(str, found)) if "commands" in server and found is server["commands"] else shlex.join(map(str, found))
     return str(found)
 
 

@@ -10,11 +10,12 @@ import shlex
 import time
 from typing import Any
 
-from llmpar import clock, records, serving, status
+from llmpar import clock, records, server_version, serving, status
 from llmpar.cli import Failure
-from llmpar.engines import ENGINES, check, model_files
+from llmpar.engines import ENGINES, check, llamacpp_server, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
+DEFAULTS = {"prefix_cache": False, "speculate": 0, "replicas": 1, "shards": 1}
 _UNITS = {"": 1, "B": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4,
           "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40}  # fmt: skip
 
@@ -159,11 +160,13 @@ class ServerRecord:
     def __init__(self, folder: str, engine: Engine, settings: Settings, chosen: str, made: list[Launch]):
         self.path = os.path.join(folder, "server.json")
         self.fields: dict[str, Any] = {
-            "kind": "server", "v": 1, "engine": engine.name, "title": engine.title, "version": settings.version, "runtime": chosen,
+            "kind": "server", "v": 1, "engine": engine.name, "title": engine.title, "version": None, "runtime": chosen,
             "api": engine.api, "model": made[0].model, "settings": {**settings.given(), "engine_args": list(settings.engine_args)},
+            # What holds where nothing was said, on every engine; the rest is the engine's own default.
+            "defaults": {name: value for name, value in DEFAULTS.items() if name not in settings.given()},
             "commands": [shell_line(each) for each in made], "notes": [note for each in made[:1] for note in each.notes],
             "base_url": None, "urls": [], "metrics_urls": [], "pids": [], "started_at": clock.now(), "ready_s": None, "probe": None,
-            "ended_at": None, "outcome": "starting", "message": None, "logs": [], "model_file": _model_file(settings.model),
+            "ended_at": None, "outcome": "starting", "message": None, "logs": [], "model_file": _model_file(engine, made[0], settings.model),
         }  # fmt: skip
 
     def write(self, **changes: Any) -> None:
@@ -174,11 +177,18 @@ class ServerRecord:
         os.replace(self.path + ".part", self.path)
 
 
-def _model_file(model: str | None) -> dict[str, Any] | None:
-    if model and os.path.isfile(model):
-        found = os.stat(model)
-        return {"path": os.path.basename(model), "size_bytes": found.st_size, "modified_at": clock.instant(found.st_mtime_ns)}
-    return None
+def _model_file(engine: Engine, launch: Launch, model: str | None) -> dict[str, Any] | None:
+    """A model that is one file: its name, size and time, which tell two files apart without reading a gigabyte."""
+    path = model or ""
+    if engine.name == "llamacpp" and not launch.container:
+        try:
+            path = llamacpp_server.model_path(path or launch.model)
+        except SystemExit:
+            return None  # the launch will say that there is no such model
+    if not os.path.isfile(path):
+        return None
+    found = os.stat(path)
+    return {"name": os.path.basename(path), "size_bytes": found.st_size, "modified_at": clock.instant(found.st_mtime_ns)}
 
 
 def wait_for_memory(before: list[int] | None, patience_s: float = 30.0) -> str | None:
@@ -221,7 +231,10 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
             serving.remember(serve, state_folder)
         serve.ready_s = round(time.monotonic() - began, 3)
         urls = [each.url for each in serve.servers]
-        record.write(base_url=serve.base_url, urls=urls, pids=[each.process.pid for each in serve.servers], ready_s=serve.ready_s,
+        first = made[0]
+        version = server_version.found(engine.name, first.argv, first.container is not None, lambda path: serving.look(urls[0] + path))
+        record.write(version=version or record.fields["settings"].get("version"),
+                     base_url=serve.base_url, urls=urls, pids=serving.root_pids(serve.servers), ready_s=serve.ready_s,
                      metrics_urls=[url + engine.metrics_path for url in urls] if engine.metrics_path else [],
                      probe=serve.probe, outcome="running", logs=[each.log for each in serve.servers])  # fmt: skip
         yield serve

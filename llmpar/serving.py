@@ -165,6 +165,31 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
             time.sleep(0.1)
 
 
+def root_pids(servers: Sequence[Started]) -> list[int]:
+    """The process to follow for each server: of a container the first one inside, which is no child of Docker's client."""
+    found = []
+    for each in servers:
+        pid: int = each.process.pid
+        if each.launch.container:
+            with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+                done = subprocess.run(["docker", "inspect", "--format", "{{.State.Pid}}", each.launch.container],
+                                      stdin=subprocess.DEVNULL, capture_output=True, timeout=20)  # fmt: skip
+                pid = int(done.stdout) or pid
+        found.append(pid)
+    return found
+
+
+def look(url: str) -> Any:
+    """What a server says at a URL, as JSON; None where it says nothing of the kind."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(url, timeout=5)
+            return answer.json() if answer.status_code == 200 else None
+    except (requests.RequestException, ValueError):
+        return None
+
+
 NGINX = """\
 # Made by llmpar-serve: the request goes to the server with the fewest open ones, and nothing is buffered.
 daemon off;
@@ -258,6 +283,7 @@ def end_session(session: int, term_s: float, reap: Callable[[], object] = lambda
         while time.monotonic() < limit:
             reap()
             if not members(session):
+                reap()  # what died between the two looks
                 return True
             time.sleep(0.02)
     return not members(session)

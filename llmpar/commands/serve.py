@@ -132,7 +132,7 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         os.environ.update(
             LLMPAR_BASE_URL=servers.base_url, LLMPAR_MODEL=made[0].model, LLMPAR_ENGINE=row.name, LLMPAR_API=row.api,
             LLMPAR_METRICS_URLS=" ".join(record.fields["metrics_urls"]), LLMPAR_SERVER_DIR=folder,
-            LLMPAR_SERVER_PIDS=" ".join(str(each.process.pid) for each in servers.servers),
+            LLMPAR_SERVER_PIDS=" ".join(map(str, record.fields["pids"])),
         )  # fmt: skip
         try:
             return beside.Command(command).wait()

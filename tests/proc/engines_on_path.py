@@ -25,6 +25,7 @@ case $1 in
     trap '' TERM
     wait $! ;;
   stop) kill "$(cat '{folder}/'"${{@: -1}}".container)" ;;
+  inspect) cat '{folder}/'"${{@: -1}}".container ;;
   rm) rm -f '{folder}/'"${{@: -1}}".container ;;
   ps) for each in '{folder}/'*.container; do [ ! -e "$each" ] || kill -0 "$(cat "$each")" 2>/dev/null && echo up; done ;;
 esac

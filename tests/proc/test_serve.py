@@ -77,6 +77,8 @@ def test_the_command_finds_a_server_that_generates_and_its_status_is_ours(tmp_pa
     assert server["probe"]["output_tokens"] == first["tokens"]
     assert second["prompt"] == "hello" and second["tokens"] == 3 and records.decode(Path("r.jsonl").read_bytes())["text"] == second["text"]
     assert server["kind"] == "server" and server["outcome"] == "ok" and server["settings"]["max_sequences"] == 2
+    assert server["defaults"] == {"prefix_cache": False, "speculate": 0, "replicas": 1, "shards": 1}
+    assert server["model_file"]["name"] == "m.gguf" and server["model_file"]["size_bytes"] == 0
     assert server["started_at"] < server["ended_at"] and server["ready_s"] > 0
     assert "-np 2" in server["commands"][0] and Path("sd/engine.log").exists()
     assert left_behind(tmp_path) == [] and not answers(port)
@@ -253,8 +255,10 @@ def test_replicas_without_nginx_say_how_to_get_it(tmp_path: Path, monkeypatch: p
 def test_a_container_is_named_stopped_and_removed(tmp_path: Path) -> None:
     docker(tmp_path, "tgi", "--model m")
     done = serve("--engine", "tgi", "--version", "1.4.4", "--model", "m", "--port", str(serving.free_port()), "--server-dir", "sd", "--",
-                 "llmpar-request", "hello.txt")
+                 "sh", "-c", 'echo $LLMPAR_SERVER_PIDS > pids; cat ./*.container > inside; exec llmpar-request hello.txt')
     assert done.returncode == 0, done.stderr
+    assert Path("pids").read_text() == Path("inside").read_text(), "the container's process, not Docker's client"
+    assert record()["version"] == "1.4.4"
     assert records.decode(done.stdout.encode())["api"] == "tgi"
     calls = Path("docker.calls").read_text().splitlines()
     assert calls[0].startswith("run --rm --name llmpar-") and "--gpus all --shm-size 1g" in calls[0]
@@ -313,6 +317,7 @@ def test_the_real_llama_cpp_serves_parallel_requests_and_ends(tmp_path: Path) ->
     assert all(each["ttft_s"] < each["e2e_s"] and each["text"].strip() for each in got)
     server = record()
     assert server["outcome"] == "ok" and server["probe"]["output_tokens"] >= 1 and server["model"] == "gemma3-270m"
+    assert server["version"] and server["model_file"]["size_bytes"] > 100e6
     assert not psutil.pid_exists(server["pids"][0]) and left_behind(tmp_path) == []
 
 
