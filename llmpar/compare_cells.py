@@ -104,7 +104,9 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
         key = _key(each, names)
         shared[key] = {name: value for name, value in each.items() if name not in names}
         groups.setdefault(key, {}).setdefault(label, Side(label)).summaries.append(summary)
-    chosen = base if base is not None else order[0] if order else ""
+    if not order:
+        return []
+    chosen = base if base is not None else order[0]
     matching = [label for label in order if label == chosen or chosen in label.split()]
     if not matching:
         raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(order)}")

@@ -57,9 +57,9 @@ def inputs(tmp_path_factory) -> dict[str, list[bytes]]:
     (folder / "r.jsonl").write_bytes(b"".join(requests))
     summaries = []
     for engine in ("vllm", "tgi"):
-        for clients in (2, 4):
+        for clients, session in ((2, "a"), (4, "a"), (2, "b")):  # one cell in two sessions: llmpar-plan needs that
             (folder / "cell.json").write_bytes(records.encode(cell(engine, clients)))
-            done = run(["llmpar-summarise", "--cell", str(folder / "cell.json"), str(folder / "r.jsonl")])
+            done = run(["llmpar-summarise", "--cell", str(folder / "cell.json"), "--session", f"{engine}-{session}", str(folder / "r.jsonl")])
             assert done.returncode == 0, done.stderr
             summaries.append(done.stdout)
     return {"request": requests, "summary": summaries}
