@@ -12,6 +12,7 @@ from typing import Any
 
 from llmpar import clock, records, server_version, serving, status
 from llmpar.cli import Failure
+from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, check, llamacpp_server, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
@@ -40,6 +41,33 @@ def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if "kv_bytes" in server:
         server["kv_bytes"] = size(server["kv_bytes"])
     return cell["server"]["engine"], server
+
+
+def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None) -> tuple[Sampling | None, str | None]:
+    """(sampling of the request that shows readiness, a note or None); None is the greedy one, right wherever it decides nothing.
+
+    `text`: `temperature=0.1,top_k=100`, `load`: of a cell record. Raises ValueError for a name or value that is none.
+    """
+    if not engine.first_request_decides:
+        if text:
+            raise ValueError(f"the first request decides nothing on {engine.name}: leave --probe-sampling out")
+        return None, None
+    kinds: dict[str, Any] = {"temperature": float, "top_k": int, "top_p": float, "ignore_eos": lambda word: word in ("yes", "true", "1")}
+    made = Sampling(max_tokens=2)
+    if text is not None:
+        for part in filter(None, text.split(",")):
+            name, _, value = part.partition("=")
+            if name.strip() not in kinds:
+                raise ValueError(f"--probe-sampling '{part}': give NAME=VALUE of {', '.join(kinds)}")
+            setattr(made, name.strip(), kinds[name.strip()](value.strip()))
+        return made, None
+    if load is not None:
+        for name in kinds:
+            if load.get(name) is not None:
+                setattr(made, name, load[name])
+        return made, None
+    return None, (f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: temperature 0. "
+                  "For another, give it as --probe-sampling temperature=0.1,top_p=0.3 (a cell's is taken by itself)")
 
 
 def gpu_memory() -> int | None:
@@ -208,7 +236,7 @@ def wait_for_memory(before: list[int] | None, patience_s: float = 30.0) -> str |
 
 @contextlib.contextmanager
 def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecord, state_folder: str, port: int | None,
-            ready_timeout_s: float, say: Any):
+            ready_timeout_s: float, say: Any, sampling: Sampling | None = None):
     """The engine's servers, ready; a Serving. Takes all down at the end, whatever happens in between."""
     serve = serving.Serving(engine)
     before = gpu_used()
@@ -222,7 +250,7 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
             serve.servers.append(serving.Started(launch, serving.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"))
             serving.remember(serve, state_folder)
         for started in serve.servers:
-            serve.probe = serving.wait_ready(engine, started, ready_timeout_s, engine.api, began)
+            serve.probe = serving.wait_ready(engine, started, ready_timeout_s, engine.api, began, sampling)
         serve.base_url = serve.servers[0].url
         if len(made) > 1:
             assert port is not None

@@ -130,13 +130,14 @@ class NotReady(Failure):
         self.outcome = outcome
 
 
-def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float) -> dict[str, Any]:
-    """Ask for one token until one comes: {"status", "text", "output_tokens", "waited_s"}.
+def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float,
+               sampling: Sampling | None = None) -> dict[str, Any]:
+    """Ask for two tokens, greedily or by `sampling`, until one comes: {"status", "text", "output_tokens", "waited_s", "sampling"}.
 
     Raises NotReady where the process ends, the engine keeps refusing the question, or the time is over.
     """
     dialect = DIALECTS[api]
-    call = dialect.request("Hello, how are", started.launch.model or None, Sampling(max_tokens=2, temperature=0.0), False, engine.name)
+    call = dialect.request("Hello, how are", started.launch.model or None, sampling or Sampling(max_tokens=2, temperature=0.0), False, engine.name)
     last, refused_since = "nothing listens yet", None
     with requests.Session() as session:
         session.trust_env = False  # no proxy between us and our own server
@@ -150,7 +151,7 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
                 reply = dialect.parse(answer.status_code, {key.lower(): value for key, value in answer.headers.items()}, answer.content, False)
                 if answer.status_code == 200 and reply.error is None and (reply.output_tokens or reply.text):
                     return {"status": answer.status_code, "text": reply.text, "output_tokens": reply.output_tokens,
-                            "waited_s": round(time.monotonic() - deadline_from, 3)}  # fmt: skip
+                            "waited_s": round(time.monotonic() - deadline_from, 3), "sampling": call.sampling}  # fmt: skip
                 last = str(reply.error["message"] if reply.error else f"HTTP {answer.status_code}")[:300]
                 refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429)
                 refused_since = (refused_since or time.monotonic()) if refused else None
@@ -273,7 +274,7 @@ def end_group(process: subprocess.Popen[bytes], term_s: float = TERM_S) -> bool:
     return end_session(process.pid, term_s, process.poll)
 
 
-def end_session(session: int, term_s: float, reap: Callable[[], object] = lambda: None) -> bool:
+def end_session(session: int, term_s: float, reap: Callable[[], int | None] = lambda: 0) -> bool:
     """TERM to all of a session, after `term_s` seconds KILL; False where one outlived even that."""
     for number, patience in ((signal.SIGTERM, term_s), (signal.SIGKILL, KILL_S)):
         for pid in members(session):
@@ -281,9 +282,8 @@ def end_session(session: int, term_s: float, reap: Callable[[], object] = lambda
                 os.kill(pid, number)
         limit = time.monotonic() + patience
         while time.monotonic() < limit:
-            reap()
-            if not members(session):
-                reap()  # what died between the two looks
+            # The leader looks dead while its threads still give its memory back; it can be reaped when they are done.
+            if not members(session) and reap() is not None:
                 return True
             time.sleep(0.02)
     return not members(session)

@@ -51,6 +51,7 @@ def options(function: Any) -> Any:
 @click.option("--engine-args", metavar="TEXT", multiple=True, help="Passed to the engine as they are, split like a shell would.")
 @click.option("--server-dir", type=click.Path(file_okay=False), metavar="DIR", help="Where server.json and engine.log go. Default: a new one in /tmp.")
 @click.option("--ready-timeout", type=float, default=900, show_default=True, metavar="S", help="Seconds to wait for the first token.")
+@click.option("--probe-sampling", metavar="LIST", help="Of the first request, where all later ones keep it: temperature=0.1,top_p=0.3.")
 @click.option("--gpu-memory-bytes", metavar="SIZE", help="Of one GPU, for --dry-run elsewhere.")
 @click.option("--weight-bytes", metavar="SIZE", help="Of the model on one GPU, where its files are not here.")
 @click.option("--profile", type=click.Choice(["nsys"]), help="Wrap the engine in Nsight Systems.")
@@ -58,7 +59,7 @@ def options(function: Any) -> Any:
 @click.option("--kill-orphans", is_flag=True, help="End what an llmpar-serve that was killed left running.")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | None, engine_args: tuple[str, ...], server_dir: str | None,
-                  ready_timeout: float, gpu_memory_bytes: str | None, weight_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
+                  ready_timeout: float, probe_sampling: str | None, gpu_memory_bytes: str | None, weight_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
                   command: tuple[str, ...], **given: Any) -> int:  # fmt: skip
     """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
 
@@ -72,10 +73,13 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     Exit status: COMMAND's own; 2 usage; 4 the engine is not there or did not become ready.
     """
     settings: dict[str, Any] = {}
+    load: dict[str, Any] | None = None
     if cell:
         with cli.opened(cell) as stream:
             try:
-                found, settings = serve.from_cell(records.decode(stream.read()))
+                whole = records.decode(stream.read())
+                found, settings = serve.from_cell(whole)
+                load = whole.get("load")
             except (ValueError, KeyError) as error:
                 raise cli.Failure(f"cannot read '{cell}': {error}", status.BAD_INPUT) from None
         engine = engine or found
@@ -104,10 +108,11 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     wanted = serve.Settings(**settings)
     try:
         serve.check(row, wanted)
+        first, warning = serve.probe_sampling(row, probe_sampling, load)
         chosen = serve.choose_runtime(row, wanted.runtime, dry_run)
         front, ports = choose_ports(row.default_port, wanted, dry_run)
         made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), serve.Device(memory, weights), chosen, ports)
-    except serve.Unsupported as error:
+    except ValueError as error:
         raise cli.Failure(str(error), status.USAGE) from None
     if dry_run:
         for launch in made:
@@ -122,12 +127,15 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     folder = os.path.abspath(server_dir) if server_dir else tempfile.mkdtemp(prefix="llmpar-serve-")
     os.makedirs(folder, exist_ok=True)
     record = serve.ServerRecord(folder, row, wanted, chosen, made)
+    if warning:
+        record.fields["notes"].append(warning)
+        cli.say(NAME, f"note: {warning}")
     made = [profiled(serve.container_argv(launch), profile, folder, index) for index, launch in enumerate(made)]
 
     def say(message: str, hint: str | None = None) -> None:
         cli.say(NAME, message, hint)
 
-    with serve.running(row, made, folder, record, state, front, ready_timeout, say) as servers:
+    with serve.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers:
         say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
         os.environ.update(
             LLMPAR_BASE_URL=servers.base_url, LLMPAR_MODEL=made[0].model, LLMPAR_ENGINE=row.name, LLMPAR_API=row.api,

@@ -78,3 +78,4 @@ class Engine:
     metrics_path: str | None = None  # Prometheus or engine's own; None where it has none
     health_path: str | None = None
     failures: tuple[tuple[str, str, str], ...] = ()  # (outcome, regular expression over the log, what to say)
+    first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones

@@ -39,7 +39,7 @@ def needs(runtime: str) -> str | None:
 ENGINE = Engine(
     name="transformers", title="transformers serve", api="openai-completions", default_port=8000,
     supports=frozenset({"version", "dtype", "quantize", "kv_bytes", "replicas", "gpus", "seed"}),
-    runtimes=("local",), command=command, needs=needs, health_path="/health",
+    runtimes=("local",), command=command, needs=needs, health_path="/health", first_request_decides=True,
     failures=(
         ("bad_setting", r"No such option|Error: Invalid value|Got unexpected extra argument", "this version of transformers does not know one of the flags"),
         ("missing_package", r"Missing dependencies for serving|pip install .?transformers\[serving\]", "pip install 'transformers[serving]'"),
