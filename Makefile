@@ -42,7 +42,7 @@ endif
 ready := $(VENV)/.ready-run
 ready_dev := $(VENV)/.ready-dev
 # What a summary is computed with: summaries are remade when it changes, measurements are not.
-code := $(wildcard llmpar/summary*.py llmpar/stats*.py llmpar/records.py llmpar/metrics.py llmpar/gpu.py llmpar/join.py)
+code := $(wildcard llmpar/summary*.py llmpar/stats*.py llmpar/columns.py llmpar/chunks.py llmpar/tally.py llmpar/records.py llmpar/metrics.py llmpar/gpu.py llmpar/join.py)
 
 ##@ Help
 

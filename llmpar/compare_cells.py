@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import compare, series
+from llmpar import compare, compare_words, series
 
 # What two sides must share unless it is what is compared or is allowed by name.
 CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs")
@@ -123,7 +123,7 @@ def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> str:
-    return ", ".join(where(name, each.get(name)) for name in subject) if subject else otherwise
+    return ", ".join(compare_words.where(name, each.get(name)) for name in subject) if subject else otherwise
 
 
 def _shared(pairs: list[Pair]) -> list[Pair]:
@@ -285,7 +285,7 @@ def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ
         "margin_ratio": margin, "p_value": None if found is None else found.p_value,
         "p_adjusted": None if found is None else found.p_adjusted, "method": None if found is None else found.method,
         "correction": correction, "reasons": reasons, "needed": needed}
-    record["sentence"] = sentence(record)
+    record["sentence"] = compare_words.sentence(record)
     return record
 
 
@@ -315,63 +315,3 @@ def _effect(found: compare.Effect | None, higher: bool) -> dict[str, Any] | None
         1 / found.ratio, None if found.high is None else 1 / found.high, None if found.low is None else 1 / found.low]
     return {"ratio": found.ratio, "low": found.low, "high": found.high, "speedup": turned[0], "speedup_low": turned[1],
             "speedup_high": turned[2]}
-
-
-def title(figure: str) -> str:
-    """A figure as a person names it: `TTFT p95`."""
-    words = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
-             "requests_per_s": "request rate", "goodput_per_s": "goodput"}
-    if figure in words:
-        return words[figure]
-    if figure.endswith("_steady"):
-        return f"steady {title(figure.removesuffix('_steady'))}"
-    stem, _, statistic = figure.removesuffix("_s").rpartition("_")
-    names = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E latency", "event_latency": "event latency",
-             "effective_ttft": "effective TTFT", "effective_e2e": "effective E2E latency"}
-    return f"{names[stem]} {statistic}" if stem in names else figure
-
-
-def sentence(record: dict[str, Any]) -> str:
-    """The verdict for people: "vllm is 12 % faster than tgi at 128 clients (9 to 15 %, 3 sessions each)"."""
-    a, b, effect = record["a"], record["b"], record["effect"]
-    at = " at " + ", ".join(where(name, value) for name, value in record["at"].items()) if record["at"] else ""
-    main = record["figure"] in ("wall_s", "output_tokens_per_s", "output_tokens_per_s_steady")
-    of = "" if main else f" in {title(record['figure'])}"
-    if record["verdict"] == "not comparable":
-        codes = ("missing", "refused")
-        first = [each["message"] for each in record["reasons"] if each["code"] in (*CHECKS, "client_limited", *codes)]
-        return f"{a['label']} and {b['label']} are not comparable{of}{at}: {'; '.join(dict.fromkeys(first))}"
-    sessions = f"{a['sessions']} sessions each" if a["sessions"] == b["sessions"] else f"{a['sessions']} and {b['sessions']} sessions"
-    if a["sessions"] == b["sessions"] == 1:
-        sessions = "1 session each"
-    if effect is None:
-        why = "; ".join(each["message"] for each in record["reasons"][:2])
-        return f"cannot tell {a['label']} from {b['label']}{of}{at}: {why}"
-    speedup, low, high = effect["speedup"], effect["speedup_low"], effect["speedup_high"]
-    if record["verdict"] in ("faster", "slower"):
-        share, ends = abs(speedup - 1), sorted((abs(low - 1), abs(high - 1)))
-        return (f"{a['label']} is {percent(share)} % {record['verdict']} than {b['label']}{of}{at} "
-                f"({percent(ends[0])} to {percent(ends[1])} %, {sessions})")
-    between = "" if low is None else f"{signed(low - 1)} to {signed(high - 1)} %, "
-    if record["verdict"] == "same":
-        return (f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "
-                f"({between}{sessions})")
-    why = next((each["message"] for each in record["reasons"]), "")
-    seen = f"{signed(speedup - 1)} % seen" + (f", {between.rstrip(', ')}" if between else "")
-    more = f"; {record['needed']['sessions']} sessions each would tell" if record["needed"] else ""
-    return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {sessions}): {why}{more}"
-
-
-def where(name: str, value: Any) -> str:
-    """A setting as part of a sentence: `128 clients`."""
-    return f"{value} client{'' if value == 1 else 's'}" if name == "clients" else series.words(name, value)
-
-
-def percent(share: float) -> str:
-    """A share in per cent, whole from 10 on."""
-    return f"{share * 100:.0f}" if share >= 0.0995 else f"{share * 100:.1f}".removesuffix(".0")
-
-
-def signed(share: float) -> str:
-    """The same with its sign."""
-    return ("+" if share >= 0 else "−") + percent(abs(share))

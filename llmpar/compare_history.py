@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from llmpar import compare, compare_cells, series
+from llmpar import compare, compare_cells, compare_words, series
 
 SHUFFLES = 1999
 LEAST = 3  # nights on either side of a change, and before the newest
@@ -130,10 +130,10 @@ def verdicts(summaries: list[dict[str, Any]], figures: tuple[str, ...], nights: 
             many = LEAST + 1
             record["reasons"] = [{"code": "few_nights", "message": f"fewer than {LEAST} nights before it at this level"}]
             record["needed"] = {"sessions": many}
-            record["sentence"] = compare_cells.sentence(record)
+            record["sentence"] = compare_words.sentence(record)
         for each in history["change_points"]:
             turned = each["ratio"] if not series.lower_is_better(figure) else 1 / each["ratio"]
-            record["sentence"] += (f"; the level {'rose' if turned > 1 else 'fell'} by {compare_cells.percent(abs(turned - 1))} % "
+            record["sentence"] += (f"; the level {'rose' if turned > 1 else 'fell'} by {compare_words.percent(abs(turned - 1))} % "
                                    f"at night {each['index'] + 1} of {len(history['nights'])}")
         records.append(record)
     return records

@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 
 from llmpar import join, stats, summary_client, summary_warnings, summary_window, tally
-from llmpar.columns import NONE, STATUSES, Columns
+from llmpar.chunks import STATUSES
+from llmpar.columns import NONE, Columns
 
 # What --slo may name, and the figure it bounds.
 OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s", "effective_ttft": "effective_ttft_s",

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from llmpar import records
-from llmpar.columns import EMPTY, Chunk, check
+from llmpar.chunks import EMPTY, Chunk, check
 from llmpar.summary import Summariser
 
 CHUNK_BYTES = 2 << 20

@@ -51,7 +51,7 @@ def main(files: tuple[str, ...], output: str | None, difference: float, power: f
 
 
 def _text(found: dict[str, Any]) -> str:
-    from llmpar.compare_cells import percent, title
+    from llmpar.compare_words import percent, title
     from llmpar.render import plain
 
     noise = found["noise"]

@@ -56,6 +56,7 @@ def verdict(a: list[dict[str, Any]], b: list[dict[str, Any]], **options: Any) ->
 VLLM, TGI = [112.0, 111.0, 113.0], [100.0, 101.0, 99.0]
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
 @given(st.lists(st.floats(1, 1000), min_size=2, max_size=6), st.lists(st.floats(1, 1000), min_size=2, max_size=6))
 def test_welch_agrees_with_scipy_on_logarithms(a: list[float], b: list[float]) -> None:
     found = compare.welch(a, b)
