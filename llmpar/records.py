@@ -25,6 +25,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "server": (1,),
     "summary": (1,),
     "verdict": (1,),
+    "plan": (1,),
     "claim": (1,),
     "pick": (1,),
     "prompt": (1,),
