@@ -195,22 +195,24 @@ NGINX = """\
 # Made by llmpar-serve: the request goes to the server with the fewest open ones, and nothing is buffered.
 daemon off;
 worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
+pid "{folder}/nginx.pid";
+error_log "{folder}/nginx.log";
 events {{ worker_connections 8192; }}
 http {{
   access_log off;
-  client_body_temp_path {folder}/nginx-body;
-  proxy_temp_path {folder}/nginx-proxy;
-  fastcgi_temp_path {folder}/nginx-fastcgi;
-  uwsgi_temp_path {folder}/nginx-uwsgi;
-  scgi_temp_path {folder}/nginx-scgi;
+  client_body_temp_path "{folder}/nginx-body";
+  proxy_temp_path "{folder}/nginx-proxy";
+  fastcgi_temp_path "{folder}/nginx-fastcgi";
+  uwsgi_temp_path "{folder}/nginx-uwsgi";
+  scgi_temp_path "{folder}/nginx-scgi";
   client_max_body_size 64m;
   client_body_buffer_size 1m;
   upstream engine {{
     least_conn;
 {servers}
     keepalive 512;
+    # Engines close idle connections after 5 s; one that is just being closed would cost a request.
+    keepalive_timeout 2s;
   }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;

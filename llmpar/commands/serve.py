@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -124,6 +125,9 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         return status.OK
     if not command:
         raise cli.Failure("no command to run", status.USAGE, f"{NAME} … -- COMMAND")
+    # A closed terminal ends us as TERM does, unless nohup was asked for.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     folder = os.path.abspath(server_dir) if server_dir else tempfile.mkdtemp(prefix="llmpar-serve-")
     os.makedirs(folder, exist_ok=True)
     record = serve.ServerRecord(folder, row, wanted, chosen, made)
