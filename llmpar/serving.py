@@ -118,7 +118,9 @@ def explain(engine: Engine, log: str, code: int | None) -> tuple[str, str]:
             return outcome, f"{say}: {line[:300]}"
     if code is not None and code in (-signal.SIGKILL, 137):
         return "out_of_memory", "it was killed, by the kernel for want of memory or by somebody"
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip() and not line.startswith("#")), "it said nothing")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    # Python engines warn on after the exception that ended them.
+    last = next((line for line in reversed(lines) if re.search(r"\w(Error|Exception): \S", line)), lines[-1] if lines else "it said nothing")
     return "crashed", f"its last words: {last[:300]}"
 
 

@@ -20,10 +20,10 @@ LOOPBACK = "127.0.0.1"
 TORCH_FAILURES: tuple[tuple[str, str, str], ...] = (
     ("out_of_memory", r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
             r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory utilization"
-            r"|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
+            r"|requested memory for kv|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
      "not enough memory: lower --max-total-tokens, --max-sequences or --kv-bytes, or quantise"),
     ("unknown_model", r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
-              r"|does not appear to have a file named|LocalEntryNotFoundError|OfflineModeIsEnabled|Incorrect path_or_model_id"
+              r"|does not appear to have a file named|LocalEntryNotFoundError: |OfflineModeIsEnabled|Incorrect path_or_model_id"
               r"|model_id.{0,80}not found|Can't load the configuration of",
      "the model is not known or may not be read: see its name, HF_TOKEN and the network"),
     ("no_gpu", r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"

@@ -102,6 +102,9 @@ LINES = [
     ("out_of_memory", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine."),
     ("out_of_memory", "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV cache (2048)."),
     ("out_of_memory", "ValueError: Free memory on device (3.1/23.65 GiB) on startup is less than desired GPU memory utilization (0.92, 21.7 GiB)."),
+    ("out_of_memory", "RuntimeError: Worker failed with error 'Available memory on node 0 (13.38/15.09 GiB) on kv cache allocation is less than "
+                      "requested memory for kv (100.0 GiB). Decrease --kv-cache-memory-bytes"),
+    ("unknown_model", "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and outgoing traffic has been disabled."),
     ("unknown_model", "OSError: no/such is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"),
     ("unknown_model", "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error."),
     ("unknown_model", "OSError: You are trying to access a gated repo. huggingface_hub.errors.GatedRepoError: 403 Client Error."),
