@@ -27,7 +27,7 @@ def project(root: Path, tmp_path: Path):
     table.write_text(HEADER + f"vllm\t1,2,4\t{prompts}\t6\t6\t1\n")
     venv = Path(sys.executable).parent.parent
 
-    with fake_engine(api="openai-completions", gap_ms=5, tokens=6) as engine:
+    with fake_engine(engine="vllm", gap_ms=5, tokens=6) as engine:
         command = ["make", "-C", str(root), "-o", f"{venv}/.ready-run", f"VENV={venv}", f"RUNS={tmp_path}/runs", f"SWEEP={table}",
                    f"BASE_URL={engine.url}", "ENGINE=vllm", "MODEL=fake", "API=openai-completions"]  # fmt: skip
         environment = os.environ | {"LLMPAR_SAMPLE": "no"}
