@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -227,6 +228,11 @@ def test_a_living_wrapper_is_no_orphan(tmp_path: Path) -> None:
     assert record("inner")["base_url"] != record("sd")["base_url"]
 
 
+needs_nginx = pytest.mark.skipif(shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None,
+                                 reason="no nginx here: apt-get install nginx-light")
+
+
+@needs_nginx
 def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_path: Path) -> None:
     llama_server(tmp_path, "--slots 1 --tokens 8 --gap-ms 40")
     done = serve(*LLAMA[:-1], "a folder", "--replicas", "2", "--", "sh", "-c",
