@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
+
+from llmpar import sse
 
 MESSAGE_LIMIT = 2000  # characters of an engine's own error text that a record keeps
 
@@ -167,16 +170,49 @@ def load(data: bytes) -> tuple[Any, str | None]:
     return None, "bad_json"
 
 
-def fault(kind: str, number: int, status: int) -> dict[str, Any]:
-    """The error for an event that could not be read; `number` counts events from 1."""
-    what = "is not UTF-8" if kind == "invalid_utf8" else "is not JSON"
-    return failure(kind, f"event {number} of the stream {what}", status)
+def document(body: bytes, reply: Reply, status: int, unwrap: bool = False) -> dict[str, Any] | None:
+    """The JSON object of an answer that is not streamed; what is wrong with it goes into `reply`, None where there is none.
+
+    `unwrap`: the object may stand alone in a list.
+    """
+    value, bad = load(body)
+    if unwrap and isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if bad:
+        reply.error = failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
+    if not isinstance(value, dict):
+        reply.error = reply.error or failure("bad_json", "the answer is not a JSON object", status)
+        return None
+    reply.error = envelope(value, status) or reply.error
+    return value
 
 
-def cut(reply: Reply, seen: int, status: int) -> None:
+def objects(body: bytes, reply: Reply, status: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a stream with the offset of each; the first event that cannot be read goes into `reply`.
+
+    A torn last event is none: it is the mark of a cut stream, for which `cut` has the words.
+    """
+    for number, (offset, data) in enumerate(_events(body), 1):
+        try:
+            value = orjson.loads(data)
+        except ValueError:
+            value, bad = load(data)
+            if bad and offset < len(body) or value is not None:
+                what = "is not UTF-8" if bad == "invalid_utf8" else "is not JSON"
+                reply.error = reply.error or failure(bad, f"event {number} of the stream {what}", status)
+        if isinstance(value, dict):
+            yield offset, value
+
+
+def _events(body: bytes) -> list[tuple[int, bytes]]:
+    return [event for event in sse.events(body) if event[1] != b"[DONE]"]
+
+
+def cut(reply: Reply, body: bytes, status: int) -> None:
     """Mark a stream that ended before the engine said so. An error already found keeps its place."""
     if reply.complete or reply.error is not None:
         return
+    seen = len(_events(body))
     where = f"after {seen} event{'s' if seen > 1 else ''}" if seen else "before any event"
     reply.error = failure("cut_stream", f"the stream ended {where}, without a finish reason", status)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from llmpar import sse
 from llmpar.dialects import base
 from llmpar.dialects.base import Call, Event, Reply, Sampling
 
@@ -67,13 +64,9 @@ def _end(reply: Reply, value: dict[str, Any], status: int) -> None:
 
 def _document(status: int, body: bytes) -> Reply:
     reply = Reply()
-    value, bad = base.load(body)
-    if bad:
-        reply.error = base.failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
-    if not isinstance(value, dict):
-        reply.error = reply.error or base.failure("bad_json", "the answer is not a JSON object", status)
+    value = base.document(body, reply, status)
+    if value is None:
         return reply
-    reply.error = base.envelope(value, status) or reply.error
     content = value.get("content")
     if isinstance(content, str):
         reply.text = content
@@ -85,22 +78,10 @@ def _document(status: int, body: bytes) -> Reply:
 
 def _stream(status: int, body: bytes) -> Reply:
     reply = Reply()
-    loads = orjson.loads
-    seen = before = 0
+    before = 0
     known = True
     evaluated = None
-    for offset, data in sse.events(body):
-        if data == b"[DONE]":
-            continue
-        seen += 1
-        try:
-            value = loads(data)
-        except ValueError:
-            value, bad = base.load(data)
-            if bad and offset < len(body) or value is not None:
-                reply.error = reply.error or base.fault(bad or "bad_json", seen, status)
-        if not isinstance(value, dict):
-            continue
+    for offset, value in base.objects(body, reply, status):
         content = value.get("content")
         if content is None:
             reply.error = reply.error or base.envelope(value, status)
@@ -122,7 +103,7 @@ def _stream(status: int, body: bytes) -> Reply:
         reply.events = [Event(event.offset, event.text, None) for event in reply.events]
         base.spread(reply)
     reply.text = "".join([event.text for event in reply.events])
-    base.cut(reply, seen, status)
+    base.cut(reply, body, status)
     if reply.token_source is None and reply.events:
         reply.prompt_tokens = base.whole(evaluated)
         reply.output_tokens = before if known else len(reply.events)

@@ -41,15 +41,9 @@ def parse(status: int, headers: dict[str, str], body: bytes, stream: bool) -> Re
     if not 200 <= status < 300:
         return Reply(error=base.refused(status, headers, body))
     reply = Reply()
-    value, bad = base.load(body)
-    if isinstance(value, list) and value:
-        value = value[0]
-    if bad:
-        reply.error = base.failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
-    if not isinstance(value, dict):
-        reply.error = reply.error or base.failure("bad_json", "the answer is not a JSON object", status)
+    value = base.document(body, reply, status, unwrap=True)
+    if value is None:
         return reply
-    reply.error = base.envelope(value, status) or reply.error
     text = value.get("generated_text")
     if isinstance(text, str):
         reply.text = text

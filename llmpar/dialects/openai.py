@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from llmpar import sse
 from llmpar.dialects import base
 from llmpar.dialects.base import Event, Reply, Sampling, Unsupported
 
@@ -153,13 +152,9 @@ def parse(status: int, headers: dict[str, str], body: bytes, stream: bool, chat:
 
 def _document(status: int, headers: dict[str, str], body: bytes, chat: bool) -> Reply:
     reply = Reply()
-    value, bad = base.load(body)
-    if bad:
-        reply.error = base.failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
-    if not isinstance(value, dict):
-        reply.error = reply.error or base.failure("bad_json", "the answer is not a JSON object", status)
+    value = base.document(body, reply, status)
+    if value is None:
         return reply
-    reply.error = base.envelope(value, status) or reply.error
     _counts(reply, value)
     if reply.prompt_tokens is None:
         reply.prompt_tokens = base.header_count(headers, "x-prompt-tokens")
@@ -179,25 +174,12 @@ def _document(status: int, headers: dict[str, str], body: bytes, chat: bool) -> 
 
 def _stream(status: int, body: bytes, chat: bool) -> Reply:
     reply = Reply()
-    loads = orjson.loads
     pieces: list[tuple[int, str, int | None]] = []  # offset, text, tokens so far or None
     usage = None
     last: Any = None  # the last object that may hold counts
     first: Any = None
     blank = False  # finish reasons came, and all were empty strings
-    seen = 0
-    for offset, data in sse.events(body):
-        if data == b"[DONE]":
-            continue
-        seen += 1
-        try:
-            value = loads(data)
-        except ValueError:
-            value, bad = base.load(data)
-            if bad and offset < len(body) or value is not None:
-                reply.error = reply.error or base.fault(bad or "bad_json", seen, status)
-        if not isinstance(value, dict):
-            continue
+    for offset, value in base.objects(body, reply, status):
         if first is None:
             first = value
         usage = value.get("usage")
@@ -233,7 +215,7 @@ def _stream(status: int, body: bytes, chat: bool) -> Reply:
         reply.finish_reason is not None
         # TGI 1.x never tells the reason in /v1/completions streams: their end is all there is to see.
         or (blank and str(first.get("system_fingerprint", "")).startswith("1.")))
-    base.cut(reply, seen, status)
+    base.cut(reply, body, status)
     base.ended(reply, status)
     if reply.token_source is None and (pieces or reply.error is None):
         reply.output_tokens, reply.token_source = len(pieces), "events"

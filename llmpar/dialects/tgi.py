@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from llmpar import sse
 from llmpar.dialects import base
 from llmpar.dialects.base import Call, Event, Reply, Sampling, Unsupported
 
@@ -67,15 +64,9 @@ def _document(status: int, headers: dict[str, str], body: bytes) -> Reply:
     reply = Reply(prompt_tokens=base.header_count(headers, "x-prompt-tokens"),
                   output_tokens=base.header_count(headers, "x-generated-tokens"))
     reply.token_source = None if reply.output_tokens is None else "engine"
-    value, bad = base.load(body)
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]  # the compatibility route `/` wraps the answer
-    if bad:
-        reply.error = base.failure(bad, "the answer is not " + ("UTF-8" if value else "JSON"), status)
-    if not isinstance(value, dict):
-        reply.error = reply.error or base.failure("bad_json", "the answer is not a JSON object", status)
+    value = base.document(body, reply, status, unwrap=True)  # the compatibility route `/` wraps the answer
+    if value is None:
         return reply
-    reply.error = base.envelope(value, status) or reply.error
     text = value.get("generated_text")
     if isinstance(text, str):
         reply.text = text
@@ -88,21 +79,9 @@ def _document(status: int, headers: dict[str, str], body: bytes) -> Reply:
 
 def _stream(status: int, headers: dict[str, str], body: bytes) -> Reply:
     reply = Reply(prompt_tokens=base.header_count(headers, "x-prompt-tokens"))
-    loads = orjson.loads
-    seen = tokens = carried = 0
+    tokens = carried = 0
     final = None
-    for offset, data in sse.events(body):
-        if data == b"[DONE]":
-            continue
-        seen += 1
-        try:
-            value = loads(data)
-        except ValueError:
-            value, bad = base.load(data)
-            if bad and offset < len(body) or value is not None:
-                reply.error = reply.error or base.fault(bad or "bad_json", seen, status)
-        if not isinstance(value, dict):
-            continue
+    for offset, value in base.objects(body, reply, status):
         token = value.get("token")
         if not isinstance(token, dict):
             reply.error = reply.error or base.envelope(value, status)
@@ -120,7 +99,7 @@ def _stream(status: int, headers: dict[str, str], body: bytes) -> Reply:
             reply.complete = reply.error is None
             _details(reply, value.get("details"))
     reply.text = "".join([event.text for event in reply.events]) if final is None else final
-    base.cut(reply, seen, status)
+    base.cut(reply, body, status)
     if reply.token_source is None and tokens:
         reply.output_tokens, reply.token_source = tokens, "events"
     return reply
