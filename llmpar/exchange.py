@@ -9,6 +9,7 @@ import contextlib
 import errno
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,17 +31,20 @@ class Gate:
     otherwise it is only noted, so that no record in the making is lost.
     """
 
-    __slots__ = ("armed", "why")
+    __slots__ = ("armed", "why", "wake")
 
     def __init__(self) -> None:
         self.armed = False
         self.why: str | None = None
+        self.wake: Callable[[], object] | None = None  # for what waits in an event loop, where nothing may be raised
 
     def cancel(self, why: str) -> None:
         self.why = why
         if self.armed:
             self.armed = False
             raise Cancelled(why)
+        if self.wake is not None:
+            self.wake()
 
     def arm(self) -> None:
         self.armed = True
@@ -239,7 +243,7 @@ def exchange(raw: Raw, connections: Connections, target: Target, message: bytes,
             raw.sock.close()
             raw.sock, raw.reused, raw.framer = None, False, Framer()
     except Exception as error:
-        raw.error = _named(error, timeout_s)
+        raw.error = named(error, timeout_s)
     finally:
         raw.clock_step_ns = stamps.clock_offset() - offset
 
@@ -272,45 +276,51 @@ def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int
 
 
 def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> None:
-    receipts, marks, feed, body = raw.stamps, raw.marks, framer.feed, framer.body
-    kernel, space, stamp = raw.kernel, stamps.SPACE, stamps.stamp
-    received = 0
     # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out.
     latest = time.time_ns() + deadline - time.monotonic_ns()
-    try:
-        while True:
-            if kernel:
-                data, ancillary, _, _ = sock.recvmsg(READ_BYTES, space)
-                now = stamp(ancillary)
-                if now is None:
-                    now = time.time_ns()
-                    raw.kernel = raw.kernel and not data
-            else:
-                data = sock.recv(READ_BYTES)
-                now = time.time_ns()
-            if not data:
-                missing = framer.eof()
-                if missing is not None and not (raw.reused and not framer.started):
-                    raw.error = ("no_response" if not framer.started else "cut_body", missing)
-                return
-            received += len(data)
-            receipts.append(now)
-            done = feed(data)
-            marks.append(len(body))
-            if raw.headers_ns is None and framer.status is not None:
-                raw.headers_ns = now
-            if done:
-                return
-            if received > max_bytes:
-                raw.error = ("too_many_bytes", f"more than {max_bytes} bytes came")
-                return
-            if now > latest:
-                raise TimeoutError
-    finally:
-        raw.bytes_received = received
+    while True:
+        if not receive(sock, raw):
+            missing = framer.eof()
+            if missing is not None and not (raw.reused and not framer.started):
+                raw.error = ("no_response" if not framer.started else "cut_body", missing)
+            return
+        if framer.done:
+            return
+        if raw.bytes_received > max_bytes:
+            raw.error = too_many(max_bytes)
+            return
+        if raw.stamps[-1] > latest:
+            raise TimeoutError
 
 
-def _named(error: Exception, timeout_s: float) -> tuple[str, str]:
+def receive(sock: socket.socket, raw: Raw) -> bytes:
+    """Read once and note in `raw` what came and when; nothing at the end. Raises OSError, BadFraming."""
+    if raw.asked_kernel:
+        data, ancillary, _, _ = sock.recvmsg(READ_BYTES, stamps.SPACE)
+        now = stamps.stamp(ancillary)
+        if now is None:
+            now = time.time_ns()
+            raw.kernel = raw.kernel and not data
+    else:
+        # The base class's own: the subclass of llmpar.coroutines comes here from its recv.
+        data = socket.socket.recv(sock, READ_BYTES)
+        now = time.time_ns()
+    if data:
+        framer = raw.framer
+        raw.bytes_received += len(data)
+        raw.stamps.append(now)
+        framer.feed(data)
+        raw.marks.append(len(framer.body))
+        if raw.headers_ns is None and framer.status is not None:
+            raw.headers_ns = now
+    return data
+
+
+def too_many(max_bytes: int) -> tuple[str, str]:
+    return "too_many_bytes", f"more than {max_bytes} bytes came"
+
+
+def named(error: Exception, timeout_s: float) -> tuple[str, str]:
     """A transport error as (type, message)."""
     if isinstance(error, TimeoutError | BlockingIOError) and error.errno != errno.EINPROGRESS:  # SO_RCVTIMEO ends a read with EAGAIN
         return "timeout", f"no complete response within {timeout_s:g} s"

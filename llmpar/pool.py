@@ -1,6 +1,5 @@
 """The pool behind `parallel … llmpar-request`: one process that keeps workers forked ahead, and goes when its parallel
-goes. The first launcher starts it (`python -m llmpar.pool PARALLEL_PID READY_FD ARGUMENT...`); docs/request.md tells its
-life and death.
+goes. The first launcher starts it, through llmpar.commands.request; docs/request.md tells its life and death.
 
 Workers accept launchers from a shared listener themselves. The parent only forks, counts, and ends.
 """
@@ -17,11 +16,10 @@ import resource
 import select
 import signal
 import socket
-import sys
 import time
 
 from llmpar import runtime
-from llmpar.worker import BUSY, IDLE, MAGIC, SPAN, Call, Parser, RunCold, Worker
+from llmpar.worker import BUSY, IDLE, MAGIC, SPAN, Call, Parser, Read, RunCold, Worker
 
 SPARE = 4  # workers kept idle, so that a launcher never waits for a fork
 WORKERS = 8192  # at most
@@ -34,7 +32,7 @@ ENOUGH = 0.97  # achieved concurrency below this share of what was asked is wort
 class Pool:
     """The parent's state. `pid` is GNU parallel's process; it may live on another host, then only idleness ends the pool."""
 
-    def __init__(self, pid: int, arguments: list[str]):
+    def __init__(self, pid: int, read: Read, arguments: list[str]):
         self.pid = pid
         self.folder = runtime.directory()
         self.path = f"{self.folder}/{pid}.sock"
@@ -56,7 +54,7 @@ class Pool:
         self.spans: list[tuple[int, int]] = []
         self.asked = self.concurrency
         self.ending = False
-        self.parser = Parser(self.concurrency)
+        self.parser = Parser(read, self.concurrency)
         self._prime(arguments)
         self.listener = self._listen()
 
@@ -283,21 +281,22 @@ def jobs(pid: int) -> int | None:
     return None
 
 
-def main() -> int:
-    """Detach from the launcher, serve, and leave. A byte on READY_FD says that launchers may connect; its closing
-    without one, that they have to run by themselves."""
-    pid, ready = int(sys.argv[1]), int(sys.argv[2])
+def serve(pid: int, ready: int, read: Read, arguments: list[str]) -> None:
+    """Detach from the launcher whose command line is `arguments`, serve the jobs of GNU parallel `pid`, and return.
+
+    A byte on the descriptor `ready` says that launchers may connect; its closing without one, that they have to run by
+    themselves. `read` parses a command line.
+    """
     os.set_inheritable(ready, False)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     complaints = null if os.environ.get("LLMPAR_LOG") != "debug" else 2
     for fd, to in ((0, null), (1, null), (2, complaints)):
         os.dup2(to, fd)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    del soft
-    pool = Pool(pid, sys.argv[3:])
+    pool = Pool(pid, read, arguments)
 
     def stop(number: int, frame: object) -> None:
         pool.ending = True
@@ -317,8 +316,3 @@ def main() -> int:
         pool.run()
     finally:
         pool.end()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -64,11 +64,13 @@ class Prompt(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A prepared request: the bytes to send, or why there are none."""
+    """A prepared request: the bytes to send and the route and body in them, or why there are none."""
 
     message: bytes
     sampling: dict[str, Any]
     fault: tuple[str, str] | None
+    path: str = ""
+    body: bytes = b""
 
 
 def read_prompt(path: str) -> Prompt:
@@ -108,8 +110,9 @@ def ask(settings: Settings, prompt: Prompt) -> Asked:
         return Asked(b"", {}, ("unsupported", str(error)))
     headers = request_headers(settings)
     body = orjson.dumps(call.body)
-    message = http1.post(settings.target.path(call.path), settings.target.authority, headers, body, settings.keep_alive)
-    return Asked(message, call.sampling, None)
+    path = settings.target.path(call.path)
+    message = http1.post(path, settings.target.authority, headers, body, settings.keep_alive)
+    return Asked(message, call.sampling, None, path, body)
 
 
 def request_headers(settings: Settings) -> list[tuple[str, str]]:

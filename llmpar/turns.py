@@ -28,6 +28,18 @@ class Wrong(ValueError):
         self.hint = hint
 
 
+class Unread(ValueError):
+    """A command line that cannot be parsed; the text, lines with their ends, is for the user."""
+
+
+class Missing(RuntimeError):
+    """A package that this plan needs is not installed; `hint` is the command that installs it."""
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.hint = hint
+
+
 @dataclass(slots=True)
 class Plan:
     """A parsed command line: what to ask, how, and where records go (None: standard output).

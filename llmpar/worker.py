@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import select
 import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from fcntl import F_SETFL, F_SETOWN, fcntl
 from typing import Any
-
-import click
 
 from llmpar import exchange, records, shared_queue, status, turns
 
@@ -58,16 +56,20 @@ class Call:
         self.key = (self.directory, *kept, b"\0", *arguments[:-1])
 
 
-class Parser:
-    """Parses command lines with click, and remembers the last: GNU parallel's jobs differ in their last argument."""
+# Prompts and options of a command line. Raises turns.Unread.
+Read = Callable[[list[str]], tuple[tuple[str, ...], dict[str, Any]]]
 
-    def __init__(self, concurrency: int | None) -> None:
-        self.concurrency = concurrency
+
+class Parser:
+    """Makes plans of command lines, and remembers the last: GNU parallel's jobs differ in their last argument."""
+
+    def __init__(self, read: Read, concurrency: int | None) -> None:
+        self.read, self.concurrency = read, concurrency
         self._key: Any = None
         self._plan: turns.Plan | None = None
 
     def parse(self, call: Call) -> turns.Plan:
-        """Raises RunCold, turns.Wrong, click.ClickException."""
+        """Raises RunCold, turns.Wrong, turns.Unread."""
         due = None
         arguments, key = call.arguments, call.key
         if "--at" in arguments[:-2]:
@@ -93,17 +95,13 @@ class Parser:
         return plan
 
     def _parse(self, arguments: list[str], environ: dict[str, str]) -> turns.Plan:
-        from llmpar.commands.request import main
-
-        made: click.Command = main.command  # type: ignore[attr-defined]
         if any(argument in ("-h", "--help", "--version") for argument in arguments):
             raise RunCold
-        # click reads defaults from the environment; this process has the first launcher's.
+        # Defaults come from the environment; this process has the first launcher's.
         for name in [name for name in os.environ if name.startswith("LLMPAR_")]:
             del os.environ[name]
         os.environ.update({name: value for name, value in environ.items() if name.startswith("LLMPAR_")})
-        options = dict(made.make_context("llmpar-request", list(arguments)).params)
-        prompts = options.pop("prompts")
+        prompts, options = self.read(arguments)
         if options["from_stdin"] or options["threads"] or options["coroutines"]:
             raise RunCold
         if options["concurrency"] is None:
@@ -256,10 +254,8 @@ class Worker:
             hint = f"  {error.hint}\n" if error.hint else ""
             held += _frame(STDERR, f"llmpar-request: {error}\n{hint}".encode())
             code = status.USAGE
-        except click.ClickException as error:
-            text = io.StringIO()
-            error.show(text)
-            held += _frame(STDERR, text.getvalue().encode())
+        except turns.Unread as error:
+            held += _frame(STDERR, str(error).encode())
             code = status.USAGE
         except OSError as error:
             what = f"'{error.filename}': {error.strerror}" if error.filename else str(error)

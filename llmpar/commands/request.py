@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -58,7 +60,7 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
       llmpar-request --threads 16 --max-tokens 64 prompts/* | jq .ttft_s
 
     Under GNU parallel the work is done by a pool of workers that the first job starts (LLMPAR_POOL=no: without).
-    Writes `request` records. Exit status: 0; 2 usage; 7 a request failed, its record is written.
+    Writes `request` records. Exit status: 0; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is written.
     """
     from llmpar import turns
 
@@ -66,7 +68,30 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
         plan = turns.plan(prompts, options, dict(os.environ))
     except turns.Wrong as error:
         raise cli.Failure(str(error), status.USAGE, error.hint) from None
-    return turns.run(plan, sys.stdin.buffer if plan.from_stdin else None)
+    try:
+        return turns.run(plan, sys.stdin.buffer if plan.from_stdin else None)
+    except turns.Missing as error:
+        raise cli.Failure(str(error), status.UNAVAILABLE, error.hint) from None
+
+
+def read(arguments: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Prompts and options of a command line, for a pool. Raises turns.Unread."""
+    from llmpar import turns
+
+    try:
+        options = dict(main.command.make_context("llmpar-request", list(arguments)).params)  # type: ignore[attr-defined]
+    except click.ClickException as error:
+        text = io.StringIO()
+        error.show(text)
+        raise turns.Unread(text.getvalue()) from None
+    return options.pop("prompts"), options
+
+
+def pool() -> None:
+    """Where bin/llmpar-request starts a pool: PARALLEL_PID READY_FD ARGUMENT..."""
+    from llmpar import pool
+
+    pool.serve(int(sys.argv[1]), int(sys.argv[2]), read, sys.argv[3:])
 
 
 if __name__ == "__main__":
