@@ -4,6 +4,7 @@ from a shared queue, in threads or in coroutines."""
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -80,8 +81,11 @@ def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, s
     if options["threads"] and options["coroutines"]:
         raise Wrong("--threads and --asyncio exclude one another")
     many = bool(options["threads"] or options["coroutines"])
+    for name in ("temperature", "top_p", "timeout_s"):
+        if not math.isfinite(options[name] or 0):
+            raise Wrong(f"--{name.removesuffix('_s').replace('_', '-')} must be a finite number")
     if options["at"] is not None and (len(prompts) != 1 or many):
-        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals | parallel … llmpar-request --at {1} {2}")
+        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals … | parallel --colsep '\\t' … llmpar-request --at {1} {2}")
     sampling = Sampling(max_tokens=options["max_tokens"], temperature=options["temperature"], top_k=options["top_k"],
                         top_p=options["top_p"], seed=options["seed"], ignore_eos=options["ignore_eos"],
                         stop=list(options["stop"]), cache_prompt=options["cache_prompt"])

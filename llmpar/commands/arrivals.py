@@ -1,0 +1,88 @@
+"""llmpar-arrivals: send times for an open load."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+import time
+
+import click
+
+from llmpar import arrivals, cli, status
+
+
+@cli.command("llmpar-arrivals", epilog="""\b
+Examples:
+  llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > requests.jsonl
+  llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
+  llmpar-arrivals --trace azure.csv --rate 4 prompts/*
+  jq -r .sent_at requests.jsonl | llmpar-arrivals --trace - prompts/*
+
+\b
+Writes  a line a request: its due time (epoch seconds), a tab, its prompt file; without PROMPT the time alone.
+        Give parallel a -j above the requests that will be out at once, else they start late (lateness_s tells).
+Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""")
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
+@click.option("--rate", metavar="R", type=click.FloatRange(0, min_open=True),
+              help="Requests per second, on average; with --trace, stretch the trace to that.")
+@click.option("--process", type=click.Choice(arrivals.PROCESSES), default="poisson", show_default=True, help="How they come.")
+@click.option("--shape", metavar="K", type=click.FloatRange(0.001), default=0.5, show_default=True,
+              help="Of gamma: 1 is Poisson, less is burstier, more is more even.")
+@click.option("--to", metavar="R", type=click.FloatRange(0, min_open=True), help="Of ramp: the rate at its end.  [twice --rate]")
+@click.option("--trace", metavar="FILE", type=click.Path(),
+              help="Times from FILE (`-`: standard input): first column, seconds or dates.")
+@click.option("-n", "--count", metavar="N", type=click.IntRange(1),
+              help="How many; prompts are taken in turn.  [as many as PROMPTs; all of the trace]")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of the random gaps.")
+@click.option("--start", metavar="WHEN", default="+3", show_default=True,
+              help="When they begin: epoch seconds, or +SECONDS from now, in which processes get ready. 0: write offsets.")
+def main(prompts: tuple[str, ...], rate: float | None, process: str, shape: float, to: float | None, trace: str | None,
+         count: int | None, seed: int, start: str) -> int:
+    """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered."""
+    for prompt in prompts:
+        if "\t" in prompt or "\n" in prompt:
+            raise cli.Failure(f"cannot put {prompt!r} into a table: its name holds a tab or a line end", status.USAGE,
+                              "rename the file")
+    if not all(math.isfinite(number or 0) for number in (rate, shape, to)):
+        raise cli.Failure("rates and shape must be finite", status.USAGE)
+    begin = _start(start)
+    if trace is not None:
+        times = _trace(trace)[:count]
+        if not times:
+            raise cli.Failure(f"'{trace}' holds no times", status.TOO_LITTLE)
+        if rate is not None:
+            times = arrivals.scaled(times, rate)
+    elif rate is None:
+        raise cli.Failure("no rate is given", status.USAGE, "give --rate R in requests per second, or --trace FILE")
+    elif not prompts and count is None:
+        raise cli.Failure("no prompt file is named", status.USAGE, "name files, or give --count N for times alone")
+    else:
+        times = arrivals.offsets(process, count or len(prompts), rate, seed, shape, 2 * rate if to is None else to)
+    names = [b"\t" + os.fsencode(prompt) for prompt in prompts] or [b""]
+    lines = [b"%.6f%b\n" % (begin + at, names[number % len(names)]) for number, at in enumerate(times)]
+    sys.stdout.buffer.write(b"".join(lines))
+    return status.OK
+
+
+def _start(text: str) -> float:
+    try:
+        seconds = float(text.removeprefix("+"))
+        if not 0 <= seconds < 1e11:
+            raise ValueError
+    except ValueError:
+        raise cli.Failure(f"'{text}' is not an instant", status.USAGE, "give epoch seconds, or +SECONDS from now") from None
+    return seconds + (time.time() if text.startswith("+") else 0)
+
+
+def _trace(name: str) -> list[float]:
+    with cli.opened(name) as stream:
+        try:
+            return arrivals.trace(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"), name)
+        except arrivals.BadTrace as error:
+            raise cli.Failure(str(error), status.BAD_INPUT) from None
+
+
+if __name__ == "__main__":
+    main()
