@@ -143,6 +143,7 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
     last, refused_since = "nothing listens yet", None
     with requests.Session() as session:
         session.trust_env = False  # no proxy between us and our own server
+        session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
         while True:
             code = started.process.poll()
             if code is not None:

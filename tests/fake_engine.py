@@ -151,8 +151,7 @@ class Exchange:
             await asyncio.wait({work, leave}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 work.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await work
+                await asyncio.wait({work})
                 self.record["outcome"] = "client_left"
                 return False
             return work.result() and self.keep
@@ -165,10 +164,14 @@ class Exchange:
             return False
         finally:
             leave.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await leave
-            self.record["ended_at"] = round(time.time(), 6)
-            self.engine.log(self.record)
+            try:
+                # Not `await leave`: whoever suppresses its end there suppresses this task's own as well.
+                await asyncio.wait({leave})
+                if not leave.cancelled():
+                    leave.exception()
+            finally:
+                self.record["ended_at"] = round(time.time(), 6)
+                self.engine.log(self.record)
 
     # What is not generation.
 
