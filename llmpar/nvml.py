@@ -21,7 +21,8 @@ LOST = frozenset({nv.NVML_ERROR_UNINITIALIZED, nv.NVML_ERROR_DRIVER_NOT_LOADED, 
 # This will not change while we look.
 UNSUPPORTED = frozenset({nv.NVML_ERROR_NOT_SUPPORTED, nv.NVML_ERROR_FUNCTION_NOT_FOUND, nv.NVML_ERROR_NO_PERMISSION,
                          nv.NVML_ERROR_INVALID_ARGUMENT, nv.NVML_ERROR_ARGUMENT_VERSION_MISMATCH, 26})  # 26: DEPRECATED
-# So many readings answering "unknown error" in one sample are a GPU that fell off the bus, not a missing field.
+# So many readings that answer "unknown error" in one sample, and answered before, are a GPU that fell off the bus. Where
+# they never answered it is what stands between us and the driver (a sandbox, say): those fields are null.
 UNKNOWN_IS_LOST = 3
 ALL_LINKS = 0xFFFFFFFF
 CLOCK_LIMITS = (
@@ -96,7 +97,9 @@ class Device:
         self.name = optional(nv.nvmlDeviceGetName, handle)
         self.mig: dict[str, Any] | None = None
         self.unsupported: set[str] = set()
-        self._owns, self._unknown, self._told = owns, 0, -1
+        self._owns, self._told = owns, -1
+        self._answered: set[str] = set()
+        self._unknown: set[str] = set()  # in this sample
         self._pcie_due = 0.0
         self._memory_version: int | None = nv.nvmlMemory_v2
         self.open = True
@@ -118,10 +121,12 @@ class Device:
         if name in self.unsupported:
             return None
         try:
-            return function(*arguments)
+            answer = function(*arguments)
         except nv.NVMLError as error:
             self._refused(name, error.value)
             return None
+        self._answered.add(name)
+        return answer
 
     def _refused(self, name: str, code: int) -> None:
         if code in LOST:
@@ -129,11 +134,11 @@ class Device:
         if code in UNSUPPORTED:
             self.unsupported.add(name)
         elif code == nv.NVML_ERROR_UNKNOWN:
-            self._unknown += 1
+            self._unknown.add(name)
 
     def read(self) -> dict[str, Any]:
         """All readings now. Raises Lost."""
-        self._unknown = 0
+        self._unknown.clear()
         began = time.monotonic_ns()
         sample: dict[str, Any] = {"at": clock.now()}
         whole = self.parent.handle if self.parent else self.handle
@@ -157,7 +162,7 @@ class Device:
             sample |= nvml_gpm.NOTHING
         if sample["pcie_tx_bytes"] is None and sample["pcie_tx_bytes_per_s"] is None:
             self._pcie(sample, whole)
-        if self._unknown >= UNKNOWN_IS_LOST:
+        if len(self._unknown & self._answered) >= UNKNOWN_IS_LOST or self._unknown and not self._answered:
             raise Lost(nv.NVML_ERROR_UNKNOWN)
         sample["read_s"] = clock.duration(time.monotonic_ns() - began)
         # Said in the first sample and whenever it changes.
@@ -181,6 +186,7 @@ class Device:
             if value.nvmlReturn == nv.NVML_SUCCESS:
                 number = getattr(value.value, VALUE[value.valueType]) if value.valueType < len(VALUE) else None
                 found[name] = None if number is None else round(number * FIELDS[name][2], 6)
+                self._answered.add(name)
             else:
                 self._refused(name, value.nvmlReturn)
         return found

@@ -214,6 +214,18 @@ def test_unknown_errors_everywhere_are_a_lost_gpu_but_one_is_not(clock: Clock) -
     assert watch.read()[0]["error"]["nvml"] == nv.NVML_ERROR_UNKNOWN
 
 
+def test_readings_that_never_answered_are_no_lost_gpu(clock: Clock) -> None:
+    """A sandbox that lets only some of the driver's calls through."""
+    barred = ["nvmlDeviceGetClockInfo", "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons", nv.NVML_FI_DEV_MEMORY_TEMP]
+    watch = reader(clock, Gpu(errors=dict.fromkeys(barred, nv.NVML_ERROR_UNKNOWN)))
+    for _ in range(3):
+        (sample,) = watch.read()
+        assert sample["error"] is None
+        assert (sample["sm_clock_mhz"], sample["temperature_c"], sample["clock_limits"], sample["memory_temperature_c"]) == (None,) * 4
+        assert (sample["power_w"], sample["gpu_util_ratio"]) == (400.0, 0.93)
+        clock.now += 1
+
+
 @pytest.mark.parametrize("code, words", [(nv.NVML_ERROR_DRIVER_NOT_LOADED, "not loaded"), (nv.NVML_ERROR_NO_PERMISSION, "may not open"),
                                          (nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "updated"), (nv.NVML_ERROR_UNKNOWN, "NVML says")])
 def test_why_there_is_no_gpu(clock: Clock, code: int, words: str) -> None:
