@@ -18,6 +18,7 @@ from llmpar.columns import NONE, Columns
 OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s", "effective_ttft": "effective_ttft_s",
               "effective_e2e": "effective_e2e_s"}
 FULL_CONCURRENCY = 0.97
+OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 
 
 class Summariser:
@@ -257,6 +258,10 @@ def _warnings(result: dict[str, Any], columns: Columns, cell: dict[str, Any] | N
     if concurrency["ratio"] is not None and concurrency["ratio"] < FULL_CONCURRENCY:
         found.append(make("low_concurrency", achieved=concurrency["achieved"], asked=concurrency["asked"]))
     failed = n["requests"] - n["ok"]
+    # A server that ran out of memory later has other cells of its session behind it, which it served well.
+    if server and server.get("outcome") == OUT_OF_MEMORY and (failed or not n["requests"]):
+        found.append(make(OUT_OF_MEMORY, when="before it was ready" if server.get("ready_s") is None else "under this load",
+                          message=server.get("message") or "its log says no more"))
     if failed:
         kinds = ", ".join(f"{count} {name}" for name, count in result["failures"].items()) or "no type given"
         found.append(make("failures", failed=failed, requests=n["requests"], types=kinds))

@@ -12,6 +12,9 @@ TABLE: dict[str, tuple[str, str]] = {
     "low_concurrency": (
         "{achieved:.1f} requests were in flight on average where {asked} were asked for",
         "send at least ten times as many prompts as clients, or let processes take prompts in turn (llmpar-request --queue)"),
+    "out_of_memory": (
+        "the engine ran out of memory {when}, which is this cell's result: {message}",
+        "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again"),
     "failures": (
         "{failed} of {requests} requests did not end ok ({types}); latencies are those of the rest",
         "read `error` in the records; a server that refuses load looks fast"),

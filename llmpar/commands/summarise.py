@@ -20,7 +20,7 @@ records, by option or mixed in. Writes one summary record (docs/records.md; each
 The first record leaves when the last one was read; memory grows by some 200 bytes a request.
 
 \b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record.
+Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record (and no server record that ran out of memory).
 """
 
 
@@ -60,7 +60,8 @@ def main(files: tuple[str, ...], output: str | None, cell: str | None, server: s
     for name in filter(None, (cell, server, host, *gpu, *engine)):
         with cli.opened(name) as stream:
             summary_read.feed(summariser, stream, name)
-    if not summariser.columns.counts:
+    # An engine that could not be started for want of memory is a result without requests.
+    if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != summary.OUT_OF_MEMORY:
         raise cli.Failure("there is no request record to summarise", status.TOO_LITTLE, "llmpar-request writes some")
     found = summariser.summary(objectives, label, session, clients, cli.version())
     with cli.writing(output) as out:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from engines_on_path import llama_server
 from fake import fake_engine
 
 HEADER = "engine\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
@@ -101,6 +102,47 @@ def test_a_failing_cell_fails_alone_under_k(project, tmp_path):
     run = project.run
     assert len(list(run.glob("*/summary.json"))) == 2
     assert len(list(run.glob("*/requests.jsonl"))) == 2
+
+
+NO_MEMORY = 'echo "cudaMalloc failed: out of memory"; exit 1'
+
+
+def launching(project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str = "", before: str = ""):
+    """The same sweep over an engine that llmpar-serve launches: a function that runs make."""
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    # The log has last words after the load began, as an engine's has.
+    llama_server(tmp_path, options, before, how="")
+    prompts = project.table.read_text().split("\t")[-4]
+    project.table.write_text(HEADER.replace("engine", "engine\tmodel") + f"llamacpp\t{tmp_path}/m.gguf\t1,2,4\t{prompts}\t6\t6\t0\n")
+    command = [word for word in project.command if not word.startswith(("BASE_URL=", "ENGINE=", "MODEL=", "API="))]
+    environment = project.environment | {"PATH": os.environ["PATH"]}
+    return lambda *arguments: subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, env=environment)
+
+
+def warned(summary: Path) -> set[str]:
+    return {warning["code"] for warning in json.loads(summary.read_text())["warnings"]}
+
+
+def test_an_engine_without_memory_is_the_result_of_its_cells(project, tmp_path, monkeypatch):
+    make = launching(project, tmp_path, monkeypatch, before=NO_MEMORY)
+    done = make("table")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for clients in (1, 2, 4):
+        summary = project.run / f"c00{clients}" / "summary.json"
+        assert json.loads(summary.read_text())["n"]["requests"] == 0 and "out_of_memory" in warned(summary)
+        assert f"c00{clients}: out of memory" in done.stderr
+    assert "cudaMalloc failed: out of memory" in done.stdout, "the table says why there are no figures"
+    assert "run-session" not in make("-n", "table").stdout, "a result is not measured again"
+
+
+def test_an_engine_that_runs_out_of_memory_under_a_load_is_that_cells_result_alone(project, tmp_path, monkeypatch):
+    # The request for readiness, six of c001, the first of c002; no client of c004 ever reaches it.
+    make = launching(project, tmp_path, monkeypatch, f"--exit-after 8 || {{ {NO_MEMORY}; }}")
+    done = make("-k", "sweep")
+    assert done.returncode != 0
+    assert warned(project.run / "c002/summary.json") >= {"out_of_memory", "failures"}
+    assert "out_of_memory" not in warned(project.run / "c001/summary.json")
+    assert not (project.run / "c004/requests.jsonl").exists()
 
 
 def test_make_n_tells_what_would_be_measured_and_runs_nothing(project):
