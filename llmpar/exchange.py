@@ -237,7 +237,7 @@ def exchange(raw: Raw, connections: Connections, target: Target, message: bytes,
                 began = time.monotonic_ns()
                 raw.sock = connections.connect(target, kernel, deadline)
                 raw.connect_ns = time.monotonic_ns() - began
-            if not _converse(raw.sock, message, deadline, max_bytes, raw):
+            if not _converse(raw.sock, message, deadline, max_bytes, raw) or connections.interrupted is not None:
                 break
             # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
             raw.sock.close()

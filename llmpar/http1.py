@@ -102,7 +102,8 @@ class Framer:
 
     def _head(self, data: bytes) -> bool:
         while True:
-            # Empty lines before the status line: RFC 9112 2.2 asks servers to bear them; clients do as well.
+            # Empty lines before the status line: RFC 9112 2.2 asks servers to bear them, and it costs clients nothing.
+            data = data.lstrip(b"\r\n")
             end, after = _blank_line(data)
             if end < 0:
                 if len(data) > HEAD_LIMIT:

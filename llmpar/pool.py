@@ -53,7 +53,7 @@ class Pool:
         self.free = list(range(WORKERS - 1, -1, -1))
         self.spans: list[tuple[int, int]] = []
         self.asked = self.concurrency
-        self.ending = False
+        self.ending = self.parallel_gone = False
         self.parser = Parser(read, self.concurrency)
         self._prime(arguments)
         self.listener = self._listen()
@@ -125,6 +125,7 @@ class Pool:
         while not self.ending:
             events = {fd for fd, _ in ready.poll(TICK_S * 1000)}
             if self.watch in events:
+                self.parallel_gone = True
                 return
             for fd in (self.need_read, self.woken_read):
                 if fd in events:
@@ -189,11 +190,12 @@ class Pool:
                 os.kill(pid, signal.SIGKILL)
         self.drain()
         self._orphans()
-        self._warn()
+        self._tell()
         for name in os.listdir(self.folder):
-            # The lock of launchers that start a pool, and positions in shared queues.
-            if self.watch is not None and (name == f"{self.pid}.lock" or name.startswith(f"{self.family}.")):
-                with contextlib.suppress(OSError):
+            # Positions in shared queues outlive a pool that was idle or ended by hand: its successor goes by them.
+            with contextlib.suppress(OSError):
+                if (self.parallel_gone and name.startswith(f"{self.family}.")
+                        or name == f"{self.pid}.lock" and runtime.unlocked(f"{self.folder}/{name}")):
                     os.unlink(f"{self.folder}/{name}")
 
     def _orphans(self) -> None:
@@ -205,16 +207,17 @@ class Pool:
                 while data:
                     data = data[os.write(fd, data) :]
 
-    def _warn(self) -> None:
+    def _tell(self) -> None:
+        """The closing line: the achieved concurrency, and what to do where it is low."""
         held = achieved(self.spans)
         fd = self.streams.get(2)
         if self.asked is None or held is None or fd is None or len(self.spans) < 2 * self.asked:
             return
+        text = f"llmpar-request: {held:.1f} requests were out at a time, of {self.asked} asked for\n"
         if held < ENOUGH * self.asked:
-            text = (f"llmpar-request: {held:.1f} requests were out at a time, not the {self.asked} asked for; "
-                    f"to hold them: parallel -j{self.asked} -N0 llmpar-request --queue LIST ::: {{1..{self.asked}}}\n")
-            with contextlib.suppress(OSError):
-                os.write(fd, text.encode())
+            text += f"  to hold them: parallel -j{self.asked} -N0 llmpar-request --queue LIST ::: {{1..{self.asked}}}\n"
+        with contextlib.suppress(OSError):
+            os.write(fd, text.encode())
 
 
 def achieved(spans: list[tuple[int, int]]) -> float | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import socket
 import stat
 
 
@@ -51,10 +54,44 @@ def family(environ: dict[str, str] | None = None) -> str:
 def sweep(folder: str) -> None:
     """Remove what fan-outs that are gone have left (they were killed, or ran without a pool)."""
     for name in os.listdir(folder):
-        key = name.partition(".")[0]
+        key, _, kind = name.partition(".")
         pid = key.partition("-")[0]
-        if pid.isdigit() and process_key(int(pid)) != key:
-            try:
+        if not pid.isdigit():
+            continue
+        try:
+            if "-" in key:
+                over = process_key(int(pid)) != key
+            else:
+                # GNU parallel's number may be another host's, so a pool's socket is asked itself.
+                over = process_key(int(pid)) is None and _unused(folder, name, kind)
+            if over:
                 os.unlink(f"{folder}/{name}")
-            except OSError:
-                pass
+        except OSError:
+            pass
+
+
+def _unused(folder: str, name: str, kind: str) -> bool:
+    """Whether nobody listens at a pool's socket, makes one, or holds the lock under which one is started."""
+    if kind.startswith("sock."):
+        return process_key(int(kind.removeprefix("sock."))) is None
+    if kind != "sock":
+        return unlocked(f"{folder}/{name}")
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+            asked.setblocking(False)
+            return asked.connect_ex(f"/proc/self/fd/{fd}/{name}") == errno.ECONNREFUSED
+    finally:
+        os.close(fd)
+
+
+def unlocked(path: str) -> bool:
+    """Whether nobody holds this file's lock. Raises OSError where there is no such file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)

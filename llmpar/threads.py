@@ -13,7 +13,9 @@ from llmpar.turns import Output, Plan, Tally
 
 def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Gate) -> None:
     """Returns when every prompt has its record, or when the gate is shut and every request that was out has its."""
-    lock = threading.Lock()
+    # Two, because a name may be long in coming where a record is ready to leave.
+    reading, writing = threading.Lock(), threading.Lock()
+    busy: set[int] = set()
     failures: list[BaseException] = []
     gates = [Gate() for _ in range(plan.threads or 1)]
     out: dict[int, Connections] = {}
@@ -22,19 +24,22 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Ga
         connections = out[number] = Connections()
         try:
             while not failures and gate.why is None:
-                with lock:
+                with reading:
                     path = next(paths, None)
-                if path is None:
+                busy.add(number)  # before the look at the gate: whoever shuts it looks here afterwards
+                if path is None or gate.why is not None:
                     return
                 launch = Launch(plan.launcher, time.time_ns(), plan.attempt, plan.slot, plan.seq)
                 record = perform(plan.settings, launch, path, connections, gates[number])
-                with lock:
+                with writing:
                     tally.add(record)
                     output.put(record)
+                busy.discard(number)
         except BaseException as error:
             failures.append(error)
         finally:
             connections.close()
+            busy.discard(number)
 
     crew = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(gates))]
     for thread in crew:
@@ -45,12 +50,12 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Ga
             thread.join()
         gate.armed = False
     except Cancelled:
-        # No signal reaches another thread's system call: shut its connection down under it.
-        while any(thread.is_alive() for thread in crew):
-            for number, thread in enumerate(crew):
-                if thread.is_alive() and number in out:
+        # No signal reaches another thread's system call: shut its connection down under it. A thread that waits for a
+        # name has nothing out and is left behind.
+        while busy:
+            for number in list(busy):
+                if number in out:
                     out[number].interrupt(gate.why or "cancelled")
-            for thread in crew:
-                thread.join(0.05)
+            time.sleep(0.02)
     if failures:
         raise failures[0]

@@ -117,6 +117,8 @@ def _header(text: str) -> tuple[str, str]:
     found = _HEADER.match(text)
     if found is None or not text.isascii():
         raise Wrong(f"'{text}' is not a header", "write it as --header 'Name: value'")
+    if found[1].lower() == "authorization":
+        raise Wrong("a key in --header would be seen in the list of processes", "give --api-key-file FILE")
     if found[1].lower() in ("host", "content-length", "transfer-encoding", "connection"):
         raise Wrong(f"the header '{found[1]}' is llmpar-request's own")
     return found[1], found[2]
@@ -159,13 +161,18 @@ class Output:
 
     def put(self, record: dict[str, Any]) -> None:
         """Raises OSError (disk full, closed pipe)."""
-        line = records.encode(record)
-        if self.path is not None:
-            records.append(self.path, line)
-            return
-        view = memoryview(line)
-        while view:
-            view = view[os.write(1, view) :]
+        self.write(records.encode(record))
+
+    def write(self, line: bytes) -> None:
+        try:
+            if self.path is not None:
+                records.append(self.path, line)
+                return
+            view = memoryview(line)
+            while view:
+                view = view[os.write(1, view) :]
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write a record: {error.strerror}", self.path or "standard output") from None
 
 
 class Tally:
@@ -203,6 +210,8 @@ def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         paths = source(plan, stdin)
+        if stdin is not None and not plan.threads and not plan.coroutines:
+            paths = until(gate, paths)
         if plan.lost is not None:
             lose(plan, paths, output.put, tally)
         if plan.coroutines:
@@ -218,6 +227,9 @@ def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if plan.queue is not None and not tally.done and "PARALLEL_PID" not in os.environ:
+        warn(f"nothing is left of '{plan.queue}': the processes of one shell take each name once; "
+             "start them from a shell of their own, or copy the list")
     return 128 + ends[0] if ends else tally.status
 
 
@@ -233,7 +245,8 @@ def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None]
             path = next(paths, None)
     if path is None:
         return
-    launch = Launch(plan.launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+    launcher = "pool" if plan.launcher == "cold" else plan.launcher
+    launch = Launch(launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
     raw = exchange.Raw(error=("worker_died", "the worker that had the request died"))
     prompt = read_prompt(path)
     made = record(plan.settings, launch, prompt, ask(plan.settings, prompt), raw)
@@ -262,6 +275,21 @@ def source(plan: Plan, stdin: BinaryIO | None) -> Iterator[str]:
     if stdin is not None:
         return names(stdin)
     return iter(plan.prompts)
+
+
+def until(gate: exchange.Gate, paths: Iterator[str]) -> Iterator[str]:
+    """The same names as long as the gate is open: a signal ends the wait for the next one."""
+    while True:
+        try:
+            gate.arm()
+            path = next(paths, None)
+        except exchange.Cancelled:
+            return
+        finally:
+            gate.armed = False
+        if path is None:
+            return
+        yield path
 
 
 def names(stream: BinaryIO) -> Iterator[str]:

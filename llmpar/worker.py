@@ -217,7 +217,7 @@ class Worker:
             self._span(record)
             line = records.encode(record)
             if output is not None:
-                records.append(output.path or "", line)
+                output.write(line)
                 line = b""  # the launcher counts frames
             elif self.gate.why is not None and _dead(launcher):
                 os.write(self.orphans, line)
@@ -231,7 +231,10 @@ class Worker:
 
         try:
             if call.directory != self.directory:
-                os.chdir(call.directory)
+                try:
+                    os.chdir(call.directory)
+                except OSError:
+                    raise RunCold from None  # deleted, or unreadable from above: its own process is inside
                 self.directory = call.directory
             plan = self.parser.parse(call)
             many = len(plan.prompts) != 1

@@ -1,0 +1,110 @@
+"""What tests of llmpar-request share: prompts, records, and the processes of the pools that a test started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 6.0  # for a process to do what it does in milliseconds on an idle machine
+MARK = b"import pool; pool()"
+
+
+def prompts(texts: dict[str, str] | int, folder: str = "prompts") -> list[str]:
+    """Prompt files in the working directory; a number makes so many plain ones."""
+    Path(folder).mkdir(exist_ok=True)
+    if isinstance(texts, int):
+        texts = {f"p{number:03d}": f"tell me {number}" for number in range(texts)}
+    for name, text in texts.items():
+        (Path(folder) / name).write_text(text)
+    return [f"{folder}/{name}" for name in texts]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | more
+
+
+def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 60} | options)
+
+
+def parallel(*options: str, start: bool = False, **more: Any) -> Any:
+    """`parallel --will-cite OPTIONS`, run to its end or only started."""
+    command = ["parallel", "--will-cite", *options]
+    if start:
+        return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more)
+    return run(command, **more)
+
+
+def read(text: str) -> list[dict[str, Any]]:
+    """The records in an output, every line whole."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def wait_for(what: Callable[[], Any], why: str) -> Any:
+    limit = time.monotonic() + PATIENCE_S
+    while not (found := what()):
+        assert time.monotonic() < limit, why
+        time.sleep(0.01)
+    return found
+
+
+def processes() -> list[int]:
+    """Parents and workers of the pools of this test, oldest first: those with its runtime directory."""
+    mine = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if MARK in Path(f"/proc/{name}/cmdline").read_bytes() and mine in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+            except OSError:
+                pass
+    return sorted(found)
+
+
+def parent() -> int:
+    """The one pool's parent process: it leads a session of its own."""
+    (found,) = wait_for(lambda: [pid for pid in processes() if session(pid) == pid], "no pool comes")
+    return found
+
+
+def session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def launchers() -> list[int]:
+    """Launchers of this test that are alive."""
+    mine = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"perl") and words[1].endswith(b"bin/llmpar-request") \
+                        and mine in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+            except (OSError, IndexError):
+                pass
+    return sorted(found)
+
+
+def nothing_left() -> None:
+    """No process of a pool, no socket, lock or position in the runtime directory."""
+    folder = Path(os.environ["XDG_RUNTIME_DIR"], "llmpar")
+    wait_for(lambda: not processes() and (not folder.exists() or not list(folder.iterdir())),
+             f"left: processes {processes()}, files {[path.name for path in folder.iterdir()] if folder.exists() else []}")
