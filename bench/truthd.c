@@ -5,21 +5,24 @@
  *   truthd PORT LOG [-n EVENTS] [-g GAP_US] [-f FIRST_US] [-b BURST] [-c] [-s STALL_AT_US:STALL_US]
  *
  * -b: BURST tokens in one event. -c: a plain body that ends with the connection instead of chunks. -f: time to the first
- * event. -s: no event is written between these two times after the server's first request.
- * PORT 0 takes any; the port is printed. The request's body may hold "truth_id"; the log names it, or else the first 40
- * bytes of the prompt.
- * A log line: id, receipt of the request (ns, epoch), then for each event: due (ns), before write (ns), after write (ns).
+ * event. -s: no event is written between these two times after the server's first request. Where it may, it runs under
+ * SCHED_FIFO with its memory locked; that no client delays it needs a core of its own besides (taskset).
+ * PORT 0 takes any; "PORT fifo" or "PORT normal" is printed, as it is scheduled. The log names a request by the first 40
+ * bytes of its prompt, or of a chat's first content. A POST whose path holds "/chat/" is answered with chat chunks.
+ * The log is kept in memory and written at the end (SIGTERM). A line: id, receipt of the request (ns, epoch), then for each event: due (ns), before write (ns), after write (ns).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -34,7 +37,7 @@
 
 typedef int64_t ns;
 struct conn {
-    int fd, used, sent, close_after, slot; /* slot: place in the heap, -1 if none */
+    int fd, used, sent, close_after, chat, slot; /* slot: place in the heap, -1 if none */
     ns received, due;
     ns *times;
     char id[48];
@@ -45,7 +48,7 @@ static struct conn *conns[MAX_FD];
 static struct conn *heap[MAX_FD];
 static int heaped, events = 64, burst = 1, plain, epfd, tfd;
 static ns gap = 20000000, first_gap = -1, stall_at, stall_for, epoch;
-static FILE *out;
+static struct done { struct done *next; ns received; ns *times; int sent; char id[48]; } *done, **tail = &done;
 static volatile sig_atomic_t stopping;
 
 static ns now(void) {
@@ -90,12 +93,29 @@ static void arm(void) {
     }
     timerfd_settime(tfd, TFD_TIMER_ABSTIME, &t, NULL);
 }
-static void finish(struct conn *c) { /* one log line, in one piece */
+static ns *times(void) { /* touched, so that no page is missing when it counts */
+    ns *made = malloc(3 * events * sizeof(ns));
+    if (!made) abort();
+    memset(made, 1, 3 * events * sizeof(ns));
+    return made;
+}
+static void finish(struct conn *c) {
     if (!c->received) return;
-    fprintf(out, "%s\t%lld", c->id, (long long)c->received);
-    for (int i = 0; i < 3 * c->sent; i++) fprintf(out, "\t%lld", (long long)c->times[i]);
-    fputc('\n', out);
+    struct done *d = calloc(1, sizeof *d);
+    if (!d) abort();
+    *d = (struct done){.received = c->received, .times = c->times, .sent = c->sent};
+    memcpy(d->id, c->id, sizeof d->id);
+    *tail = d;
+    tail = &d->next;
+    c->times = times();
     c->received = 0;
+}
+static void dump(FILE *out) {
+    for (struct done *d = done; d; d = d->next) {
+        fprintf(out, "%s\t%lld", d->id, (long long)d->received);
+        for (int i = 0; i < 3 * d->sent; i++) fprintf(out, "\t%lld", (long long)d->times[i]);
+        fputc('\n', out);
+    }
 }
 static void drop(struct conn *c) {
     leave(c);
@@ -116,10 +136,11 @@ static int emit(struct conn *c) {
     int i = c->sent, last = i == events - 1, n = 0, size;
     for (int b = 0; b < burst; b++) n += snprintf(text + n, sizeof text - n, " tok%d", i * burst + b);
     size = snprintf(data, sizeof data,
-                    "data: {\"id\":\"t\",\"object\":\"text_completion\",\"created\":1,\"model\":\"truth\",\"choices\":[{\"index\":0,"
-                    "\"text\":\"%s\",\"logprobs\":null,\"finish_reason\":%s}],\"usage\":{\"prompt_tokens\":8,"
+                    "data: {\"id\":\"t\",\"object\":\"%s\",\"created\":1,\"model\":\"truth\",\"choices\":[{\"index\":0,"
+                    "%s\"%s\"%s,\"logprobs\":null,\"finish_reason\":%s}],\"usage\":{\"prompt_tokens\":8,"
                     "\"total_tokens\":%d,\"completion_tokens\":%d}}\n\n",
-                    text, last ? "\"length\"" : "null", 8 + (i + 1) * burst, (i + 1) * burst);
+                    c->chat ? "chat.completion.chunk" : "text_completion", c->chat ? "\"delta\":{\"content\":" : "\"text\":",
+                    text, c->chat ? "}" : "", last ? "\"length\"" : "null", 8 + (i + 1) * burst, (i + 1) * burst);
     if (last) size += snprintf(data + size, sizeof data - size, "data: [DONE]\n\n");
     int m = 0;
     if (i == 0)
@@ -142,13 +163,14 @@ static int emit(struct conn *c) {
 }
 static void begin(struct conn *c, ns received) {
     char *body = strstr(c->in, "\r\n\r\n") + 4;
-    char *id = strstr(body, "\"truth_id\":\""), *prompt = strstr(body, "\"prompt\":");
+    char *prompt = strstr(body, "\"prompt\":"), *content = strstr(body, "\"content\":");
+    char *id = prompt ? strchr(prompt + 9, '"') : content ? strchr(content + 10, '"') : NULL;
     int n = 0;
-    id = id ? id + 12 : prompt ? strchr(prompt + 9, '"') : NULL;
-    if (id && prompt && id[0] == '"') id++;
+    if (id) id++;
     for (; id && n < 40 && id[n] && id[n] != '"' && id[n] != '\\'; n++) c->id[n] = id[n] == '\t' ? ' ' : id[n];
     c->id[n] = 0;
     c->received = received;
+    c->chat = strstr(c->in, "/chat/") && strstr(c->in, "/chat/") < body;
     c->close_after = strcasestr(c->in, "connection: close") != NULL;
     c->sent = 0;
     if (!epoch) epoch = received;
@@ -198,9 +220,8 @@ int main(int argc, char **argv) {
         case 's': stall_at = atoll(optarg) * 1000; stall_for = strchr(optarg, ':') ? atoll(strchr(optarg, ':') + 1) * 1000 : 0; break;
         default: return 2;
     }
-    out = fopen(argv[2], "w");
+    FILE *out = fopen(argv[2], "w");
     if (!out) { perror("truthd: log"); return 1; }
-    setvbuf(out, NULL, _IOFBF, 1 << 22);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -215,7 +236,9 @@ int main(int argc, char **argv) {
     if (bind(listener, (void *)&a, sizeof a) || listen(listener, 4096)) { perror("truthd: listen"); return 1; }
     socklen_t len = sizeof a;
     getsockname(listener, (void *)&a, &len);
-    printf("%d\n", ntohs(a.sin_port));
+    struct sched_param priority = {.sched_priority = 1};
+    int fifo = !sched_setscheduler(0, SCHED_FIFO, &priority) && !mlockall(MCL_CURRENT);
+    printf("%d %s\n", ntohs(a.sin_port), fifo ? "fifo" : "normal");
     fflush(stdout);
     epfd = epoll_create1(EPOLL_CLOEXEC);
     tfd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -243,7 +266,7 @@ int main(int argc, char **argv) {
                     struct conn *c = calloc(1, sizeof *c);
                     c->fd = new;
                     c->slot = -1;
-                    c->times = calloc(3 * events, sizeof(ns));
+                    c->times = times();
                     setsockopt(new, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
                     setsockopt(new, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                     conns[new] = c;
@@ -255,6 +278,6 @@ int main(int argc, char **argv) {
         }
     }
     for (int i = 0; i < MAX_FD; i++) if (conns[i]) finish(conns[i]);
-    fclose(out);
-    return 0;
+    dump(out);
+    return fclose(out) != 0;
 }
