@@ -276,21 +276,45 @@ def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int
 
 
 def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> None:
+    """Read until the response has ended. What `receive` does, with everything at hand: this loop wakes for each token, in
+    as many processes as there are streams, none of which finds the others' caches warm."""
     # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out.
     latest = time.time_ns() + deadline - time.monotonic_ns()
-    while True:
-        if not receive(sock, raw):
-            missing = framer.eof()
-            if missing is not None and not (raw.reused and not framer.started):
-                raw.error = ("no_response" if not framer.started else "cut_body", missing)
-            return
-        if framer.done:
-            return
-        if raw.bytes_received > max_bytes:
-            raw.error = too_many(max_bytes)
-            return
-        if raw.stamps[-1] > latest:
-            raise TimeoutError
+    receipts, marks, feed, body = raw.stamps, raw.marks, framer.feed, framer.body
+    kernel, space, stamp, now_ns = raw.kernel, stamps.SPACE, stamps.stamp, time.time_ns
+    recvmsg, recv = sock.recvmsg, sock.recv
+    received = 0
+    try:
+        while True:
+            if kernel:
+                data, ancillary, _, _ = recvmsg(READ_BYTES, space)
+                now = stamp(ancillary)
+                if now is None:
+                    now = now_ns()
+                    raw.kernel = raw.kernel and not data
+            else:
+                data = recv(READ_BYTES)
+                now = now_ns()
+            if not data:
+                missing = framer.eof()
+                if missing is not None and not (raw.reused and not framer.started):
+                    raw.error = ("no_response" if not framer.started else "cut_body", missing)
+                return
+            received += len(data)
+            receipts.append(now)
+            done = feed(data)
+            marks.append(len(body))
+            if raw.headers_ns is None and framer.status is not None:
+                raw.headers_ns = now
+            if done:
+                return
+            if received > max_bytes:
+                raw.error = too_many(max_bytes)
+                return
+            if now > latest:
+                raise TimeoutError
+    finally:
+        raw.bytes_received = received
 
 
 def receive(sock: socket.socket, raw: Raw) -> bytes:

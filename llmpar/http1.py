@@ -71,6 +71,12 @@ class Framer:
             self._pending = b""
         if state == _HEAD:
             return self._head(data)
+        if state == _SIZE and (found := _CHUNK.match(data)) is not None:
+            # One whole chunk and no more, as servers write an event: the way of nearly every read of a stream.
+            size, at = int(found[1], 16), found.end()
+            if size and len(data) == at + size + 2 and data.endswith(b"\r\n"):
+                self.body += data[at:-2]
+                return False
         return self._chunked(data, 0)
 
     def eof(self) -> str | None:

@@ -6,6 +6,7 @@ silently into null, which here means "not measured".
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -66,6 +67,10 @@ def _refuse_nan(value: Any, path: str) -> None:
         for key, item in value.items():
             _refuse_nan(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
+        # Lists are long and nearly always of numbers alone, whose sum is not finite where one of them is not.
+        with contextlib.suppress(TypeError, OverflowError):
+            if math.isfinite(sum(value)):
+                return
         for index, item in enumerate(value):
             _refuse_nan(item, f"{path}[{index}]")
 
