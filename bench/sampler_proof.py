@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pynvml as nv
 
-from llmpar import gpu
+from llmpar import gpu, nvml
 
 # Not counted at a phase's start: readings that cover the time before it, and clocks that still change.
 SETTLE_S = 0.7
@@ -173,12 +173,38 @@ def judged(phase: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, An
     means = {}
     for name in SAMPLED:
         values = [each[name] for each in within if each.get(name) is not None]
-        means[name] = sum(values) / len(values) if values else None
+        means[name] = sum(values) / len(values) if values else None  # not all are read at each tick
     return {**phase, "samples": len(within), "seconds": end - start, "means": means, "energy_source": found["energy_source"],
             "energy_counter_j": found["energy_j"] if found["energy_source"] == "counter" else None,
             "energy_resolution_j": found["energy_resolution_j"], "energy_from_power_j": bare["energy_j"],
             "clock_limits": found["clock_limits"],
-            "processes": next((each.get("processes") for each in reversed(within)), None)}
+            "processes": next((each["processes"] for each in reversed(within) if each.get("processes") is not None), None)}
+
+
+def calls(repeats: int = 40) -> dict[str, list[float] | None]:
+    """CPU and wall milliseconds of one call each into the driver, by NVML's name."""
+    nv.nvmlInit()
+    handle = nv.nvmlDeviceGetHandleByIndex(0)
+    asked: dict[str, Callable[[], Any]] = {
+        name: (lambda name=name, more=more: getattr(nv, name)(handle, *more)) for name, more in (
+            ("nvmlDeviceGetUtilizationRates", ()), ("nvmlDeviceGetMemoryInfo", (nv.nvmlMemory_v2,)), ("nvmlDeviceGetComputeRunningProcesses", ()),
+            ("nvmlDeviceGetClockInfo", (nv.NVML_CLOCK_SM,)), ("nvmlDeviceGetTemperature", (nv.NVML_TEMPERATURE_GPU,)),
+            ("nvmlDeviceGetCurrentClocksEventReasons", ()))}
+    asked |= {f"field {name}": (lambda field=field: nv.nvmlDeviceGetFieldValues(handle, [field[:2]])) for name, field in nvml.FIELDS.items()}
+    sample = attempt("GPM", nv.nvmlGpmSampleAlloc)
+    if sample is not None:
+        asked["nvmlGpmSampleGet"] = lambda: nv.nvmlGpmSampleGet(handle, sample)
+    found: dict[str, list[float] | None] = {}
+    for name, ask in asked.items():
+        cpu, wall = time.thread_time(), time.perf_counter()
+        try:
+            for _ in range(repeats):
+                ask()
+        except nv.NVMLError:
+            found[name] = None
+            continue
+        found[name] = [round(1e3 * (end - begin) / repeats, 3) for begin, end in ((cpu, time.thread_time()), (wall, time.perf_counter()))]
+    return found
 
 
 def table(run: dict[str, Any], facts: dict[str, Any]) -> str:
@@ -220,6 +246,8 @@ def main() -> int:
         return 4
     facts = attempt("facts", load.facts) or {"capability": None, "multiprocessors": 0, "memory_bytes_per_s": None}
     print(f"\nCard and load: {json.dumps(facts)}")
+    each = attempt("calls", calls)
+    print(f"\nCPU and wall milliseconds a call: {json.dumps(each)}", flush=True)
     runs = []
     for hz in (10, 100):
         run = attempt(f"{hz} Hz", under_sampler, load, hz, into)
@@ -229,7 +257,7 @@ def main() -> int:
         print(f"\n{hz} Hz; in brackets what the phase itself counted, as a share of the most at that clock\n\n{table(run, facts)}\n")
         print(json.dumps({name: value for name, value in run.items() if name != "phases"}))
         print(f"processes in the matmul phase: {json.dumps(run['phases'][1]['processes'])}, ours is {os.getpid()}", flush=True)
-    (into / "proof.json").write_text(json.dumps({"facts": facts, "runs": runs}, indent=1) + "\n")
+    (into / "proof.json").write_text(json.dumps({"facts": facts, "calls_ms": each, "runs": runs}, indent=1) + "\n")
     return 0 if len(runs) == 2 else 1
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pynvml as nv
@@ -25,6 +25,10 @@ UNSUPPORTED = frozenset({nv.NVML_ERROR_NOT_SUPPORTED, nv.NVML_ERROR_FUNCTION_NOT
 # they never answered it is what stands between us and the driver (a sandbox, say): those fields are null.
 UNKNOWN_IS_LOST = 3
 ALL_LINKS = 0xFFFFFFFF
+# Seconds between two readings of a kind, less a little for late ticks. On an H100 in a virtual machine each call into the
+# driver takes some 0.3 ms of CPU time, so only what moves at each tick is read at each tick: energy and power. The load is
+# a mean over 0.2 s in the driver itself; the rest is cumulative, or slow. Between its readings a field is null.
+EVERY_S = {"load": 0.19, "memory": 0.45, "slow": 0.95}
 CLOCK_LIMITS = (
     (0x001, "idle"), (0x002, "application_clocks"), (0x004, "power_cap"), (0x008, "hardware_slowdown"),
     (0x010, "sync_boost"), (0x020, "software_thermal"), (0x040, "hardware_thermal"), (0x080, "power_brake"),
@@ -100,7 +104,7 @@ class Device:
         self._owns, self._told = owns, -1
         self._answered: set[str] = set()
         self._unknown: set[str] = set()  # in this sample
-        self._pcie_due = 0.0
+        self._due = dict.fromkeys(EVERY_S, 0.0)
         self._memory_version: int | None = nv.nvmlMemory_v2
         self.open = True
         if parent is not None:
@@ -136,31 +140,40 @@ class Device:
         elif code == nv.NVML_ERROR_UNKNOWN:
             self._unknown.add(name)
 
+    def _now(self, kind: str) -> bool:
+        """Whether it is time for readings of a kind."""
+        now = time.monotonic()
+        if now < self._due[kind]:
+            return False
+        self._due[kind] = now + EVERY_S[kind]
+        return True
+
     def read(self) -> dict[str, Any]:
-        """All readings now. Raises Lost."""
+        """All readings that are due, the others null; at first all are. Raises Lost."""
         self._unknown.clear()
         began = time.monotonic_ns()
         sample: dict[str, Any] = {"at": clock.now()}
         whole = self.parent.handle if self.parent else self.handle
-        fields = self._fields(whole)
-        usage = None
-        if fields["power_instant_w"] is None and fields["power_average_w"] is None:
-            usage = self._ask("power_usage", nv.nvmlDeviceGetPowerUsage, whole)
-        if fields["energy_counter_j"] is None:
-            counter = self._ask("energy_counter", nv.nvmlDeviceGetTotalEnergyConsumption, whole)
-            fields["energy_counter_j"] = None if counter is None else counter / 1000
+        slow = self._now("slow")
+        # The average stands in for the instant where a card has no other, so it is then read as often.
+        each = ("energy_counter_j", "power_average_w" if "power_instant_w" in self.unsupported else "power_instant_w")
+        fields = self._fields(whole, FIELDS if slow else each)
         power, source = fields["power_instant_w"], "instant"
         if power is None:
             power, source = fields["power_average_w"], "average"
-        if power is None and usage is not None:
-            power, source = usage / 1000, "usage"
+        if power is None:
+            usage = self._ask("power_usage", nv.nvmlDeviceGetPowerUsage, whole)
+            power, source = None if usage is None else usage / 1000, "usage"
+        if fields["energy_counter_j"] is None:
+            counter = self._ask("energy_counter", nv.nvmlDeviceGetTotalEnergyConsumption, whole)
+            fields["energy_counter_j"] = None if counter is None else counter / 1000
         sample |= {"power_w": power, "power_source": None if power is None else source, **fields}
-        sample |= self._load(whole) | self._memory()
+        sample |= self._load(whole, self._now("load"), slow) | self._memory(self._now("memory"), slow)
         if self._gpm is not None:
             sample |= self._gpm.read(self._refused)
         else:
             sample |= nvml_gpm.NOTHING
-        if sample["pcie_tx_bytes"] is None and sample["pcie_tx_bytes_per_s"] is None:
+        if slow and self._gpm is None and "pcie_tx_bytes" in self.unsupported:
             self._pcie(sample, whole)
         if len(self._unknown & self._answered) >= UNKNOWN_IS_LOST or self._unknown and not self._answered:
             raise Lost(nv.NVML_ERROR_UNKNOWN)
@@ -171,16 +184,14 @@ class Device:
         return sample
 
     def _pcie(self, sample: dict[str, Any], handle: Any) -> None:
-        """Without counters NVML watches the bus for 20 ms a direction, and we with it: once a second is enough."""
-        if "pcie_tx_bytes" in self.unsupported and self._gpm is None and time.monotonic() >= self._pcie_due:
-            self._pcie_due = time.monotonic() + 1
-            for name, counter in (("pcie_tx_bytes_per_s", nv.NVML_PCIE_UTIL_TX_BYTES), ("pcie_rx_bytes_per_s", nv.NVML_PCIE_UTIL_RX_BYTES)):
-                kilobytes = self._ask(name, nv.nvmlDeviceGetPcieThroughput, handle, counter)
-                sample[name] = None if kilobytes is None else kilobytes * 1024
+        """Without counters NVML watches the bus for 20 ms a direction, and we with it."""
+        for name, counter in (("pcie_tx_bytes_per_s", nv.NVML_PCIE_UTIL_TX_BYTES), ("pcie_rx_bytes_per_s", nv.NVML_PCIE_UTIL_RX_BYTES)):
+            kilobytes = self._ask(name, nv.nvmlDeviceGetPcieThroughput, handle, counter)
+            sample[name] = None if kilobytes is None else kilobytes * 1024
 
-    def _fields(self, handle: Any) -> dict[str, float | None]:
+    def _fields(self, handle: Any, names: Iterable[str]) -> dict[str, float | None]:
         found: dict[str, float | None] = dict.fromkeys(FIELDS)
-        wanted = [name for name in FIELDS if name not in self.unsupported]
+        wanted = [name for name in names if name not in self.unsupported]
         values = wanted and self._ask("fields", nv.nvmlDeviceGetFieldValues, handle, [FIELDS[name][:2] for name in wanted])
         for name, value in zip(wanted, values or (), strict=False):
             if value.nvmlReturn == nv.NVML_SUCCESS:
@@ -191,27 +202,30 @@ class Device:
                 self._refused(name, value.nvmlReturn)
         return found
 
-    def _load(self, whole: Any) -> dict[str, Any]:
-        load = self._ask("utilisation", nv.nvmlDeviceGetUtilizationRates, self.handle)
-        reasons = self._ask("clock_limits", _clock_limits, whole)
-        return {
+    def _load(self, whole: Any, now: bool, slow: bool) -> dict[str, Any]:
+        load = self._ask("utilisation", nv.nvmlDeviceGetUtilizationRates, self.handle) if now else None
+        reasons = self._ask("clock_limits", _clock_limits, whole) if slow else None
+        found = {
             "gpu_util_ratio": None if load is None else load.gpu / 100,
             "memory_util_ratio": None if load is None else load.memory / 100,
-            "sm_clock_mhz": self._ask("sm_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_SM),
-            "memory_clock_mhz": self._ask("memory_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_MEM),
-            "temperature_c": self._ask("temperature", nv.nvmlDeviceGetTemperature, whole, nv.NVML_TEMPERATURE_GPU),
+            "sm_clock_mhz": None, "memory_clock_mhz": None, "temperature_c": None,
             "clock_limits": None if reasons is None else [name for bit, name in CLOCK_LIMITS if reasons & bit],
         }
+        if slow:
+            found["sm_clock_mhz"] = self._ask("sm_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_SM)
+            found["memory_clock_mhz"] = self._ask("memory_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_MEM)
+            found["temperature_c"] = self._ask("temperature", nv.nvmlDeviceGetTemperature, whole, nv.NVML_TEMPERATURE_GPU)
+        return found
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self, now: bool, slow: bool) -> dict[str, Any]:
         memory = None
-        if self._memory_version is not None:
+        if now and self._memory_version is not None:
             memory = self._ask("memory_v2", nv.nvmlDeviceGetMemoryInfo, self.handle, self._memory_version)
             if "memory_v2" in self.unsupported:
                 self._memory_version = None
-        if memory is None:
+        if now and memory is None:
             memory = self._ask("memory", nv.nvmlDeviceGetMemoryInfo, self.handle)
-        running = self._ask("processes", nv.nvmlDeviceGetComputeRunningProcesses, self.handle)
+        running = self._ask("processes", nv.nvmlDeviceGetComputeRunningProcesses, self.handle) if slow else None
         processes = None
         engine: int | None = None
         if running is not None:

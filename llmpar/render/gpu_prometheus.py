@@ -15,11 +15,13 @@ class Source(Protocol):
     def read(self, missed: int = 0) -> list[dict[str, Any]]: ...
 
 
-def snapshot(source: Source, wait_s: float = 0.2) -> str:
-    """Two readings, `wait_s` apart, so that metrics of a time between readings have a value; the text of the second."""
-    source.read()
+def snapshot(source: Source, wait_s: float = 0.5) -> str:
+    """Two readings, `wait_s` apart, so that metrics of a time between readings have a value; the text of the second, with
+    what only the first had to tell."""
+    before = {sample["uuid"]: sample for sample in source.read()}
     time.sleep(wait_s)
-    return text(source.read())
+    return text([before.get(sample["uuid"], {}) | {name: value for name, value in sample.items() if value is not None or name == "error"}
+                 for sample in source.read()])
 
 
 def text(samples: list[dict[str, Any]]) -> str:

@@ -32,6 +32,7 @@ COLUMNS: tuple[Cell, ...] = (
 )
 HEADER = " ".join(name.rjust(width) if width else name for name, width, _ in COLUMNS) + "\n"
 _printed = {"rows": 0}
+_known: dict[str, dict[str, Any]] = {}  # the latest of each figure: not all are read at each tick
 
 
 def rows(samples: list[dict[str, Any]]) -> bytes:
@@ -44,5 +45,7 @@ def rows(samples: list[dict[str, Any]]) -> bytes:
         if sample["error"]:
             lines.append(f"{COLUMNS[0][2](sample).rjust(5)} {sample['error']['message']}\n")
         else:
-            lines.append(" ".join(cell(sample).rjust(width) if width else cell(sample) for _, width, cell in COLUMNS) + "\n")
+            known = _known.setdefault(sample["uuid"], {})
+            known.update({name: value for name, value in sample.items() if value is not None})
+            lines.append(" ".join(cell(known).rjust(width) if width else cell(known) for _, width, cell in COLUMNS) + "\n")
     return "".join(lines).encode()

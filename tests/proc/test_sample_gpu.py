@@ -63,7 +63,7 @@ def test_beside_a_command(scenario: Any, tmp_path: Path, monkeypatch: pytest.Mon
     assert first == '{"kind":"gpu","v":1,"at":1}' and made.pop(0) == '{"kind":"torn'
     samples = [json.loads(line) for line in made]
     assert [sample["uuid"] for sample in samples[:4]] == ["GPU-00000000-fake", "GPU-1"] * 2
-    assert {sample["engine_memory_bytes"] for sample in samples if sample["gpu"] == 0} == {5 * GIB}
+    assert {sample["engine_memory_bytes"] for sample in samples if sample["gpu"] == 0 and sample["processes"] is not None} == {5 * GIB}
     instants = [sample["at"] for sample in samples]
     assert instants == sorted(instants)
 

@@ -97,6 +97,7 @@ def test_a_passing_fault_is_null_once_and_asked_for_again(clock: Clock) -> None:
     watch = reader(clock, gpu)
     assert watch.read()[0]["temperature_c"] is None
     gpu.errors.clear()
+    clock.now += 1
     assert watch.read()[0]["temperature_c"] == 61
 
 
@@ -105,12 +106,34 @@ def test_functions_that_an_old_driver_lacks(clock: Clock) -> None:
                "nvmlDeviceGetMigMode"}
     watch = reader(clock, Gpu(), missing=missing)
     watch.read()
+    clock.now += 1
     (sample,) = watch.read()
     assert sample["clock_limits"] == ["power_cap"]  # under its older name
     assert sample["memory_used_bytes"] == 31 * GIB
     assert (sample["power_w"], sample["power_source"], sample["power_instant_w"]) == (400.0, "usage", None)
     assert sample["energy_counter_j"] is not None
     assert sample["tensor_ratio"] is None and sample["gpm_s"] is None
+
+
+def test_only_energy_and_power_are_read_at_each_tick(clock: Clock) -> None:
+    watch = reader(clock, Gpu())
+    samples = []
+    for _ in range(20):
+        samples += watch.read()
+        clock.now += 0.1
+    told = {name: sum(sample[name] is not None for sample in samples) for name in samples[0]}
+    assert (told["energy_counter_j"], told["power_w"], told["power_instant_w"]) == (20, 20, 20)
+    assert (told["gpu_util_ratio"], told["memory_used_bytes"], told["tensor_ratio"]) == (10, 4, 3)
+    assert {told[name] for name in ("power_average_w", "memory_temperature_c", "sm_clock_mhz", "temperature_c", "clock_limits", "processes")} == {2}
+    assert nv.nvmlLib.calls["nvmlDeviceGetComputeRunningProcesses_v3"] == 2
+
+
+def test_where_only_the_average_is_told_it_is_read_at_each_tick(clock: Clock) -> None:
+    watch = reader(clock, Gpu(errors={nv.NVML_FI_DEV_POWER_INSTANT: nv.NVML_ERROR_NOT_SUPPORTED}))
+    for _ in range(5):
+        sample = watch.read()[0]
+        assert sample["power_w"] == sample["power_average_w"] and sample["power_source"] == "average"
+        clock.now += 0.1
 
 
 def test_without_counters_the_bus_is_watched_once_a_second(clock: Clock) -> None:
@@ -128,8 +151,8 @@ def test_gpm_readings_too_close_together_are_left_out(clock: Clock) -> None:
     found = []
     for _ in range(5):
         found.append(watch.read()[0]["gpm_s"])
-        clock.now += 0.05
-    assert found == [None, None, pytest.approx(0.1), None, pytest.approx(0.1)]
+        clock.now += 0.3
+    assert found == [None, None, pytest.approx(0.6), None, pytest.approx(0.6)]
 
 
 def test_gpm_taken_by_another_profiler_is_given_up(clock: Clock) -> None:
@@ -211,6 +234,7 @@ def test_unknown_errors_everywhere_are_a_lost_gpu_but_one_is_not(clock: Clock) -
     watch = reader(clock, gpu)
     assert watch.read()[0]["error"] is None
     gpu.errors |= dict.fromkeys(["nvmlDeviceGetClockInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo_v2"], nv.NVML_ERROR_UNKNOWN)
+    clock.now += 1
     assert watch.read()[0]["error"]["nvml"] == nv.NVML_ERROR_UNKNOWN
 
 
