@@ -21,8 +21,8 @@ table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).ts
 name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
 RUN := $(RUNS)/$(name)
 
-export PATH := $(CURDIR)/bin:$(CURDIR)/$(VENV)/bin:$(PATH)
-export LLMPAR_PYTHON ?= $(CURDIR)/$(VENV)/bin/python
+export PATH := $(CURDIR)/bin:$(abspath $(VENV))/bin:$(PATH)
+export LLMPAR_PYTHON ?= $(abspath $(VENV))/bin/python
 export LLMPAR_BASE_URL := $(BASE_URL)
 ifeq ($(LLMPAR_BASE_URL),)
 unexport LLMPAR_BASE_URL
@@ -108,6 +108,11 @@ endif
 
 $(CELLS:%=$(RUN)/%/cell.json): | $(RUN)/cells.mk
 	@rm -f $(RUN)/cells.mk && $(MAKE) $(RUN)/cells.mk
+
+# What scripts ask: the name of SWEEP, where results go, which Python. Settings may stand in config.mk.
+.PHONY: where
+where:
+	@printf '%s\n' '$(name)' '$(RUNS)' '$(LLMPAR_PYTHON)'
 
 .PHONY: clean-run
 clean-run: ## throw the results of SWEEP away

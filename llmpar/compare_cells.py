@@ -88,7 +88,7 @@ def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) ->
             chosen = pair.b if place else pair.a
             chosen.label = chosen.label or _label(each, subject, "baseline" if place else "candidate")
             chosen.summaries.append(summary)
-    return _shared(list(cells.values()))
+    return told_apart(list(cells.values()))
 
 
 def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None) -> list[Pair]:
@@ -115,7 +115,7 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
         for label in order:
             if label != matching[0] and label in sides:
                 pairs.append(Pair(dict(shared[key]), sides[label], sides.get(matching[0], Side(matching[0])), names))
-    return _shared(pairs)
+    return told_apart(pairs)
 
 
 def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
@@ -126,7 +126,7 @@ def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> st
     return ", ".join(compare_words.where(name, each.get(name)) for name in subject) if subject else otherwise
 
 
-def _shared(pairs: list[Pair]) -> list[Pair]:
+def told_apart(pairs: list[Pair]) -> list[Pair]:
     """Leave in `at` only what tells the pairs apart; `clients` always, since everybody asks for it."""
     names = {name for pair in pairs for name in pair.at}
     vary = {name for name in names if len({str(pair.at.get(name)) for pair in pairs}) > 1} | {"clients"}
@@ -235,23 +235,29 @@ def verdicts(pairs: list[Pair], figures: tuple[str, ...], margin: float = compar
              method: str = "auto", allow: tuple[str, ...] = (), confidence: float = compare.CONFIDENCE) -> list[dict[str, Any]]:
     """One verdict record for each pair and figure; p-values are corrected over all of them."""
     work = [(pair, figure) for pair in pairs for figure in figures]
-    effects, reasons = [], []
+    effects, reasons, noted = [], [], []
     for pair, figure in work:
-        differ = [each for each in differences(pair, figure) if each["code"] not in allow]
+        differ, allowed = parted(differences(pair, figure), allow)
         reasons.append(differ)
+        noted.append(allowed)
         effects.append(effect(pair, figure, method, confidence) if pair.a.summaries and pair.b.summaries else None)
     p_values = [None if each is None or differ else each.p_value for each, differ in zip(effects, reasons, strict=True)]
     adjusted = compare.adjust(p_values, correction)
     records = []
-    for (pair, figure), found, differ, p_adjusted in zip(work, effects, reasons, adjusted, strict=True):
+    for (pair, figure), found, differ, allowed, p_adjusted in zip(work, effects, reasons, noted, adjusted, strict=True):
         if found is not None:
             found.p_adjusted = p_adjusted
-        records.append(verdict_record(pair, figure, found, differ, margin, correction, confidence, len(work)))
+        records.append(verdict_record(pair, figure, found, differ, allowed, margin, correction, confidence, len(work)))
     return records
 
 
-def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ: list[dict[str, str]], margin: float,
-            correction: str, confidence: float, family: int) -> dict[str, Any]:
+def parted(differ: list[dict[str, str]], allow: tuple[str, ...]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Differences that forbid a comparison, and those that were allowed by name and are only said."""
+    return [each for each in differ if each["code"] not in allow], [each for each in differ if each["code"] in allow]
+
+
+def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ: list[dict[str, str]], allowed: list[dict[str, str]],
+                   margin: float, correction: str, confidence: float, family: int) -> dict[str, Any]:
     higher = not series.lower_is_better(figure)
     reasons, needed = list(differ), None
     if differ:
@@ -275,6 +281,7 @@ def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ
                 target = math.expm1(seen) if seen > math.log1p(margin) else margin
                 many = compare.sessions_needed(sigma, target, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
+    reasons += allowed
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
     for side in (pair.a, pair.b):
         codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)

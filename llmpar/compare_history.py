@@ -104,31 +104,32 @@ def verdicts(summaries: list[dict[str, Any]], figures: tuple[str, ...], nights: 
     for figure, stretch in work:
         nightly = [(compare_cells.Side("", group).values(figure), group) for group in stretch]
         usable = [(next(iter(values.values())), group) for values, group in nightly if values]
-        values = [value for value, _ in usable]
-        moved = changes(values[:-1])
-        since = moved[-1].index if moved else 0
-        before, newest = usable[since:-1], usable[-1:]
+        # Where the newest night lacks the figure, the night before must not stand in for it.
+        earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1][0] else (usable, [])
+        moved = changes([value for value, _ in earlier])
+        before = earlier[moved[-1].index if moved else 0:]
         pair = compare_cells.Pair(
-            {name: value for name, value in compare_cells.settings(stretch[-1][0]).items() if name == "clients" and value},
-            compare_cells.Side("the newest night", [summary for _, group in newest for summary in group]),
-            compare_cells.Side(f"the {len(before)} nights before", [summary for _, group in before for summary in group]), ())
-        differ = [each for each in compare_cells.differences(pair, figure) if each["code"] not in allow] if before and newest else []
-        effect = predicted([value for value, _ in before], values[-1:], confidence) if before and newest else None
+            {name: value for name, value in compare_cells.settings(stretch[-1][0]).items() if value is not None},
+            compare_cells.Side("the newest night", stretch[-1]),
+            compare_cells.Side(f"the {len(before)} nights before" if len(before) > 1 else "the nights before", [summary for _, group in before for summary in group]), ())
+        differ = compare_cells.differences(pair, figure) if before and newest else []
+        effect = predicted([value for value, _ in before], [value for value, _ in newest], confidence) if before and newest else None
         history = {"nights": [{"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
                               for value, group in usable],
                    "change_points": [{"index": each.index, "label": usable[each.index][1][0].get("session"), "ratio": each.ratio,
                                       "p_value": each.p_value} for each in moved]}
-        prepared.append((pair, figure, effect, differ, history))
-    adjusted = compare.adjust([None if effect is None or differ else effect.p_value for _, _, effect, differ, _ in prepared], correction)
+        prepared.append((pair, figure, effect, *compare_cells.parted(differ, allow), history))
+    compare_cells.told_apart([pair for pair, *_ in prepared])
+    adjusted = compare.adjust([None if effect is None or differ else effect.p_value for _, _, effect, differ, _, _ in prepared], correction)
     records = []
-    for (pair, figure, effect, differ, history), p_adjusted in zip(prepared, adjusted, strict=True):
+    for (pair, figure, effect, differ, allowed, history), p_adjusted in zip(prepared, adjusted, strict=True):
         if effect is not None:
             effect.p_adjusted = p_adjusted
-        record = compare_cells.verdict_record(pair, figure, effect, differ, margin, correction, confidence, len(prepared))
+        record = compare_cells.verdict_record(pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared))
         record["history"] = history
-        if effect is not None and effect.p_value is None:
+        if pair.a.values(figure) and len(pair.b.values(figure)) < LEAST and not differ:
             many = LEAST + 1
-            record["reasons"] = [{"code": "few_nights", "message": f"fewer than {LEAST} nights before it at this level"}]
+            record["reasons"] = [{"code": "few_nights", "message": f"fewer than {LEAST} nights before it at this level"}, *allowed]
             record["needed"] = {"sessions": many}
             record["sentence"] = compare_words.sentence(record)
         for each in history["change_points"]:

@@ -60,7 +60,7 @@ class Summariser:
         result: dict[str, Any] = {
             "kind": "summary", "v": 1,
             "label": label if label is not None else (cell or {}).get("id"),
-            "session": session if session is not None else _session(cell, server),
+            "session": session if session is not None else _session(cell, server, host),
             "cell": cell,
             "n": {"requests": sum(columns.counts.values()), **{name: columns.counts[name] for name in STATUSES},
                   "retried": columns.retried, "torn_lines": self.torn},
@@ -123,12 +123,16 @@ def _tpot(values: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(known, (e2e - ttft) / 1e6 / np.where(known, output - 1, 1), np.nan)
 
 
-def _session(cell: dict[str, Any] | None, server: dict[str, Any] | None) -> str | None:
-    """A name for the server's start: two nights run the same sweep, so the start's time belongs to it."""
+def _session(cell: dict[str, Any] | None, server: dict[str, Any] | None, host: dict[str, Any] | None) -> str | None:
+    """A name for the server's start: two nights run the same sweep, so the start's time belongs to it.
+
+    Of a server that somebody else started, the time of the host record stands for it: taken once a session.
+    """
     started = (server or {}).get("started_at") or (server or {}).get("id")
     named = f"{cell.get('sweep')}/{cell.get('session')}" if cell and cell.get("session") else None
     if named is None:
         return None if started is None else f"server@{started}"
+    started = started or (host or {}).get("at")
     return named if started is None else f"{named}@{started}"
 
 
