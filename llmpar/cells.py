@@ -108,6 +108,8 @@ def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) 
     parts = []
     for key in varying:
         value = settings.get(key)
+        if value is None and "engine" in varying:
+            continue  # engines have settings of their own, which the others' names need not mention
         if key == "clients":
             parts.append(f"c{value:0{widths[key]}d}")
         elif key in ("engine", "launcher", "quantize", "model", "dtype", "speculate_method", "host") and value is not None:
