@@ -156,6 +156,7 @@ def test_a_slow_night_exits_5_with_a_mail(past):
     assert lines[0] == "nightly: 'two' is slower than the good nights before it"
     for clients in ("1 client", "3 clients"):
         assert any(" slower than the 4 nights before " in line and f" at {clients} " in line for line in lines)
+    assert "last lines of its log" not in done.stdout
     assert os.uname().nodename in done.stdout and str(past.nights / night) in done.stdout
 
 
