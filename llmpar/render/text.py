@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpar import series
+from llmpar import series, stats
 from llmpar.render import plain
 
 DASH = "–"
+PERCENTILES = {f"p{percent}": stats.needed(percent) for percent in (50, 90, 95, 99)}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -117,6 +118,9 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if len(columns) > 1 and len(groups) > 1 and len({(names[row.key], clients[row.key]) for row in rows}) == len(rows):
         grid = [[name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups]
         parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
+    # A percentile that no cell has enough requests for gets no column.
+    shown = [(figure, name) for figure in ("ttft", "tpot") for name in PERCENTILES
+             if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)]
     best = min((wall for wall in walls.values() if wall is not None), default=None)
     several = any(len(row.summaries) > 1 for row in rows)
     lines = []
@@ -130,18 +134,18 @@ def table(summaries: list[dict[str, Any]]) -> str:
         if several:
             cells.append(str(len(row.summaries)))
         cells += [number(wall.value) + star, number(row.figure("output_tokens_per_s").value)]
-        cells += [milliseconds(row.figure(name).value) for name in ("ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "tpot_p50_s", "tpot_p95_s", "tpot_p99_s")]
+        cells += [milliseconds(row.figure(f"{figure}_{name}_s").value) for figure, name in shown]
         cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
         lines.append(cells)
     header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
-    header += ["clients", *(["sessions"] if several else []), "wall s", "tokens/s", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99",
-               "in flight", "ok"]
+    header += ["clients", *(["sessions"] if several else []), "wall s", "tokens/s",
+               *(name if name != "p50" else f"{figure.upper()} {name}" for figure, name in shown), "in flight", "ok"]
     if not all(clients.values()) and len(groups) == 1:
         lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
     parts.append(plain.table(header, lines))
     notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."]
-    if any(DASH in line for line in lines):
-        notes.append(f"{DASH}: too few requests for that percentile (p50 needs 6, p90 36, p95 72, p99 368).")
+    if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
+        notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
     parts.append("\n".join(notes) + "\n")
     warned = warnings(summaries)
     if warned:
