@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--verbosity", type=int, default=3)
     given = parser.parse_args()
 
+    # Threads that wait for one another spin by default. On a machine that is shared, with the clients at least, the one
+    # waited for then does not get the CPU that the others burn, and a token takes many times as long. Read when loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import xllamacpp
     except ImportError:
