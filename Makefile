@@ -21,7 +21,7 @@ table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).ts
 name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
 RUN := $(RUNS)/$(name)
 
-export PATH := $(CURDIR)/bin:$(abspath $(VENV))/bin:$(PATH)
+export PATH := $(abspath $(VENV))/launcher:$(CURDIR)/bin:$(abspath $(VENV))/bin:$(PATH)
 export LLMPAR_PYTHON ?= $(abspath $(VENV))/bin/python
 export LLMPAR_BASE_URL := $(BASE_URL)
 ifeq ($(LLMPAR_BASE_URL),)

@@ -95,7 +95,8 @@ def launchers() -> list[int]:
         if name.isdigit():
             try:
                 words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                if words[0].endswith(b"perl") and words[1].endswith(b"bin/llmpar-request") \
+                script = words[0].endswith(b"perl") and words[1].endswith(b"bin/llmpar-request")
+                if (script or words[0].endswith(b"llmpar-request")) \
                         and mine in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
                     found.append(int(name))
             except (OSError, IndexError):

@@ -19,7 +19,27 @@ from fake import Fake, fake_engine
 from pools import PATIENCE_S, parallel, prompts, read, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+ROOT = Path(__file__).resolve().parents[2]
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root to run as another user or to mount")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory) -> Path | None:
+    """The directory of the compiled launcher; None without a compiler."""
+    if shutil.which("cc") is None:
+        return None
+    folder = tmp_path_factory.mktemp("launcher")
+    subprocess.run([ROOT / "scripts" / "build-launcher", folder / "llmpar-request"], check=True)
+    return folder
+
+
+@pytest.fixture(autouse=True, params=["script", "compiled"])
+def launcher(request, compiled, monkeypatch):
+    """Both launchers do the same."""
+    if request.param == "compiled":
+        if compiled is None:
+            pytest.skip("no C compiler")
+        monkeypatch.setenv("PATH", f"{compiled}:{os.environ['PATH']}")
 
 
 @pytest.fixture(scope="module")
