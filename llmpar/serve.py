@@ -10,10 +10,10 @@ import shlex
 import time
 from typing import Any
 
-from llmpar import clock, records, server_version, serving, status
+from llmpar import balancer, clock, orphans, records, server_version, serving, status
 from llmpar.cli import Failure
 from llmpar.dialects import Sampling
-from llmpar.engines import ENGINES, check, llamacpp_server, model_files
+from llmpar.engines import ENGINES, llamacpp_server, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEFAULTS = {"prefix_cache": False, "speculate": 0, "replicas": 1, "shards": 1}
@@ -132,33 +132,25 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
     gpus = [each.strip() for each in (settings.gpus or "").split(",") if each.strip()]
     shards = settings.shards or 1
     # One GPU named and several replicas: they share it. As many as replicas times shards: each has its own.
-    if count > 1 and len(gpus) > 1 and len(gpus) != count * shards:
+    apart = count > 1 and len(gpus) > 1
+    if apart and len(gpus) != count * shards:
         raise Unsupported(f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}")
     device = model_files.measured(settings, device)
     made = []
     for index in range(count):
-        own = gpus if count == 1 or len(gpus) <= 1 else gpus[index * shards : (index + 1) * shards]
-        launch = engine.command(dataclasses.replace(settings, port=ports[index], gpus=",".join(own) or None, replicas=None), device, chosen)
-        environment = dict(launch.environment)
-        if own and chosen == "local":
-            environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(own))
-        made.append(dataclasses.replace(launch, environment=environment))
-    if chosen == "docker":
-        made = [_named(launch, own_gpus, index) for index, (launch, own_gpus) in
-                enumerate((each, _gpus_of(gpus, count, shards, place)) for place, each in enumerate(made))]  # fmt: skip
+        own = gpus[index * shards : (index + 1) * shards] if apart else gpus
+        alone = dataclasses.replace(settings, port=ports[index], gpus=",".join(own) or None, replicas=None)
+        made.append(engine.command(alone, device, chosen))
     return made
 
 
-def _gpus_of(gpus: list[str], count: int, shards: int, index: int) -> list[str]:
-    return gpus if count == 1 or len(gpus) <= 1 else gpus[index * shards : (index + 1) * shards]
+NSYS = ("nsys", "profile", "--trace", "cuda,nvtx,osrt", "--cuda-graph-trace", "node", "--trace-fork-before-exec", "true",
+        "--force-overwrite", "true", "--output")  # fmt: skip
 
 
-def _named(launch: Launch, gpus: list[str], index: int) -> Launch:
-    """A container by a name we can stop, gone when it ends, on its GPUs."""
-    argv = list(launch.argv)
-    if gpus and "--gpus" in argv:
-        argv[argv.index("--gpus") + 1] = f'"device={",".join(gpus)}"'
-    return dataclasses.replace(launch, argv=tuple(argv), container=launch.container or f"llmpar-{os.getpid()}-{index}")
+def profiled(made: list[Launch], folder: str) -> list[Launch]:
+    """The launches inside Nsight Systems, with reports `profile-N.nsys-rep` in the folder."""
+    return [dataclasses.replace(each, profiler=(*NSYS, f"{folder}/profile-{index}")) for index, each in enumerate(made)]
 
 
 def container_argv(launch: Launch) -> Launch:
@@ -179,7 +171,7 @@ def lookup(name: str) -> Engine:
 def shell_line(launch: Launch) -> str:
     """The launch as a line for a shell."""
     words = [f"{name}={shlex.quote(value)}" for name, value in sorted(launch.environment.items())]
-    return " ".join([*words, *(shlex.quote(word) for word in launch.argv)])
+    return " ".join([*words, *(shlex.quote(word) for word in launch.words)])
 
 
 class ServerRecord:
@@ -248,15 +240,15 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
             if os.path.exists(log):
                 os.replace(log, log + ".old")
             serve.servers.append(serving.Started(launch, serving.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"))
-            serving.remember(serve, state_folder)
+            orphans.remember(serve, state_folder)
         for started in serve.servers:
             serve.probe = serving.wait_ready(engine, started, ready_timeout_s, engine.api, began, sampling)
         serve.base_url = serve.servers[0].url
         if len(made) > 1:
             assert port is not None
-            serve.balancer = serving.start_balancer(port, [each.launch.port for each in serve.servers], os.path.abspath(folder))
+            serve.balancer = balancer.start(port, [each.launch.port for each in serve.servers], os.path.abspath(folder))
             serve.base_url = f"http://127.0.0.1:{port}"
-            serving.remember(serve, state_folder)
+            orphans.remember(serve, state_folder)
         serve.ready_s = round(time.monotonic() - began, 3)
         urls = [each.url for each in serve.servers]
         first = made[0]
@@ -288,5 +280,3 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
         finally:
             record.write(ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers])
 
-
-__all__ = ["Device", "Settings", "Unsupported", "check", "launches", "lookup", "running", "size"]

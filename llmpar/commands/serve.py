@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from llmpar import beside, cli, records, runtime, serve, serving, status
-from llmpar.engines import ENGINES
+from llmpar import balancer, beside, cli, orphans, ports, records, runtime, serve, status
+from llmpar.engines import ENGINES, Device, Settings, Unsupported, check
 
 NAME = "llmpar-serve"
 OPTIONS = [
@@ -106,35 +106,41 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     if not engine:
         raise cli.Failure("which engine?", status.USAGE, "--engine NAME, one of: " + ", ".join(ENGINES))
     row = serve.lookup(engine)
-    wanted = serve.Settings(**settings)
+    wanted = Settings(**settings)
     try:
-        serve.check(row, wanted)
+        check(row, wanted)
         first, warning = serve.probe_sampling(row, probe_sampling, load)
         chosen = serve.choose_runtime(row, wanted.runtime, dry_run)
-        front, ports = choose_ports(row.default_port, wanted, dry_run)
-        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), serve.Device(memory, weights), chosen, ports)
+        front, to = choose_ports(row.default_port, wanted, dry_run)
+        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), Device(memory, weights), chosen, to)
+        if profile and chosen == "docker":
+            raise Unsupported("--profile wraps local engines only; nsys does not reach into a container: --runtime local")
     except ValueError as error:
         raise cli.Failure(str(error), status.USAGE) from None
     if dry_run:
-        for launch in made:
+        folder = os.path.abspath(server_dir) if server_dir else "SERVER_DIR"
+        for launch in serve.profiled(made, folder) if profile else made:
             for note in launch.notes:
                 cli.say(NAME, f"note: {note}")
             click.echo(serve.shell_line(launch))
         if front is not None:
-            click.echo("\n" + serving.balancer_config(front, ports, server_dir or "SERVER_DIR"), nl=False)
+            click.echo("\n" + balancer.configuration(front, to, folder), nl=False)
         return status.OK
     if not command:
         raise cli.Failure("no command to run", status.USAGE, f"{NAME} … -- COMMAND")
+    need_tools(front is not None, profile)
     # A closed terminal ends us as TERM does, unless nohup was asked for.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     folder = os.path.abspath(server_dir) if server_dir else tempfile.mkdtemp(prefix="llmpar-serve-")
     os.makedirs(folder, exist_ok=True)
+    if profile:
+        made = serve.profiled(made, folder)
     record = serve.ServerRecord(folder, row, wanted, chosen, made)
     if warning:
         record.fields["notes"].append(warning)
         cli.say(NAME, f"note: {warning}")
-    made = [profiled(serve.container_argv(launch), profile, folder, index) for index, launch in enumerate(made)]
+    made = [serve.container_argv(launch) for launch in made]
 
     def say(message: str, hint: str | None = None) -> None:
         cli.say(NAME, message, hint)
@@ -154,44 +160,39 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
 
 def clear_orphans(state: str, kill: bool) -> None:
     """End, or name, what an earlier run left; an engine that shares the machine unseen spoils every measurement."""
-    for orphan in serving.orphans(state):
+    for orphan in orphans.find(state):
         if not kill:
             raise cli.Failure(f"an earlier {NAME} was killed and left {orphan.text()}", status.UNAVAILABLE, f"end it: {NAME} --kill-orphans")
         text = orphan.text()
-        if not serving.end_orphan(orphan):
+        if not orphans.end(orphan):
             raise cli.Failure(f"cannot end {orphan.text()}", status.UNAVAILABLE)
         cli.say(NAME, f"ended {text}")
+
+
+def need_tools(several: bool, profile: str | None) -> None:
+    """Raise Failure where nginx or nsys is wanted and missing, before minutes go into loading a model."""
+    if several and balancer.missing():
+        raise cli.Failure("several servers need nginx, which is not installed", status.UNAVAILABLE, "sudo apt-get install nginx-light")
+    if profile and not shutil.which(profile):
+        raise cli.Failure(f"--profile {profile} needs Nsight Systems, and there is no {profile} on the PATH", status.UNAVAILABLE,
+                          "https://developer.nvidia.com/nsight-systems, or leave --profile out")  # fmt: skip
 
 
 def choose_ports(default: int, wanted: serve.Settings, dry: bool) -> tuple[int | None, list[int]]:
     """(the balancer's port or None, a port for each server). Raises Failure where a port is taken."""
     count = wanted.replicas or 1
-    asked = default if wanted.port is None else wanted.port
-    first = serving.free_port() if asked == 0 and not dry else asked
-    if not dry and serving.port_owner(first):
+    asked = default if wanted.port is None or (dry and wanted.port == 0) else wanted.port
+    first = ports.free() if asked == 0 and not dry else asked
+    if not dry and ports.taken(first):
         raise cli.Failure(f"port {first} is taken", status.UNAVAILABLE, "another server runs there; end it, or give --port 0 for a free one")
     if count == 1:
         return None, [first]
-    ports: list[int] = []
-    while len(ports) < count:
-        port = first + 1 + len(ports) if dry else serving.free_port()
-        if port != first and port not in ports:
-            ports.append(port)
-    return first, ports
-
-
-def profiled(launch: Any, profile: str | None, folder: str, index: int) -> Any:
-    """The launch inside `nsys profile`, where asked for."""
-    if profile is None:
-        return launch
-    if not shutil.which("nsys"):
-        raise cli.Failure("Nsight Systems is not installed: there is no nsys on PATH", status.UNAVAILABLE,
-                          "https://developer.nvidia.com/nsight-systems, or Debian's nsight-systems")  # fmt: skip
-    if launch.container:
-        raise cli.Failure("--profile works on local engines, not through docker", status.USAGE, "--runtime local")
-    wrap = ("nsys", "profile", "--output", f"{folder}/profile-{index}", "--force-overwrite", "true", "--trace", "cuda,nvtx,osrt",
-            "--trace-fork-before-exec", "true", "--kill", "sigterm")  # fmt: skip
-    return dataclasses.replace(launch, argv=(*wrap, *launch.argv))
+    behind: list[int] = []
+    while len(behind) < count:
+        port = first + 1 + len(behind) if dry else ports.free()
+        if port != first and port not in behind:
+            behind.append(port)
+    return first, behind
 
 
 def main() -> None:

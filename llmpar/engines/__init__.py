@@ -30,14 +30,17 @@ COMMON = frozenset({"model", "port", "runtime", "engine_args"})
 def check(engine: Engine, settings: Settings) -> None:
     """Raise Unsupported for a setting that the engine does not have, naming the engines that have it."""
     for name, value in settings.given().items():
-        if name in COMMON | engine.supports or _is_off(name, value):
+        if name in COMMON | engine.supports or _is_met(engine, name, value):
             continue
         having = sorted(each.name for each in ENGINES.values() if name in each.supports)
         raise Unsupported(f"{engine.name} has no {name}; it is a setting of {', '.join(having) or 'no engine here'}")
     if settings.runtime and settings.runtime not in engine.runtimes:
         raise Unsupported(f"{engine.name} runs {' or '.join(engine.runtimes)}, not '{settings.runtime}'")
+    if settings.speculate_method and settings.speculate is None:
+        raise Unsupported("speculate_method says nothing without speculate: give --speculate N, or 0 for none")
 
 
-def _is_off(name: str, value: object) -> bool:
-    # Asking that something be off where it does not exist is met.
-    return (name in ("speculate", "prefix_cache") and not value) or (name in ("shards", "replicas") and value == 1)
+def _is_met(engine: Engine, name: str, value: object) -> bool:
+    # Asking that something be off where it does not exist is met, and so is asking for the only method there is.
+    return ((name in ("speculate", "prefix_cache") and not value) or (name in ("shards", "replicas") and value == 1)
+            or (name == "speculate_method" and value == "ngram" and "speculate" in engine.supports))

@@ -36,7 +36,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         argv = common.docker(settings, f"alpindale/aphrodite-openai:{common.tag(settings.version or 'latest')}",
                              ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained(settings, "aphrodite", argv, port, inside,
+        return common.contained("aphrodite", argv, port, inside,
                                 ["the images after 0.6 are not verified"])
     argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
     return common.local(settings, argv, port, model)
@@ -69,7 +69,7 @@ def _first_image(settings: Settings, port: int, model: str, dtype: str | None, q
         ("CMD_ADDITIONAL_ARGUMENTS", " ".join(more) or None)) if value is not None}
     argv = common.docker(replace(settings, engine_args=()), "alpindale/aphrodite-engine", [], port=port, inner_port=7860,
                          cache="", options=["--ipc=host"], environment=environment, mounts=mounts)
-    return common.contained(settings, "aphrodite", argv, port, inside,
+    return common.contained("aphrodite", argv, port, inside,
                             ["this image keeps its models inside: each start downloads the model again"])
 
 

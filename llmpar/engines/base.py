@@ -61,6 +61,12 @@ class Launch:
     container: str | None = None  # its name, when argv is docker's
     model: str = ""  # the name to ask for
     notes: tuple[str, ...] = ()  # what a person should know: an approximation made, a trap avoided
+    profiler: tuple[str, ...] = ()  # words before argv; the first is also what its processes are called
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is executed."""
+        return (*self.profiler, *self.argv)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def gpu_option(settings: Settings) -> list[str]:
     return ["--gpus", f'"{chosen}"' if "," in settings.gpus else chosen]
 
 
-def contained(settings: Settings, engine: str, argv: Sequence[str], port: int, model: str, notes: Iterable[str] = ()) -> Launch:
+def contained(engine: str, argv: Sequence[str], port: int, model: str, notes: Iterable[str] = ()) -> Launch:
     """A Launch of a container. The name is for the launcher, which adds it: `docker run --rm --name NAME ...`."""
     return Launch(tuple(argv), port, container=f"llmpar-{engine}-{port}", model=model, notes=tuple(notes))
 

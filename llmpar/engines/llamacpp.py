@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from llmpar.engines import gguf
+from llmpar.engines import common, gguf
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 from llmpar.engines.llamacpp_server import model_path
 
@@ -34,35 +34,33 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if settings.speculate_method not in (None, "ngram"):
         raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
                           "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')")  # fmt: skip
-    port = settings.port or 8080
-    flags = ["-c", str(length * sequences), "-np", str(sequences), "--port", str(port), "--metrics", "--slots"]
-    if not settings.prefix_cache:
-        flags += ["--no-cache-prompt", "--cache-ram", "0"]
-    if settings.speculate:
-        flags += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "3",
-                  "--spec-ngram-simple-size-m", str(settings.speculate)]  # fmt: skip
-    if settings.seed is not None:
-        flags += ["--seed", str(settings.seed)]
+    port = settings.port or ENGINE.default_port
+    flags = common.flags(
+        ("-c", length * sequences), ("-np", sequences), ("--port", port), ("--metrics", True), ("--slots", True),
+        ("--no-cache-prompt", not settings.prefix_cache), ("--cache-ram", None if settings.prefix_cache else 0),
+        ("--spec-type", "ngram-simple" if settings.speculate else None),
+        ("--spec-ngram-simple-size-n", 3 if settings.speculate else None), ("--spec-ngram-simple-size-m", settings.speculate or None),
+        ("--seed", settings.seed), ("-sm", "layer" if (settings.shards or 1) > 1 else None))
     if (settings.shards or 1) > 1:
-        flags += ["-sm", "layer"]
         notes.append("llama.cpp shards by layers over all visible GPUs")
-    flags += settings.engine_args
 
     name = os.path.basename(model)
     if runtime == "docker":
         if not os.path.exists(model):
             raise Unsupported(f"model: '{model}' is no file; llama.cpp's image needs a .gguf file")
         folder, file = os.path.split(os.path.abspath(model))
-        argv = ["docker", "run", "--gpus", "all", "-p", f"{port}:{port}", "-v", f"{folder}:/m",
-                f"{IMAGE}:{settings.version or 'server-cuda'}", "-m", f"/m/{file}", "-a", name, "-ngl", "all",
-                "--host", "0.0.0.0", *flags]  # fmt: skip
-        return Launch(tuple(argv), port, model=name, notes=tuple(notes))
-    found = shutil.which("llama-server")
-    if found:
+        argv = common.docker(settings, f"{IMAGE}:{settings.version or 'server-cuda'}",
+                             ["-m", f"/m/{file}", "-a", name, "-ngl", "all", "--host", "0.0.0.0", *flags],
+                             port=port, inner_port=port, cache="", mounts=["-v", f"{folder}:/m"])
+        return common.contained("llamacpp", argv, port, name, notes)
+    if settings.version:
+        raise Unsupported("version: a local llama.cpp is the one that is installed, and server.json names it; leave --version out, "
+                          "or give a tag of its image with --runtime docker")
+    if shutil.which("llama-server"):
         start = ["llama-server", "-m", model if os.path.exists(model) else model_path(model), "-a", name, "-ngl", "all"]
     else:
         start = [sys.executable, "-m", "llmpar.engines.llamacpp_server", "-m", model, "-a", name]
-    return Launch((*start, "--host", "127.0.0.1", *flags), port, model=name, notes=tuple(notes))
+    return common.local(settings, [*start, "--host", common.LOOPBACK, *flags], port, name, notes)
 
 
 def _kv_bytes_per_token(model: str) -> int | None:
@@ -75,7 +73,7 @@ def _kv_bytes_per_token(model: str) -> int | None:
 def needs(runtime: str) -> str | None:
     """None, or what is missing and how to install it."""
     if runtime == "docker":
-        return None if shutil.which("docker") else "docker is not installed; see https://docs.docker.com/engine/install/"
+        return common.needs_docker()
     if shutil.which("llama-server") or importlib.util.find_spec("xllamacpp"):
         return None
     return "neither llama-server nor the xllamacpp package is here; pip install 'llmpar[cpu]', or build llama.cpp"

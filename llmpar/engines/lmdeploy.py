@@ -25,7 +25,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         argv = common.docker(settings, f"openmmlab/lmdeploy:{common.tag(settings.version or DEFAULT_VERSION)}",
                              ["lmdeploy", "serve", "api_server", inside, *words, "--server-port", "23333"], port=port,
                              inner_port=23333, cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained(settings, "lmdeploy", argv, port, inside)
+        return common.contained("lmdeploy", argv, port, inside)
     python = common.python_of("lmdeploy", "lmdeploy", "lmdeploy")
     common.same_version(settings, common.installed(python, "lmdeploy"))
     argv = [common.script_of(python, "lmdeploy"), "serve", "api_server", model, *words, "--server-name", common.LOOPBACK,

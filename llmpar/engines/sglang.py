@@ -29,7 +29,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
                              ["python3", "-m", "sglang.launch_server", "--model-path", inside, *words,
                               "--host", "0.0.0.0", "--port", "30000"], port=port, inner_port=30000,
                              cache="/root/.cache/huggingface", options=["--shm-size", "32g", "--ipc=host"], mounts=mounts)
-        return common.contained(settings, "sglang", argv, port, inside)
+        return common.contained("sglang", argv, port, inside)
     python = common.python_of("sglang", "sglang")
     common.same_version(settings, common.installed(python, "sglang"))
     argv = [python or "python", "-m", "sglang.launch_server", "--model-path", model, *words, "--host", common.LOOPBACK, "--port", str(port)]

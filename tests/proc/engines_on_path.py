@@ -9,7 +9,7 @@ from pathlib import Path
 
 FAKE = Path(__file__).resolve().parents[1] / "fake_engine.py"
 
-# As the real one: it takes -p HOST:INNER and --name, holds the terminal until the container ends, and stop ends it.
+# As the real one: it takes -p HOST:INNER and --name, holds the terminal until the container ends; stop and rm -f end it.
 DOCKER = """
 echo "$@" >> '{folder}/docker.calls'
 case $1 in
@@ -26,7 +26,7 @@ case $1 in
     wait $! ;;
   stop) kill "$(cat '{folder}/'"${{@: -1}}".container)" ;;
   inspect) cat '{folder}/'"${{@: -1}}".container ;;
-  rm) rm -f '{folder}/'"${{@: -1}}".container ;;
+  rm) kill -9 "$(cat '{folder}/'"${{@: -1}}".container)" 2>/dev/null; rm -f '{folder}/'"${{@: -1}}".container ;;
   ps) for each in '{folder}/'*.container; do [ ! -e "$each" ] || kill -0 "$(cat "$each")" 2>/dev/null && echo up; done ;;
 esac
 """

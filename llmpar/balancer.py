@@ -1,0 +1,89 @@
+"""nginx in front of several servers of one engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+
+from llmpar import ports, sessions, status
+from llmpar.cli import Failure
+
+ELSEWHERE = ("/usr/sbin", "/sbin")  # not on everybody's PATH
+
+NGINX = """\
+# Made by llmpar-serve: the request goes to the server with the fewest open ones, and nothing is buffered.
+daemon off;
+worker_processes 1;
+pid "{folder}/nginx.pid";
+error_log "{folder}/nginx.log";
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  client_body_temp_path "{folder}/nginx-body";
+  proxy_temp_path "{folder}/nginx-proxy";
+  fastcgi_temp_path "{folder}/nginx-fastcgi";
+  uwsgi_temp_path "{folder}/nginx-uwsgi";
+  scgi_temp_path "{folder}/nginx-scgi";
+  client_max_body_size 64m;
+  client_body_buffer_size 1m;
+  upstream engine {{
+    least_conn;
+{servers}
+    keepalive 512;
+    # Engines close idle connections after 5 s; one that is just being closed would cost a request.
+    keepalive_timeout 2s;
+  }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://engine;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+      proxy_request_buffering off;
+      proxy_connect_timeout 60s;
+      proxy_read_timeout 1d;
+      proxy_send_timeout 1d;
+      proxy_next_upstream off;
+    }}
+  }}
+}}
+"""
+
+
+def configuration(port: int, to: Sequence[int], folder: str) -> str:
+    """nginx's configuration: least connections, streaming unbuffered, no second try of a request."""
+    servers = "\n".join(f"    server 127.0.0.1:{each} max_fails=0;" for each in to)
+    return NGINX.format(folder=folder, servers=servers, port=port)
+
+
+def missing() -> bool:
+    """Whether nginx is not on this machine."""
+    return shutil.which("nginx", path=_path()) is None
+
+
+def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
+    """Start nginx in the foreground of a session of its own. Raises Failure where it does not come up."""
+    config = f"{folder}/nginx.conf"
+    with open(config, "w", encoding="utf-8") as stream:
+        stream.write(configuration(port, to, folder))
+    with open(f"{folder}/nginx.log", "ab") as log:
+        process = subprocess.Popen(["nginx", "-p", folder, "-e", f"{folder}/nginx.log", "-c", config], stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=log, start_new_session=True, preexec_fn=sessions.die_with_parent,
+                                   env={**os.environ, "PATH": _path()})  # fmt: skip
+    limit = time.monotonic() + 10
+    while not ports.taken(port):
+        if process.poll() is not None or time.monotonic() > limit:
+            sessions.end(process, 1.0)
+            with open(f"{folder}/nginx.log", encoding="utf-8", errors="replace") as said:
+                last = said.read().strip().splitlines()[-1:] or ["it said nothing"]
+            raise Failure(f"nginx did not start: {last[0]}", status.UNAVAILABLE, f"its configuration: {config}")
+        time.sleep(0.02)
+    return process
+
+
+def _path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", ""), *ELSEWHERE))
