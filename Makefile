@@ -15,7 +15,7 @@ RUNS ?= $(or $(LLMPAR_RUNS),runs)
 BASE_URL ?= $(LLMPAR_BASE_URL)
 VENV ?= .venv
 PYTHON ?= python3
-EXTRAS ?= cpu,plot
+EXTRAS ?= cpu,plot,aio
 
 table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
 name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
