@@ -249,8 +249,8 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
 
     def side(row: series.Row) -> dict[str, Any]:
         values = row.by_session(claim.metric)
-        return {"settings": {key: _values(row, key)[0] for key in sorted(claim.keys)}, "sweep": row.sweep, "cell": row.cell,
-                "host": row.host, "sessions": len(values), "values": list(values.values())}  # fmt: skip
+        return {"settings": {key: _values(row, key)[0] for key in sorted(claim.keys - {"device"})}, "sweep": row.sweep, "cell": row.cell,
+                "host": row.host, "device": series.hardware(row.summaries[0]), "sessions": len(values), "values": list(values.values())}  # fmt: skip
 
     return {"at": {key: value for key, value in at.items() if value is not None}, "a": side(one.a), "b": side(one.b),
             "ratio": one.effect.ratio, "low": one.effect.low, "high": one.effect.high, "method": one.effect.method,
@@ -273,6 +273,8 @@ def _values(row: series.Row, key: str) -> list[Any]:
         return [row.host]
     if key == "gpu":
         return series.gpus_of(row.summaries[0]) or [None]
+    if key == "device":
+        return [series.device(row.summaries[0])]
     return [row.settings.get(key)]
 
 

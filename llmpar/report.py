@@ -73,8 +73,7 @@ def facts(rows: Sequence[series.Row]) -> list[str]:
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in summaries)
     sessions = {summary.get("session") for summary in summaries}
     engines = sorted({engine(summary) for summary in summaries} - {""})
-    hosts = sorted({", ".join([row.host, *dict.fromkeys(gpu for summary in row.summaries for gpu in series.gpus_of(summary))])
-                    for row in rows if row.host})  # fmt: skip
+    hosts = sorted({f"{row.host}, {machine(summary)}" for row in rows if row.host for summary in row.summaries})
     starts = [summary["started_at"] for summary in summaries if summary.get("started_at")]
     ends = [summary["ended_at"] for summary in summaries if summary.get("ended_at")]
     lines = [f"{plural(len(rows), 'cell')}, {plural(len(sessions), 'server session')}, {plural(requests, 'request')}"]
@@ -85,6 +84,14 @@ def facts(rows: Sequence[series.Row]) -> list[str]:
     if starts and ends:
         lines.append(f"Measured {utc(min(starts))} to {utc(max(ends))} UTC")
     return lines
+
+
+def machine(summary: Mapping[str, Any]) -> str:
+    """A host's GPUs, else that it has none and which processor it has."""
+    host = summary.get("host") or {}
+    gpus = ", ".join(dict.fromkeys(series.gpus_of(dict(summary))))
+    cpu = f"{host['cpu']}, {plural(int(host['cpus']), 'core')}" if host.get("cpu") and host.get("cpus") else ""
+    return gpus or "no GPU" + (f" ({cpu})" if cpu else "")
 
 
 def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) -> Sweep:
@@ -131,6 +138,8 @@ def answer(rows: Sequence[series.Row]) -> str:
             for row in rows for summary in row.summaries}  # fmt: skip
     if len(work) > 1:
         return "The cells were given different work (prompts or sampling), so none of them is the best."
+    if all(len({row.settings.get(key) for row in rows}) > 1 for key in ("engine", "model")):
+        return "The cells ran different models, so their figures do not say which engine is best."
     fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
     if len(fair) < 2:
         return "Fewer than two cells can be ranked: see the warnings."

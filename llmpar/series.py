@@ -182,6 +182,19 @@ def gpus_of(summary: dict[str, Any]) -> list[str]:
     return [str(gpu.get("name")) for gpu in listed or [] if isinstance(gpu, dict) and gpu.get("name")]
 
 
+def device(summary: dict[str, Any]) -> str:
+    """`gpu` or `cpu`: what the engine ran on. The tables of sweeps/cpu are for the CPU on whatever host."""
+    small = str((summary.get("cell") or {}).get("sweep") or "").startswith("cpu-")
+    return "gpu" if gpus_of(summary) and not small else "cpu"
+
+
+def hardware(summary: dict[str, Any]) -> str:
+    """The same in words: the GPUs' names, or `CPU of HOST`."""
+    if device(summary) == "gpu":
+        return ", ".join(dict.fromkeys(gpus_of(summary)))
+    return f"CPU of {host_of(summary)}" if host_of(summary) else "CPU"
+
+
 def rows(summaries: Iterable[dict[str, Any]]) -> list[Row]:
     """Group summaries into rows, in the order in which each row's first summary came.
 

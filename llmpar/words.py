@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from llmpar.series import Figure
@@ -56,11 +57,16 @@ def claim(record: dict[str, Any]) -> str:
     if not compared:
         return f"no cells to compare; make study-{record['sweep']} measures them"
     if len(compared) == 1:
-        return comparison(compared[0], record["metric"])
+        return f"{comparison(compared[0], record['metric'])}; {where(compared)}"
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
     values = [one["ratio"] for one in compared if one["ratio"] is not None]
     spread = f"; {metric(record['metric'])} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times" if values else ""
-    return f"{len(compared)} comparisons: {counts}{spread}"
+    return f"{len(compared)} comparisons: {counts}{spread}; {where(compared)}"
+
+
+def where(compared: Sequence[dict[str, Any]]) -> str:
+    """`on NVIDIA H100`, `on CPU of box`: what the sides of comparisons ran on."""
+    return "on " + " and ".join(dict.fromkeys(one[side]["device"] for one in compared for side in ("a", "b")))
 
 
 def comparison(one: dict[str, Any], name: str) -> str:

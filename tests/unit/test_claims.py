@@ -185,3 +185,37 @@ def test_command_exit_codes(root, tmp_path):
     own.write_text("nothing\n")
     bad = run(root, "--claims", str(own), given=worse)
     assert (bad.returncode, b"no column id" in bad.stderr) == (2, True)
+
+
+def test_results_of_a_cpu_are_no_evidence_on_gpus():
+    stated = {claim.id: claim for claim in claims.parse((claims.default_table()).read_text(), "claims.tsv")}
+    small = [claim for name, claim in stated.items() if name.endswith("-small")]
+    for claim in stated.values():
+        wanted = "cpu" if claim in small else "gpu"
+        for side in (claim.a, claim.b):
+            assert any(term.key == "device" and term.values == (wanted,) or wanted == "gpu" and term.key == "gpu" for term in side), claim.id
+
+    def sweep(**options):
+        return [made.summary(wall * noise, sweep=f"{options.get('prefix', '')}speculate", server={"speculate": speculate}, varies=("speculate",),
+                             repeat=repeat, gpus=options.get("gpus", ()))
+                for speculate, wall in ((0, 20.0), (2, 10.0)) for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
+
+    def said(summaries):
+        rows = series.rows(summaries)
+        return [claims.evaluate(stated[name], rows)["verdict"] for name in ("speculate-2-helps", "speculate-2-helps-small")]
+
+    assert said(sweep()) == ["not run", "supported"]
+    assert said(sweep(gpus=("NVIDIA H100",))) == ["supported", "not run"]
+    # The small tables run on the CPU whatever else the host has.
+    assert said(sweep(gpus=("NVIDIA H100",), prefix="cpu-")) == ["not run", "supported"]
+
+
+def test_eetq_is_compared_with_quantised_checkpoints_of_other_names():
+    claim = next(claim for claim in claims.parse((claims.default_table()).read_text(), "claims.tsv") if claim.id == "eetq-helps-most")
+    summaries = []
+    for quantize, model, wall in (("eetq", "vicuna", 10.0), (None, "vicuna", 20.0), ("awq", "vicuna-AWQ", 15.0)):
+        summaries += [made.summary(wall * noise, sweep="quantise", server={"quantize": quantize, "model": model}, varies=("quantize", "model"),
+                                   repeat=repeat, gpus=("NVIDIA H100",)) for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
+    record = claims.evaluate(claim, series.rows(summaries))
+    assert record["verdict"] == "supported" and len(record["comparisons"]) == 2
+    assert record["comparisons"][0]["a"]["device"] == "NVIDIA H100"
