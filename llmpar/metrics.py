@@ -15,9 +15,9 @@ import orjson
 # reasons) are added up, but for the fields in _HIGHEST.
 NAMES: dict[str, tuple[str, ...]] = {
     "running": ("vllm:num_requests_running", "aphrodite:num_requests_running", "lmdeploy:num_requests_running",
-                "sglang:num_running_reqs", "llamacpp:requests_processing", "tgi_batch_current_size"),
+                "sglang:num_running_reqs", "llamacpp:requests_processing", "tgi_batch_current_size", "ctranslate2:num_requests_running"),
     "waiting": ("vllm:num_requests_waiting", "aphrodite:num_requests_waiting", "lmdeploy:num_requests_waiting",
-                "sglang:num_queue_reqs", "llamacpp:requests_deferred", "tgi_queue_size"),
+                "sglang:num_queue_reqs", "llamacpp:requests_deferred", "tgi_queue_size", "ctranslate2:num_requests_waiting"),
     "swapped": ("vllm:num_requests_swapped", "aphrodite:num_requests_swapped"),
     "kv_usage_ratio": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "aphrodite:kv_cache_usage_perc",
                        "aphrodite:gpu_cache_usage_perc", "lmdeploy:gpu_cache_usage_perc", "sglang:token_usage"),
@@ -27,10 +27,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "requests_total": ("vllm:request_success_total", "aphrodite:request_success_total", "lmdeploy:request_success_total",
                        "sglang:num_requests_total", "tgi_request_success"),
     "prompt_tokens_total": ("vllm:prompt_tokens_total", "aphrodite:prompt_tokens_total", "lmdeploy:prompt_tokens_total",
-                            "sglang:prompt_tokens_total", "llamacpp:prompt_tokens_total", "tgi_request_input_length_sum"),
+                            "sglang:prompt_tokens_total", "llamacpp:prompt_tokens_total", "tgi_request_input_length_sum",
+                            "ctranslate2:prompt_tokens_total"),
     "generation_tokens_total": ("vllm:generation_tokens_total", "aphrodite:generation_tokens_total",
                                 "lmdeploy:generation_tokens_total", "sglang:generation_tokens_total",
-                                "llamacpp:tokens_predicted_total", "tgi_request_generated_tokens_sum"),
+                                "llamacpp:tokens_predicted_total", "tgi_request_generated_tokens_sum",
+                                "ctranslate2:generation_tokens_total"),
     "spec_drafts_total": ("vllm:spec_decode_num_drafts_total", "aphrodite:spec_decode_num_drafts_total",
                           "lmdeploy:spec_decode_num_drafts_total", "llamacpp:spec_decode_num_drafts_total",
                           "tgi_request_skipped_tokens_count"),
@@ -56,10 +58,10 @@ NAMES: dict[str, tuple[str, ...]] = {
                        "llamacpp:tokens_predicted_seconds_total"),
 }
 _CACHE_INFO = ("vllm:cache_config_info", "aphrodite:cache_config_info")
-_PREFIXES = ("vllm:", "aphrodite:", "lmdeploy:", "sglang:", "llamacpp:", "tgi_")
+_PREFIXES = ("vllm:", "aphrodite:", "lmdeploy:", "sglang:", "llamacpp:", "tgi_", "ctranslate2:")
 _HIGHEST = {"kv_usage_ratio", "spec_acceptance_ratio"}
 # Whose token counters move only when a request ends; vLLM's and Aphrodite's move with each step.
-_AT_END = {"llamacpp:": True, "tgi_": True, "sglang:": True, "vllm:": False, "aphrodite:": False}
+_AT_END = {"llamacpp:": True, "tgi_": True, "sglang:": True, "vllm:": False, "aphrodite:": False, "ctranslate2:": False}
 _COUNTS = {"running", "waiting", "kv_capacity_tokens"}
 
 FIELDS = ("running", "waiting", "kv_usage_ratio", "kv_capacity_tokens", "preemptions_total", "requests_total",

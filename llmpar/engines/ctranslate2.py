@@ -45,7 +45,7 @@ def needs(runtime: str) -> str | None:
 ENGINE = Engine(
     name="ctranslate2", title="CTranslate2 (llmpar's own server over it)", api="openai-completions", default_port=8010,
     supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "replicas", "gpus", "seed"}),
-    runtimes=("local",), command=command, needs=needs, metrics_path=None, health_path="/health",
+    runtimes=("local",), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
     failures=(
         ("missing_package", r"No module named '?(ctranslate2|tokenizers)", "its Python lacks a package: pip install ctranslate2 tokenizers"),
         ("unknown_model", r"Unable to open file 'model\.bin'|no tokenizer\.json in", "the model is not a converted one with its tokenizer"),

@@ -185,9 +185,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             batcher = service.batcher
             text = ("# llmpar's own server over ctranslate2\n"
-                    f"llmpar_ctranslate2_requests_running {batcher.running}\nllmpar_ctranslate2_requests_waiting {len(batcher.waiting)}\n"
-                    f"llmpar_ctranslate2_prompt_tokens_total {service.prompt_tokens}\n"
-                    f"llmpar_ctranslate2_generation_tokens_total {service.output_tokens}\n")
+                    f"ctranslate2:num_requests_running {batcher.running}\nctranslate2:num_requests_waiting {len(batcher.waiting)}\n"
+                    f"ctranslate2:prompt_tokens_total {service.prompt_tokens}\n"
+                    f"ctranslate2:generation_tokens_total {service.output_tokens}\n")
             self._send(200, text.encode(), "text/plain; version=0.0.4")
         else:
             self._error(404, "not_found", f"there is no {self.path}")
