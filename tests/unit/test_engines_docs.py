@@ -48,3 +48,11 @@ def test_what_is_said_to_be_run_is_run(page: str, root: Path) -> None:
     said = {row[0] for row in body if "run on a CPU" in row[4]}
     script = (root / "scripts" / "engines").read_text()
     assert said == {name for name in ENGINES if f"--engine {name} " in script}
+
+
+def test_the_readme_says_the_same(page: str, root: Path) -> None:
+    _, *body = rows((root / "README.md").read_text(), "engine")
+    assert {(row[1].strip("`"), tuple(row[2].split(", "))) for row in body} == {(name, engine.runtimes) for name, engine in ENGINES.items()}
+    _, *detailed = rows(page, "engine")
+    assert {row[1] for row in body if "**run** on a CPU" in row[3]} == {row[0] for row in detailed if "run on a CPU" in row[4]}
+    assert all("not run" in row[3] for row in body if "**run**" not in row[3])
