@@ -22,19 +22,14 @@ from llmpar.engines.base import Engine, Launch
 
 LOG_TAIL_BYTES = 65536
 REPORT_S = 300.0  # for a profiler to write its report
-# (outcome, what the log says, what to tell): the engine's own come first.
+# (outcome, what the log says, what to tell): of Docker, the kernel and CUDA, under any engine. The engine's own come first.
 FAILURES = (
-    ("out_of_memory", r"CUDA out of memory.*|OutOfMemoryError.*|out of memory.*|No available memory for the cache blocks.*"
-     r"|larger than the available KV cache memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
-    ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
+    ("no_docker", r"Cannot connect to the Docker daemon.*", "no docker daemon runs"),
     ("missing_image", r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
      r"|Error response from daemon: (?:Get|Head) .*", "the image is not there and could not be pulled"),
-    ("no_docker", r"Cannot connect to the Docker daemon.*", "no docker daemon runs"),
-    ("no_gpu", r"could not select device driver.*|No CUDA GPUs are available|no CUDA-capable device.*"
-     r"|Failed to infer device type|Found no NVIDIA driver.*", "no GPU is to be had"),
-    ("unknown_model", r"is not a local folder and is not a valid model identifier.*|Repository Not Found.*|RepositoryNotFoundError"
-     r"|does not appear to have a file named.*|No such file or directory: .*config\.json.*|Can't load the configuration.*",
-     "the model is not there"),
+    ("no_gpu", r"could not select device driver.*|no CUDA-capable device.*", "no GPU is to be had"),
+    ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
+    ("out_of_memory", r"out of memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
     ("bad_arguments", r"unrecognized arguments: .*|error: argument .*|unexpected argument .*", "the engine refused its arguments"),
 )  # fmt: skip
 
