@@ -65,6 +65,7 @@ def _judge(row: series.Row, objectives: Mapping[str, float], prices: Mapping[str
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
     if requests and row.failures / requests > MOST_FAILURES:
         choice.reasons.append(f"{row.failures} of {requests} requests failed")
+    missed = False
     for metric, most in objectives.items():
         one = row.figure(metric)
         if one.value is None:
@@ -73,8 +74,11 @@ def _judge(row: series.Row, objectives: Mapping[str, float], prices: Mapping[str
         elif one.value > most or sure and (one.high is None or one.high > most):
             over = one.value if one.value > most else one.high
             choice.reasons.append(f"{metric} is {over:.4g}, above {most:.4g}" if over else f"{metric} has no interval")
+            missed = missed or one.value > most
         elif one.high is None or one.high > most:
             choice.edge.append(metric)
+    # One objective missed settles it, whatever is not known of the others.
+    choice.unknown = choice.unknown and not missed
     choice.price_per_h = price(row, prices)
     if choice.price_per_h is not None:
         rate = row.figure(RATE)

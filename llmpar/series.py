@@ -147,7 +147,10 @@ def lower_is_better(metric: str) -> bool:
 
 
 def across(values: list[float]) -> Figure:
-    """Mean and Student's t interval of one value a session. Needs two values or more; see docs/metrics.md."""
+    """Mean and Student's t interval of one value a session. Needs two values or more; see docs/metrics.md.
+
+    No figure can be negative, so the interval ends at 0.
+    """
     from llmpar import stats  # scipy: not for those who only group rows
 
     n = len(values)
@@ -156,7 +159,7 @@ def across(values: list[float]) -> Figure:
         return Figure(mean, sessions=n)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = stats.student(n - 1, CONFIDENCE) * spread / math.sqrt(n)
-    return Figure(mean, mean - half, mean + half, n)
+    return Figure(mean, max(0.0, mean - half), mean + half, n)
 
 
 def settings(summary: dict[str, Any]) -> dict[str, Any]:
@@ -223,9 +226,11 @@ def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
     """A row's distinguishing settings in words, `clients` left out unless it is all there is."""
     parts = []
     for key, value in row.varies.items():
-        if key in without:
+        value = row.settings.get(key, value)
+        # Engines have settings of their own; that the others leave them unset is no news.
+        if key in without or value is None and "engine" in row.varies:
             continue
-        parts.append(words(key, row.settings.get(key, value)))
+        parts.append(words(key, value))
     return ", ".join(parts)
 
 

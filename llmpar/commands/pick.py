@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from llmpar import cli, pick, records, series, status, words
+from llmpar import cli, pick, records, report, series, status, words
 from llmpar.render import markdown, plain
 
 
@@ -81,7 +81,9 @@ def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, m
     lines = []
     if not ranked:
         missing = all(choice.unknown for choice in choices)
-        lines.append("too little data to say" if missing else f"no cell meets them: {asked}" if asked else "no cell can be ranked")
+        few = any(" needs " in reason for choice in choices for reason in choice.reasons)
+        hint = "; give each cell more requests (the column count of its sweep)" if few else ""
+        lines.append(f"too little data to say{hint}" if missing else f"no cell meets them: {asked}" if asked else "no cell can be ranked")
     else:
         shown = ranked[:top]
         priced = any(choice.cost.value is not None for choice in shown)
@@ -103,9 +105,11 @@ def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, m
         edge = [f"{name(choice.row)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
         if edge:
             lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
+    barred: dict[str, list[str]] = {}
     for choice in choices:
         if not choice.ranked:
-            lines.append(f"{'- ' if marked else ''}not ranked: {name(choice.row)}: {'; '.join(choice.reasons)}")
+            barred.setdefault("; ".join(choice.reasons), []).append(name(choice.row))
+    lines += [f"{'- ' if marked else ''}not ranked ({reasons}): {report.shortened(names, between='; ')}" for reasons, names in barred.items()]
     return "\n".join(markdown.escape(line) if marked and not line.startswith(("|", "- ")) else line.rstrip("\n") for line in lines) + "\n"
 
 

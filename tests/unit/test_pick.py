@@ -106,3 +106,19 @@ def test_other_work_is_said(root):
     mixed = [cell(1, 20.0), made.summary(10.0, load={"clients": 2}, prompts="q" * 64)]
     said = run(root, given=b"".join(records.encode(summary) for summary in mixed)).stdout.decode()
     assert "not given the same work" in said
+
+
+def test_an_objective_missed_is_an_answer_whatever_else_is_unknown():
+    rows = series.rows([made.summary(10, ttft=1.0)])  # memory was not measured
+    (choice,) = pick.judge(rows, {"ttft_p95_s": 0.5, "memory_bytes": 2**30}, {})
+    assert not choice.ranked and not choice.unknown
+    (choice,) = pick.judge(rows, {"ttft_p95_s": 5.0, "memory_bytes": 2**30}, {})
+    assert not choice.ranked and choice.unknown
+
+
+def test_no_interval_reaches_below_nothing():
+    one = series.across([1.0, 30.0])
+    assert one.low == 0.0 and one.high is not None and one.high > 30
+    rows = series.rows([made.summary(wall, repeat=repeat) for repeat, wall in enumerate((1.0, 30.0), 1)])
+    (choice,) = pick.judge(rows, {}, {"": 1.0})
+    assert choice.cost.value is not None and choice.cost.high is None and choice.cost.low is not None and choice.cost.low > 0
