@@ -85,6 +85,12 @@ class Claim:
         return 1.0 in (self.low, self.high) and (self.low == 0 or math.isinf(self.high))
 
     @property
+    def device(self) -> str | None:
+        """`gpu` or `cpu` where only results from there count."""
+        named = {value for term in (*self.a, *self.b) if term.key == "device" for value in term.values}
+        return "gpu" if any(term.key == "gpu" for term in (*self.a, *self.b)) else named.pop() if len(named) == 1 else None
+
+    @property
     def keys(self) -> set[str]:
         return {term.key for term in (*self.a, *self.b)}
 
@@ -202,7 +208,7 @@ def evaluate(claim: Claim, rows: Sequence[series.Row]) -> dict[str, Any]:
         verdict = CANNOT_TELL
     return {
         "kind": "claim", "v": 1, "id": claim.id, "sweep": claim.sweep, "sentence": claim.sentence, "verdict": verdict, "metric": claim.metric,
-        "expect": claim.expect, "stated_ratio": claim.stated, "note": claim.note,
+        "expect": claim.expect, "device": claim.device, "stated_ratio": claim.stated, "note": claim.note,
         "counts": {name: outcomes.count(name) for name in (SUPPORTED, CONTRADICTED, CANNOT_TELL)},
         "comparisons": [_record(claim, one) for one in made],
     }  # fmt: skip

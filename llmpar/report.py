@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar import series, study, words
-from llmpar.claims import MOST_FAILURES
+from llmpar.claims import MOST_FAILURES, quantity
 from llmpar.ratio import Ratio, ratio
 
 WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
@@ -63,7 +63,7 @@ def build(title: str, rows: Sequence[series.Row], claims: Sequence[dict[str, Any
           commands: Mapping[str, str]) -> Document:  # fmt: skip
     """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known."""
     names = list(dict.fromkeys(row.sweep for row in rows))
-    sweeps = [_sweep(name, [row for row in rows if row.sweep == name], rows) for name in names]
+    sweeps = [_sweep(name, sorted((row for row in rows if row.sweep == name), key=_order), rows) for name in names]
     return Document(title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands))
 
 
@@ -94,11 +94,21 @@ def machine(summary: Mapping[str, Any]) -> str:
     return gpus or "no GPU" + (f" ({cpu})" if cpu else "")
 
 
+def _order(row: series.Row) -> list[tuple[int, float, str]]:
+    """Rows of a sweep by their settings: numbers and sizes by size (8GiB before 16GiB), words as words."""
+    found = []
+    for key in row.varies:
+        value = row.settings.get(key)
+        size = quantity(value)
+        found.append((0 if value is None else 2 if size is None else 1, size or 0.0, str(value)))
+    return found
+
+
 def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) -> Sweep:
     hosts = {row.host for row in everything}
     keys = list(dict.fromkeys(key for row in rows for key in row.varies))
     beside = [study.beside(row.settings) for row in rows]
-    columns = [(metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric) != series.Figure(None) for row in rows)]
+    columns = [(metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric).value is not None for row in rows)]
     header = [key.replace("_", " ") for key in keys] or ["cell"]
     if len(hosts) > 1:
         header.append("host")
@@ -109,7 +119,7 @@ def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) 
     header += ["in flight", "failed", "sessions"]
     lines = []
     for row, its in zip(rows, beside, strict=True):
-        line = [setting(row.settings.get(key)) for key in keys] or [row.cell]
+        line = [words.setting(row.settings.get(key)) for key in keys] or [row.cell]
         if len(hosts) > 1:
             line.append(row.host)
         figures = [words.figure(row.figure(metric)) for metric, _ in columns]
@@ -126,6 +136,10 @@ def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) 
                                             else "within the one server session; it says nothing of the next session.")  # fmt: skip
     if any(beside):
         note += f" The column of {study.LABEL} is from one RTX A6000 with other prompts: compare its order, not its size."
+    few = [(label.removesuffix(", s"), max(row.figure(metric).needed or 0 for row in rows)) for metric, label in WALL_COLUMNS
+           if (metric, label) not in columns and any(row.figure(metric).needed for row in rows)]  # fmt: skip
+    if few:
+        note += " Not shown, for want of requests in a session: " + ", ".join(f"{label} (needs {count})" for label, count in few) + "."
     same = "The same for all: " + words.settings(fixed) if fixed else ""
     return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows))
 
@@ -201,7 +215,7 @@ def runs(rows: Sequence[series.Row], commands: Mapping[str, str]) -> list[Table]
     """How it was run: hosts, servers with their command lines, loads with theirs, hashes."""
     hosts: dict[str, dict[str, str]] = {}
     servers: dict[str, list[str]] = {}
-    loads: list[list[str]] = []
+    loads: dict[str, list[str]] = {}
     for row in rows:
         for summary in row.summaries:
             host = summary.get("host")
@@ -214,16 +228,20 @@ def runs(rows: Sequence[series.Row], commands: Mapping[str, str]) -> list[Table]
             work, made = summary.get("workload") or {}, summary.get("provenance") or {}
             cell = str((summary.get("cell") or {}).get("id") or row.cell)
             digest = str((work.get("prompts") or {}).get("sha256") or words.DASH) if isinstance(work.get("prompts"), dict) else words.DASH
-            loads.append([": ".join(part for part in (row.sweep, cell) if part), commands.get(f"{row.sweep}/{cell}", words.DASH),
-                          words.settings(work["sampling"]) if isinstance(work.get("sampling"), dict) else "mixed",
-                          digest[:12], str(made.get("records_sha256") or words.DASH)[:12], str(made.get("llmpar") or words.DASH)])  # fmt: skip
+            sampling = words.settings(flat(work["sampling"])) if isinstance(work.get("sampling"), dict) else "mixed"
+            records = str(made.get("records_sha256") or words.DASH)[:12]
+            if row.key in loads:  # another session of the same load
+                loads[row.key][4] += f", {records}"
+                continue
+            loads[row.key] = [": ".join(part for part in (row.sweep, row.cell) if part), commands.get(f"{row.sweep}/{cell}", words.DASH),
+                              sampling, digest[:12], records, str(made.get("llmpar") or words.DASH)]
     tables = []
     for name, its in hosts.items():
         tables.append(Table(f"Host {name}", ["what", "value"], [[key, value] for key, value in its.items()]))
     if servers:
         tables.append(Table("Servers", ["session", "engine", "command"], list(servers.values())))
-    tables.append(Table("Loads", ["cell", "command", "sampling", "prompts", "records", "llmpar"], loads, set(),
-                        "Prompts and records by the first 12 digits of their SHA-256."))  # fmt: skip
+    tables.append(Table("Loads", ["cell", "command", "sampling", "prompts", "records", "llmpar"], list(loads.values()), set(),
+                        "Prompts and records by the first 12 digits of their SHA-256, records of each session; the command is the first session's."))  # fmt: skip
     return tables
 
 
@@ -239,7 +257,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
                 lines |= flat(item, f"{name}.{index}.")
         elif value not in (None, "", [], {}):
             shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else value
-            lines[name] = ", ".join(map(str, shown)) if isinstance(shown, list) else str(shown)
+            lines[name] = ", ".join(map(str, shown)) if isinstance(shown, list) else words.setting(shown)
     return lines
 
 
@@ -263,12 +281,6 @@ def command_of(server: Mapping[str, Any]) -> str:
         # llmpar-serve's record has a whole shell line for each server.
         return " ; ".join(map(str, found)) if "commands" in server and found is server["commands"] else shlex.join(map(str, found))
     return str(found)
-
-
-def setting(value: Any) -> str:
-    if value is None:
-        return "default"
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def shortened(names: Sequence[str], most: int = 6, between: str = ", ") -> str:

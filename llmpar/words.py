@@ -55,7 +55,8 @@ def claim(record: dict[str, Any]) -> str:
     """The effect of a claim record in one line: one comparison as its ratio, several as how many went which way."""
     compared = record["comparisons"]
     if not compared:
-        return f"no cells to compare; make study-{record['sweep']} measures them"
+        source = {"gpu": "from a GPU ", "cpu": "from a CPU "}.get(record.get("device") or "", "")
+        return f"no results {source}to compare; make study-{record['sweep']} measures them"
     if len(compared) == 1:
         return f"{comparison(compared[0], record['metric'])}; {where(compared)}"
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
@@ -87,4 +88,13 @@ def metric(name: str) -> str:
 
 def settings(values: dict[str, Any]) -> str:
     """`clients 128, launcher parallel`: settings of one side; an unset one is the default."""
-    return ", ".join(f"{key.replace('_', ' ')} {'default' if value is None else value}" for key, value in values.items())
+    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in values.items())
+
+
+def setting(value: Any) -> str:
+    """One setting's value: `default` where it is unset, `on` and `off`, no `.0`."""
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,9 @@ def commands(rows: Sequence[series.Row], beside: dict[int, Path]) -> dict[str, s
     return found
 
 
-def abridged(line: str, most: int = 300) -> str:
-    """A command line with the middle of a long list of prompt files left out."""
-    return line if len(line) <= most else f"{line[: most - 60]} … {line[-50:]}"
+def abridged(line: str) -> str:
+    """A command line with all but the first and last of a list of prompt files left out."""
+    return re.sub(r"(\S+\.txt)(?: \S+\.txt)+( \S+\.txt)", lambda match: f"{match[1]} …{match[2]} ({len(match[0].split())} files)", line)
 
 
 def samples(folder: Path | None) -> Iterator[dict[str, Any]]:

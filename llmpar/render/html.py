@@ -63,7 +63,7 @@ figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sa
  body{font-size:10pt}main{max-width:none;padding:0}
  .wide{display:block}.narrow{display:none}
  .scroll{overflow:visible;border:0}
- table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}.f,td.f{white-space:normal}.f small{font-size:6.5pt}
+ table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}.f,td.f{white-space:normal}.f small{font-size:5.8pt;white-space:nowrap}
  .soft,figcaption,summary{font-size:8.5pt}
  figure,tr,.claims>li{break-inside:avoid}h2,h3{break-after:avoid}
  .claims>li{grid-template-columns:7rem 1fr}

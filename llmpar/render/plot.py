@@ -155,7 +155,9 @@ def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output
     if not metrics:
         raise ValueError("no summary has a figure to draw")
     names = list(names) if names is not None else labels(rows)
-    height = max(1.3, 0.33 * len(rows) + 0.75)
+    wrapped = [textwrap.fill(name, 22 if look.narrow else 34) for name in names]
+    tallest = max(name.count("\n") + 1 for name in wrapped)
+    height = max(1.3, max(0.33, 0.19 * tallest) * len(rows) + 0.75)
     figure, axes = _panels(len(metrics), look, height)
     for number, (axis, metric) in enumerate(zip(axes, metrics, strict=True)):
         for place, row in enumerate(rows):
@@ -167,7 +169,6 @@ def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output
                           markerfacecolor="none" if row.limited else COLOURS[0])  # fmt: skip
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(range(len(rows)))
-        wrapped = [textwrap.fill(name, 22 if look.narrow else 34) for name in names]
         axis.set_yticklabels(wrapped if number == 0 or look.narrow else [""] * len(rows))
         axis.set_xlim(left=0)
         _axis(axis, "", axis_label(metric), look)
@@ -177,11 +178,13 @@ def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output
 
 
 def labels(rows: Sequence[series.Row]) -> list[str]:
-    """A short name for each row, unique among them."""
+    """A short name for each row, unique among them: an engine's alone where no two rows have the same."""
     hosts = {row.host for row in rows}
+    engines = [str(row.settings.get("engine")) for row in rows]
+    alone = len(set(engines)) == len(rows) and all("engine" in row.varies for row in rows)
     made = []
-    for row in rows:
-        name = series.label(row, ()) or row.cell
+    for row, engine in zip(rows, engines, strict=True):
+        name = engine if alone else series.label(row, ()) or row.cell
         made.append(f"{name}, {row.host}" if len(hosts) > 1 and row.host else name)
     return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
 
