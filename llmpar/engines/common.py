@@ -151,12 +151,25 @@ def python_of(engine: str, module: str, executable: str | None = None) -> str | 
         return named
     found = shutil.which(executable) if executable else None
     if found:
-        beside = Path(found).parent / "python"
-        return str(beside) if beside.exists() else None
+        return _python_under(found)
     own = CHECKOUT / f".venv-{engine}" / "bin" / "python"
     if own.exists():
         return str(own)
     return sys.executable if importlib.util.find_spec(module) else None
+
+
+def _python_under(script: str) -> str | None:
+    """The Python that a command belongs to: beside it (pipx and uv link commands to where it is), else its first line's."""
+    for name in ("python", "python3"):
+        beside = Path(os.path.realpath(script)).parent / name
+        if beside.exists():
+            return str(beside)
+    with open(script, "rb") as stream:
+        first = stream.readline(512).decode("utf-8", "replace")
+    words = first[2:].split() if first.startswith("#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        words = words[1:]
+    return shutil.which(words[0]) if words and os.path.basename(words[0]).startswith("python") else None
 
 
 def script_of(python: str | None, executable: str) -> str:
@@ -196,6 +209,6 @@ def needs_docker() -> str | None:
 
 def needs_python(engine: str, module: str, install: str, executable: str | None = None) -> str | None:
     """None, or that the engine is not installed and how it would be."""
-    if python_of(engine, module, executable) is not None:
+    if python_of(engine, module, executable) is not None or executable and shutil.which(executable):
         return None
     return f"{engine} is not installed: python3 -m venv .venv-{engine} && .venv-{engine}/bin/pip install {install}"

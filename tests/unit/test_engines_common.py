@@ -70,6 +70,17 @@ def test_where_an_engine_is_found(machine: Path, monkeypatch: pytest.MonkeyPatch
     on_path = python(machine / "other", command="vllm")
     monkeypatch.setenv("PATH", str(on_path.parent))
     assert common.python_of("vllm", "vllm", "vllm") == str(on_path)
+    linked = machine / "linked"
+    linked.mkdir()
+    (linked / "vllm").symlink_to(on_path.parent / "vllm")
+    monkeypatch.setenv("PATH", str(linked))
+    assert common.python_of("vllm", "vllm", "vllm") == str(on_path), "as pipx and uv link commands"
+    (linked / "vllm").unlink()
+    for first, wanted in ((f"#!{on_path}", str(on_path)), ("#!/usr/bin/env python", None), ("#!/bin/sh", None)):
+        (linked / "vllm").write_text(first + "\n")
+        (linked / "vllm").chmod(0o755)
+        assert common.python_of("vllm", "vllm", "vllm") == wanted
+        assert ENGINES["vllm"].needs("local") is None, "a command that is there can be run"
     monkeypatch.setenv("LLMPAR_ENGINE_PYTHON", "/my/python")
     assert common.python_of("vllm", "vllm", "vllm") == "/my/python"
     assert ENGINES["vllm"].needs("local") is None
