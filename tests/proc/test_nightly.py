@@ -9,12 +9,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from fake import fake_engine
+from ready import venv
 
 HEADER = "engine\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,12 +31,7 @@ class Nightly:
         self.root, self.runs = root, folder / "runs"
         self.table = folder / "two.tsv"
         self.table.write_text(HEADER + f"vllm\t1,3\t{prompts}\t4\t6\t0\n")
-        # This test's environment under another name, marked ready, so that make does not set it up again.
-        self.venv = folder / "venv"
-        self.venv.mkdir()
-        for part in ("bin", "lib", "pyvenv.cfg"):
-            (self.venv / part).symlink_to(Path(sys.executable).parent.parent / part)
-        (self.venv / ".ready-run").touch()
+        self.venv = venv(folder)
         self.environment = {"HOME": str(folder), "SHELL": "/bin/sh", "LOGNAME": "nobody", "LLMPAR_SAMPLE": "no"}
         self.nights = self.runs / "nightly" / "two"
 
