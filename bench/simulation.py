@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from llmpar import compare, stats, summary, summary_read, tally
+from llmpar import compare, compare_cells, compare_history, stats, summary, summary_read, tally
 
 REQUESTS = 512
 Z = {50: 0.0, 90: float(ndtri(0.9)), 95: float(ndtri(0.95)), 99: float(ndtri(0.99))}
@@ -47,6 +47,14 @@ def _latencies(name: str, random: np.random.Generator) -> tuple[np.ndarray, Call
     elif name == "heavy tail":
         spread = 1.0
         values = np.exp(spread * random.standard_normal(REQUESTS))
+    elif name == "heavier tail":
+        # Pareto of shape 3: the fourth moment, on which the error of a variance depends, does not exist.
+        return random.random(REQUESTS) ** (-1 / 3), lambda percent: (1 - percent / 100) ** (-1 / 3), 1.5
+    elif name == "all at once":
+        spread = 1.0
+        state = autoregressive(random, 4 * REQUESTS, 0.5)
+        failed = autoregressive(random, 4 * REQUESTS, 0.9) > 1.5
+        values = np.exp(spread * state)[~failed]
     elif name == "failures in bursts":
         # Failed requests have no latency; they come in bursts and leave holes in a correlated series.
         spread = 0.5
@@ -59,7 +67,8 @@ def _latencies(name: str, random: np.random.Generator) -> tuple[np.ndarray, Call
     return values, lambda percent: float(np.exp(spread * Z[percent])), float(np.exp(spread * spread / 2))
 
 
-LATENCIES = ("independent", "correlated 0.5", "correlated 0.8", "heavy tail", "failures in bursts")
+# "All at once" is correlated, of a heavy tail and with failures in bursts.
+LATENCIES = ("independent", "correlated 0.5", "correlated 0.8", "heavy tail", "heavier tail", "failures in bursts", "all at once")
 
 
 def coverage(trials: int, seed: int = 1) -> Iterator[Row]:
@@ -129,12 +138,13 @@ FIGURES = {
 }
 
 
-def closed_loop(random: np.random.Generator, count: int, clients: int = 16, events: int = 20) -> dict[str, Any]:
+def closed_loop(random: np.random.Generator, count: int, clients: int = 16, events: int = 20, pace_of_session: float = 1.0) -> dict[str, Any]:
     """The summary of a run in which each client sends its next request when the last one ended.
 
     The engine's pace wanders (correlation 0.8 from one fifth of a second to the next), so neighbours correlate.
+    `pace_of_session`: what this start of the server makes of all times.
     """
-    mood = np.exp(0.1 * autoregressive(random, 10_000, 0.8))
+    mood = pace_of_session * np.exp(0.1 * autoregressive(random, 10_000, 0.8))
     free = [(1_700_000_000 + client * 0.02, client) for client in range(clients)]
     made = []
     for _ in range(count):
@@ -187,23 +197,72 @@ class Alarm:
         return self.verdicts["faster"] + self.verdicts["slower"]
 
 
+Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
+# Deviations of the two sides' sessions, in units of the noise.
+NOISES: dict[str, Draw] = {
+    "normal noise": lambda random, size: (random.standard_normal(size), random.standard_normal(size)),
+    "heavy-tailed noise (t, 3 degrees)": lambda random, size: (random.standard_t(3, size) / np.sqrt(3), random.standard_t(3, size) / np.sqrt(3)),
+    "side b twice as noisy": lambda random, size: (random.standard_normal(size), 2 * random.standard_normal(size)),
+    "side a twice as noisy, b with twice the sessions": lambda random, size: (2 * random.standard_normal(size), random.standard_normal(2 * size)),
+}
+# Sessions, noise, true difference; 3 % is the margin itself.
+CASES = ((2, 0.05, 0.0), (3, 0.01, 0.0), (3, 0.05, 0.0), (5, 0.01, 0.0), (5, 0.05, 0.0), (3, 0.01, 0.03), (5, 0.01, 0.03),
+         (3, 0.01, 0.05), (5, 0.01, 0.05), (5, 0.03, 0.05))
+
+
 def alarms(trials: int, seed: int = 1) -> Iterator[Alarm]:
     """Verdicts on pairs with a known difference between sides and a known noise between sessions."""
-    for what, draw in (("normal noise", lambda random, size: random.standard_normal(size)),
-                       ("heavy-tailed noise (t, 3 degrees)", lambda random, size: random.standard_t(3, size) / np.sqrt(3)),
-                       ("side b twice as noisy", None)):
-        for sessions, noise, difference in ((3, 0.01, 0.0), (5, 0.01, 0.0), (5, 0.05, 0.0), (3, 0.01, 0.05), (5, 0.01, 0.05),
-                                            (5, 0.03, 0.05)):
+    for what, draw in NOISES.items():
+        for sessions, noise, difference in CASES:
             random = np.random.default_rng([seed, sessions, int(1000 * noise), int(1000 * difference)])
             counts = dict.fromkeys(compare.VERDICTS, 0)
             for _ in range(trials):
-                if draw is None:
-                    a, b = random.standard_normal(sessions) * noise, random.standard_normal(sessions) * 2 * noise
-                else:
-                    a, b = draw(random, sessions) * noise, draw(random, sessions) * noise
+                a, b = (noise * each for each in draw(random, sessions))
                 effect = compare.welch(np.exp(a + np.log1p(difference)).tolist(), np.exp(b).tolist())
                 counts[compare.decide(effect, True)] += 1
             yield Alarm(what, sessions, noise, difference, {name: count / trials for name, count in counts.items()}, trials)
+
+
+COMPARED = ("output_tokens_per_s", "ttft_p95_s", "tpot_p50_s", "e2e_mean_s")
+
+
+def same_runs(trials: int, sessions: int = 5, noise: float = 0.05, requests: int = 200, pool: int = 200, seed: int = 1) -> dict[str, float]:
+    """Equal sides through the whole path: runs, their summaries, verdicts on several figures at once.
+
+    How often each figure alone was called different, and (`any`) whether one of them was. Sessions are drawn from a pool of
+    runs that differ in their pace; each pair takes its own from it.
+    """
+    random = np.random.default_rng([seed, sessions, 9])
+    runs = [closed_loop(random, requests, clients=8, pace_of_session=float(np.exp(noise * random.standard_normal()))) for _ in range(pool)]
+    for number, each in enumerate(runs):
+        each["session"] = f"session {number}"
+    wrong = dict.fromkeys((*COMPARED, "any"), 0)
+    for _ in range(trials):
+        chosen = random.permutation(pool)[:2 * sessions]
+        sides = [compare_cells.Side(name, [runs[number] for number in part]) for name, part in (("a", chosen[:sessions]), ("b", chosen[sessions:]))]
+        found = compare_cells.verdicts([compare_cells.Pair({}, *sides, ())], COMPARED)
+        alarm = [each["figure"] for each in found if each["verdict"] in ("faster", "slower")]
+        for figure in alarm:
+            wrong[figure] += 1
+        wrong["any"] += bool(alarm)
+    return {name: count / trials for name, count in wrong.items()}
+
+
+def nights(trials: int, count: int = 14, noise: float = 0.05, seed: int = 1) -> dict[str, float]:
+    """History of nights among which nothing changed: how often the newest is called different, or a change is seen."""
+    random = np.random.default_rng([seed, count, 7])
+    run = closed_loop(random, 200, clients=8)
+    different = changed = 0
+    for _ in range(trials):
+        series = []
+        for night, value in enumerate(100.0 * np.exp(noise * random.standard_normal(count + 1))):
+            rates = {"wall": {"value": float(value), "low": None, "high": None}, "steady": {"value": None, "needed": None}}
+            series.append({**run, "session": f"night {night}", "started_at": 1.7e9 + 86_400 * night,
+                           "throughput": {**run["throughput"], "output_tokens_per_s": rates}})
+        (found,) = compare_history.verdicts(series, ("output_tokens_per_s",), count)
+        different += found["verdict"] in ("faster", "slower")
+        changed += bool(found["history"]["change_points"])
+    return {"newest different": different / trials, "a change among the others": changed / trials}
 
 
 def many_cells(trials: int, cells: int = 20, sessions: int = 5, noise: float = 0.05, seed: int = 1) -> dict[str, float]:

@@ -6,7 +6,8 @@ ratios. docs/metrics.md holds the false alarm rates and powers that simulation g
 
 Sources: Welch, Biometrika 34 (1947); Schuirmann, J. Pharmacokinetics 15 (1987) (two one-sided tests for "same"); Holm,
 Scand. J. Statistics 6 (1979); Benjamini and Hochberg, JRSS B 57 (1995); Kalibera and Jones, ISMM 2013 (repeat at the
-level that varies: the start); Ernst, Statistical Science 19 (2004) (exact permutation tests).
+level that varies: the start); Mickey and Brown, Annals of Mathematical Statistics 37 (1966) (the bound on degrees of
+freedom for sides of different size); Ernst, Statistical Science 19 (2004) (exact permutation tests).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
 CONFIDENCE = 0.95
 MARGIN = 0.03
@@ -25,6 +27,7 @@ VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 METHODS = ("auto", "welch", "paired", "permutation")
 MOST_SPLITS = 20_000
+QUANTILES = 64
 
 
 @dataclass
@@ -44,6 +47,8 @@ class Effect:
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
     """Ratio of geometric means of two independent sets of sessions, by Welch's t on logarithms.
 
+    Where the sets are not of one size, the degrees of freedom are at most those of the smaller.
+
     With fewer than two sessions on either side there is no interval and no p-value.
     """
     x, y = np.log(np.asarray(a, dtype=float)), np.log(np.asarray(b, dtype=float))
@@ -53,6 +58,9 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     u, v = float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y)
     error = math.sqrt(u + v)
     freedom = (u + v) ** 2 / (u * u / (len(x) - 1) + v * v / (len(y) - 1)) if error > 0 else float(len(x) + len(y) - 2)
+    if len(x) != len(y):
+        # Where the side of fewer sessions is the noisier, Welch's test errs more often than it says; this bound never does.
+        freedom = min(freedom, float(min(len(x), len(y)) - 1))
     return _effect(difference, error, freedom, "welch-log", confidence)
 
 
@@ -151,19 +159,48 @@ def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confi
     return "faster" if (effect.ratio > 1) == higher_is_better else "slower"
 
 
-def sessions_needed(sigma: float, difference: float, power: float = 0.9, confidence: float = CONFIDENCE,
-                    most: int = 1000) -> int | None:
-    """Sessions of each side to see a relative difference with a between-session standard deviation `sigma` of logarithms.
+def power(sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE) -> float:
+    """How often `count` sessions a side (at least 2) find a true relative difference, by the rule of `decide`.
 
-    The power of Welch's two-sided t with equal sizes, by the normal-shifted approximation of the noncentral t (Student's
-    t of 2n - 2 degrees around the true shift); None where more than `most` are needed.
+    `sigma`: standard deviation of logarithms between sessions. Both conditions at once: Welch's two-sided t rejects, and
+    the estimate is beyond the margin. Exact for normal logarithms but for the integral over the two variances that are
+    seen, which is a sum over quantiles.
     """
-    shift = math.log1p(difference)
+    shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
+    beyond = np.maximum(error * _halves(count, 0.5 + confidence / 2), math.log1p(margin))
+    return float(ndtr((shift - beyond) / error).mean())
+
+
+def power_same(sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE) -> float:
+    """How often `count` sessions a side (at least 2) say same of a true relative difference, likewise."""
+    shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
+    within = np.maximum(math.log1p(margin) - error * _halves(count, confidence), 0.0)
+    return float((ndtr((within - shift) / error) - ndtr((-within - shift) / error)).mean())
+
+
+@cache
+def _halves(count: int, share: float) -> np.ndarray:
+    """Half widths of Welch's interval, by Student's t at `share`, over the true standard error: equally likely ones."""
+    variances = chdtri(count - 1, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / (count - 1)
+    u, v = np.meshgrid(variances, variances)
+    return np.sqrt((u + v) / 2) * stdtrit((count - 1) * (u + v) ** 2 / (u * u + v * v), share)
+
+
+def sessions_needed(sigma: float, difference: float, wanted: float = 0.9, margin: float = MARGIN, confidence: float = CONFIDENCE,
+                    most: int = 1000) -> int | None:
+    """Sessions of each side that find a relative difference with a power of `wanted`; None where more than `most` are needed.
+
+    A difference at or within the margin is none of practical meaning: there it is the sessions that find the sides the same.
+    """
     if sigma <= 0:
         return 2
-    for count in range(2, most + 1):
-        freedom = 2 * count - 2
-        error = sigma * math.sqrt(2 / count)
-        if float(stdtr(freedom, shift / error - float(stdtrit(freedom, 0.5 + confidence / 2)))) >= power:
-            return count
-    return None
+    found = power if math.log1p(difference) > math.log1p(margin) * (1 + 1e-9) else power_same
+    low, high = 1, 2
+    while found(sigma, difference, high, margin, confidence) < wanted:
+        if high >= most:
+            return None
+        low, high = high, min(2 * high, most)
+    while high - low > 1:  # power grows with every session
+        middle = (low + high) // 2
+        low, high = (low, middle) if found(sigma, difference, middle, margin, confidence) >= wanted else (middle, high)
+    return high

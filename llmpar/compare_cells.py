@@ -278,8 +278,9 @@ def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ
             if found.error:
                 sigma = found.error / math.sqrt(sum(1 / len(side.values(figure)) for side in (pair.a, pair.b)))
                 seen = abs(math.log(found.ratio))
-                target = math.expm1(seen) if seen > math.log1p(margin) else margin
-                many = compare.sessions_needed(sigma, target, confidence=confidence)
+                # Sides that look alike are taken for equal: the seen difference would be one of noise.
+                difference = math.expm1(seen) if seen > math.log1p(margin) else 0.0
+                many = compare.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
     reasons += allowed
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}

@@ -89,6 +89,7 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
     if isinstance(starts, list) and len(starts) == count:
         offset = _ended(run.get("date")) - float(run.get("duration") or 0.0) - min(starts)
     asked = clients if clients is not None else run.get("max_concurrency")
+    tool = "sglang-bench" if "total_output_tokens_retokenized" in run else "vllm-bench"
     for number in range(count):
         ttft, gaps, error = run["ttfts"][number], run["itls"][number], run["errors"][number]
         events, at = [], 0.0
@@ -101,7 +102,7 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
         ok = not error and bool(events)
         sent = None if offset is None or not isinstance(starts, list) else round(starts[number] + offset, 6)
         yield _record(
-            number, "vllm-bench", engine=engine, model=run.get("model_id"), concurrency=asked if isinstance(asked, int) else None,
+            number, tool, engine=engine, model=run.get("model_id"), concurrency=asked if isinstance(asked, int) else None,
             launched_at=sent, sent_at=sent, status="ok" if ok else "error",
             error=None if ok else {"type": "other", "message": str(error or "no first token")[:500], "http_status": None},
             ttft_s=events[0] if events else None, e2e_s=_seconds(end) if ok else None, event_s=events if ok else [],

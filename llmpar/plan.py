@@ -86,7 +86,8 @@ def _within(summary: dict[str, Any], figure: str) -> float | None:
     return (math.log(one.high) - math.log(one.low)) / 2 / float(ndtri(0.5 + stats.CONFIDENCE / 2))
 
 
-def options(found: Noise, difference: float, power: float = 0.9, confidence: float = compare.CONFIDENCE) -> list[Option]:
+def options(found: Noise, difference: float, power: float = 0.9, margin: float = compare.MARGIN,
+            confidence: float = compare.CONFIDENCE) -> list[Option]:
     """Sessions needed for several numbers of requests a session, from a quarter of the pilot's to eight times it."""
     result = []
     for factor in FACTORS if found.within is not None else (1,):
@@ -94,7 +95,7 @@ def options(found: Noise, difference: float, power: float = 0.9, confidence: flo
         between = max(found.upper**2 - own**2, 0.0)
         sigma = math.sqrt(between + own**2 / factor)
         count = max(round(found.requests * factor), 1)
-        result.append(Option(compare.sessions_needed(sigma, difference, power, confidence), count, sigma))
+        result.append(Option(compare.sessions_needed(sigma, difference, power, margin, confidence), count, sigma))
     return result
 
 
@@ -112,28 +113,27 @@ def least_requests(figure: str) -> int:
     return 1
 
 
-def seen(found: Noise, sessions: int, power: float = 0.9) -> float | None:
-    """The smallest relative difference (0.001 … 1) that so many sessions of each side see; None beyond that."""
-    low, high = 0.0005, 1.0
-    if (compare.sessions_needed(found.upper, high, power) or sessions + 1) > sessions:
+def seen(found: Noise, sessions: int, power: float = 0.9, margin: float = compare.MARGIN) -> float | None:
+    """The smallest relative difference beyond the margin, up to 1, that so many sessions of each side see; None beyond that."""
+    low, high = margin, 1.0
+    if found.upper <= 0:
+        return margin
+    if compare.power(found.upper, high, sessions, margin) < power:
         return None
     for _ in range(40):
         middle = math.sqrt(low * high)
-        if (compare.sessions_needed(found.upper, middle, power) or sessions + 1) <= sessions:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if compare.power(found.upper, middle, sessions, margin) >= power else (middle, high)
     return high
 
 
-def record(found: Noise, choices: list[Option], difference: float, power: float) -> dict[str, Any]:
+def record(found: Noise, choices: list[Option], difference: float, power: float, margin: float = compare.MARGIN) -> dict[str, Any]:
     """The plan as a record (docs/records.md)."""
     chosen = best(choices, least_requests(found.figure))
-    return {"kind": "plan", "v": 1, "figure": found.figure, "difference_ratio": difference, "power": power,
+    return {"kind": "plan", "v": 1, "figure": found.figure, "difference_ratio": difference, "margin_ratio": margin, "power": power,
             "confidence": compare.CONFIDENCE,
             "noise": {"sessions_ratio": found.total, "upper_ratio": found.upper, "freedom": found.freedom, "within_ratio": found.within,
                       "requests": found.requests, "cells": found.cells},
             "options": [{"sessions": each.sessions, "requests": each.requests, "noise_ratio": each.noise} for each in choices],
             "sessions": None if chosen is None else chosen.sessions, "requests": None if chosen is None else chosen.requests,
-            "least_requests": least_requests(found.figure), "three_sessions_see_ratio": seen(found, 3, power),
-            "five_sessions_see_ratio": seen(found, 5, power)}
+            "least_requests": least_requests(found.figure), "three_sessions_see_ratio": seen(found, 3, power, margin),
+            "five_sessions_see_ratio": seen(found, 5, power, margin)}

@@ -45,18 +45,18 @@ def main(files: tuple[str, ...], output: str | None, form: str | None, run: int 
 
 def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any], str]:
     """The one run of a file to import; a file may hold one JSON document or one on each line."""
-    import orjson
+    import json  # not orjson: these tools write Infinity (a request rate, say), which strict JSON has not
 
     from llmpar import imports
 
     with cli.opened(name) as stream:
         data = stream.read()
     try:
-        documents = [orjson.loads(data)]
-    except orjson.JSONDecodeError:
+        documents = [json.loads(data)]
+    except ValueError:
         try:
-            documents = [orjson.loads(line) for line in data.splitlines() if line.strip()]
-        except orjson.JSONDecodeError as error:
+            documents = [json.loads(line) for line in data.splitlines() if line.strip()]
+        except ValueError as error:
             raise imports.BadImport(f"not JSON ({error})") from None
     found = [(each, kind) for document in documents for kind in [form or imports.detect(document)]
              for each in imports.runs(document, kind)]

@@ -27,12 +27,16 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
 @cli.files
 @cli.output
 @click.option("--difference", metavar="RATIO", type=click.FloatRange(0.001, 10), default=0.05, show_default=True, help="The relative difference to see.")
+@click.option("--margin", metavar="RATIO", type=click.FloatRange(0.0001, 1), default=0.03, show_default=True,
+              help="As for llmpar-compare: differences within this are the same for all practical purposes.")
 @click.option("--power", metavar="RATIO", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="How often it is to be seen when it is there.")
 @click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What is to be compared; repeatable.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records.")
-def main(files: tuple[str, ...], output: str | None, difference: float, power: float, figure: tuple[str, ...], form: str) -> int:
+def main(files: tuple[str, ...], output: str | None, difference: float, margin: float, power: float, figure: tuple[str, ...], form: str) -> int:
     from llmpar import plan, series
 
+    if difference <= margin:
+        raise click.UsageError(f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin")
     summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
     found = []
     for name in figure:
@@ -44,7 +48,7 @@ def main(files: tuple[str, ...], output: str | None, difference: float, power: f
             sessions = max((len(row.by_session(name)) for row in series.rows(summaries)), default=0)
             raise cli.Failure(f"no cell has {name} in two named server sessions (the most is {sessions})", status.TOO_LITTLE,
                               "measure a pilot of at least three: make sweep REPEATS=3")
-        found.append(plan.record(noise, plan.options(noise, difference, power), difference, power))
+        found.append(plan.record(noise, plan.options(noise, difference, power, margin), difference, power, margin))
     with cli.writing(output) as out:
         out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(_text, found)).encode())
     return status.OK

@@ -68,6 +68,27 @@ def test_results_without_start_times_have_latencies_but_no_throughput() -> None:
     assert "no_instants" in [each["code"] for each in found["warnings"]]
 
 
+def sglang(**changes: Any) -> dict[str, Any]:
+    """As sglang/bench_serving.py writes with --output-details: no start times, no model; the rate is no number of strict JSON."""
+    return {
+        "backend": "sglang", "dataset_name": "random", "request_rate": float("inf"), "max_concurrency": 2, "duration": 2.0, "completed": 2,
+        "total_input_tokens": 20, "total_output_tokens": 6, "total_output_tokens_retokenized": 6, "request_throughput": 1.0,
+        "input_lens": [10, 10, 10], "output_lens": [3, 3, 0], "ttfts": [0.1, 0.2, 0.0], "itls": [[0.01, 0.02], [0.015, 0.015], []],
+        "generated_texts": ["a b c", "d e f", ""], "errors": ["", "", "Service Unavailable"], **changes}
+
+
+def test_sglang_lines_with_infinity(capfdbinary: Any) -> None:
+    Path("sglang.jsonl").write_text(json.dumps(sglang()) + "\n" + json.dumps(sglang(max_concurrency=4)) + "\n")
+    assert "Infinity" in Path("sglang.jsonl").read_text()
+    assert run("sglang.jsonl", "--run", "2", "--engine", "sglang") == 0
+    made = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [(each["status"], each["launcher"], each["concurrency"]) for each in made] == [
+        ("ok", "sglang-bench", 4), ("ok", "sglang-bench", 4), ("error", "sglang-bench", 4)]
+    assert made[1]["e2e_s"] == 0.23 and made[1]["engine"] == "sglang"
+    found = summarise(made)
+    assert found["latency"]["itl_s"]["n"] == 4 and found["throughput"]["output_tokens_per_s"]["wall"]["value"] is None
+
+
 def test_guidellm_keeps_first_and_last_token_only() -> None:
     document = guidellm()
     made = list(imports.requests(document["benchmarks"][0], imports.detect(document), engine="vllm"))

@@ -62,8 +62,9 @@ def test_a_plan_sees_what_it_promises() -> None:
     chosen = plan.best(plan.options(found, 0.05), 1)
     assert chosen is not None and chosen.sessions is not None
     random = np.random.default_rng(3)
-    hits = sum((compare.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
-                              np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist()).p_value or 1) < 0.05 for _ in range(600))
+    hits = sum(compare.decide(compare.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
+                                            np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist()), True) == "faster"
+               for _ in range(600))
     assert hits / 600 > 0.87
     smallest = plan.seen(found, chosen.sessions)
     assert smallest is not None and smallest <= 0.05
