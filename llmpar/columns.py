@@ -199,7 +199,8 @@ class Columns:
     def _events(self, chunk: Chunk, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, disputed: np.ndarray) -> None:
         """Gaps between events and tokens, and when tokens came."""
         lengths = np.array(chunk.lengths, dtype=np.int64)
-        times = np.rint(np.frombuffer(chunk.events) * 1e6).astype(np.int64)
+        seconds = np.frombuffer(chunk.events) * 1e6
+        times = np.rint(seconds, out=seconds).astype(np.int64)
         if len(times) and int(times.min()) < 0:
             self.backwards += int(np.count_nonzero(times < 0))
             times = np.maximum(times, 0)
@@ -231,8 +232,9 @@ class Columns:
 
     def _plain_gaps(self, sent: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
         """Gaps of requests with an event for each token: the place before each request's first event is a filler."""
-        gaps = np.diff(times, prepend=times[0])
-        gaps[np.cumsum(lengths)[:-1]] = 0
+        gaps = np.empty_like(times)
+        np.subtract(times[1:], times[:-1], out=gaps[1:])
+        gaps[np.cumsum(lengths) - lengths] = 0
         if int(gaps.min()) < 0:
             self.backwards += int(np.count_nonzero(gaps < 0))
             gaps = np.maximum(gaps, 0)

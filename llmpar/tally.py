@@ -172,15 +172,8 @@ class Gaps:
                 np.subtract.at(self.bins.ring[:, 0], blocks, fillers)
         own = lengths if fillers is None else lengths - fillers
         self.requests += int(np.count_nonzero(own))
-        weighed = durations if weights is None else durations * weights
-        ends = np.cumsum(lengths)
-        cumulated = np.concatenate([[0], np.cumsum(weighed)])
-        self.totals.add(blocks * 3, cumulated[ends] - cumulated[ends - lengths])
-        if weights is None:
-            self.totals.add(blocks * 3 + 1, own)
-        else:
-            cumulated = np.concatenate([[0], np.cumsum(weights)])
-            self.totals.add(blocks * 3 + 1, cumulated[ends] - cumulated[ends - lengths])
+        self.totals.add(blocks * 3, _sums(durations if weights is None else durations * weights, lengths))
+        self.totals.add(blocks * 3 + 1, own if weights is None else _sums(weights, lengths))
         self.totals.add(blocks * 3 + 2, (own > 0).astype(np.int64))
 
     def merge(self, other: Gaps) -> None:
@@ -208,6 +201,14 @@ class Gaps:
             below[percent] = (np.add.reduceat(under, starts).astype(float), totals[:, 1])
         found = stats.clustered(histogram, below, totals[:, 0], totals[:, 1], self.requests)
         return None if found is None else stats.scaled(found, 1e6)
+
+
+def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The sum of each stretch of consecutive values, of `lengths` values (int64, 0 too)."""
+    sums = np.zeros(len(lengths), dtype=np.int64)
+    filled = lengths > 0  # reduceat takes the next value for an empty stretch
+    sums[filled] = np.add.reduceat(values, (np.cumsum(lengths) - lengths)[filled])
+    return sums
 
 
 def in_flight(starts: np.ndarray, ends: np.ndarray, start: int, step: int, count: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpar import series, stats
+from llmpar import join, series, stats, words
 from llmpar.render import plain
 
 DASH = "–"
@@ -76,9 +76,9 @@ def summary(found: dict[str, Any]) -> str:
     if found["goodput"]:
         goals = ", ".join(f"{name} ≤ {bound:g}" for name, bound in found["goodput"]["objectives"].items())
         lines.append(f"{found['goodput']['met']} of {n['requests']} requests met {goals}\n")
-    joined = found.get("joined")
-    if joined and joined["energy_per_output_token_j"] is not None:
-        lines.append(f"{number(joined['energy_per_output_token_j'])} J per output token\n")
+    beside = samples(found)
+    if beside:
+        lines.append("\n".join(beside) + "\n")
     lines += warnings([found])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -99,6 +99,37 @@ def warnings(summaries: list[dict[str, Any]]) -> list[str]:
             lines.append(f"warning ({code}) in {names}: {first['message']}")
         lines.append(f"  try: {first['try']}")
     return lines
+
+
+def samples(found: dict[str, Any]) -> list[str]:
+    """What GPU and engine did meanwhile, as far as it was sampled, and what held them back."""
+    joined, gpu, engine = found.get("joined"), found.get("gpu") or {}, found.get("engine") or {}
+    if not joined:
+        return []
+    lines = []
+    if joined["energy_per_output_token_j"] is not None:
+        source = {"counter": "the energy counter", "power": "integrated power"}.get(gpu["energy_source"], "counters and integrated power")
+        lines.append(f"{number(joined['energy_per_output_token_j'])} J per output token (from {source}, "
+                     f"to {number(joined['energy_per_output_token_resolution_j'])} J)")
+    told = [f"{title} {value}" for title, value in (
+        ("busy", share(gpu.get("gpu_util_ratio"), "mean")), ("tensor cores", share(gpu.get("tensor_ratio"), "mean")),
+        ("memory traffic", share(gpu.get("dram_ratio"), "mean")),
+        ("peak memory", words.size(gpu["memory_used_bytes"]["max"]) if gpu.get("memory_used_bytes") else None)) if value]
+    if told:
+        lines.append("GPU: " + ", ".join(told))
+    told = [f"{title} {value}" for title, value in (
+        ("KV cache at most", share(engine.get("kv_usage_ratio"), "max")),
+        ("waiting on average", number(engine["waiting"]["mean"]) if engine.get("waiting") else None)) if value]
+    told += [f"{title} {milliseconds(joined[name])} ms" for title, name in (
+        ("queue", "queue_s_mean"), ("prefill", "prefill_s_mean"), ("decode", "decode_s_mean")) if joined[name] is not None]
+    if told:
+        lines.append("engine: " + ", ".join(told))
+    return lines + [cause["message"] for cause in joined["causes"]]
+
+
+def share(figure: dict[str, Any] | None, statistic: str) -> str | None:
+    """A sampled ratio in per cent; None where it was not measured."""
+    return None if figure is None else f"{figure[statistic]:.0%}"
 
 
 def table(summaries: list[dict[str, Any]]) -> str:
@@ -147,10 +178,22 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
         notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
     parts.append("\n".join(notes) + "\n")
+    held = causes(rows, names)
+    if held:
+        parts.append("\n".join(held) + "\n")
     warned = warnings(summaries)
     if warned:
         parts.append("\n".join(warned) + "\n")
     return "\n".join(parts)
+
+
+def causes(rows: list[series.Row], names: dict[Any, str]) -> list[str]:
+    """What held engine or GPU back, and from how many clients on: one line a cause for each group of cells."""
+    lines = []
+    for name in dict.fromkeys(names.values()):
+        found = join.onsets(summary for row in rows if names[row.key] == name for summary in row.summaries)
+        lines += [f"{name}: {each['sentence']}" if name and len(set(names.values())) > 1 else each["sentence"] for each in found]
+    return lines
 
 
 def _asked(row: series.Row) -> int | None:

@@ -332,6 +332,29 @@ def test_requests_in_flight_by_step_add_up(spans: list[tuple[int, int]], steps: 
     assert found.tolist() == wanted
 
 
+def test_table_says_from_how_many_clients_on_the_kv_cache_is_full() -> None:
+    from llmpar.render import text
+
+    cells = []
+    for clients in (4, 8, 16):
+        cell = {"kind": "cell", "v": 1, "id": f"c{clients}", "sweep": "s", "session": "x", "repeat": 1, "varies": {"clients": clients},
+                "server": {"engine": "fake"}, "load": {"clients": clients}}
+        made = closed_loop(100, clients)
+        full = clients >= 8
+        samples = [{"kind": "engine", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "running": 4, "waiting": 3 if full else 0,
+                    "kv_usage_ratio": 0.99 if full else 0.5} for tick in range(80)]
+        cells.append(summarise([*made, cell, *samples]))
+    assert "KV cache full from 8 clients on\n" in text.table(cells)
+    gpu = [{"kind": "gpu", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "gpu": 0, "error": None, "energy_counter_j": 30.0 * tick,
+            "gpu_util_ratio": 0.93, "tensor_ratio": 0.2, "memory_used_bytes": 30 << 30, "clock_limits": ["power_cap"]} for tick in range(80)]
+    single = text.summary(summarise([*made, cell, *samples, *gpu]))
+    assert "J per output token (from the energy counter, to " in single
+    assert "GPU: busy 93%, tensor cores 20%, peak memory 30.0 GiB" in single
+    assert "engine: KV cache at most 99%, waiting on average 3.00" in single
+    assert "the power limit held the clocks down 100% of the time" in single
+    assert "KV cache 99% full while up to 3 requests waited" in single
+
+
 def test_text_and_table_say_what_a_person_asks() -> None:
     from llmpar.render import text
 
