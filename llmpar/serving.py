@@ -111,9 +111,7 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
     dialect = DIALECTS[api]
     call = dialect.request("Hello, how are", started.launch.model or None, sampling or Sampling(max_tokens=2, temperature=0.0), False, engine.name)
     last, refused_since = "nothing listens yet", None
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy between us and our own server
-        session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
+    with _session() as session:
         while True:
             code = started.process.poll()
             if code is not None:
@@ -153,11 +151,25 @@ def root_pids(servers: Sequence[Started]) -> list[int]:
     return found
 
 
+def _session() -> requests.Session:
+    """For our own servers. Raises Failure where the file with their API key cannot be read."""
+    session = requests.Session()
+    session.trust_env = False  # no proxy between us and them
+    session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
+    name = os.environ.get("LLMPAR_API_KEY_FILE")
+    if name:
+        try:
+            with open(name, encoding="utf-8") as stream:
+                session.headers["authorization"] = f"Bearer {stream.read().strip()}"
+        except OSError as error:
+            raise Failure(f"cannot read '{name}': {error.strerror}", status.USAGE, "LLMPAR_API_KEY_FILE names it") from None
+    return session
+
+
 def look(url: str) -> Any:
     """What a server says at a URL, as JSON; None where it says nothing of the kind."""
     try:
-        with requests.Session() as session:
-            session.trust_env = False
+        with _session() as session:
             answer = session.get(url, timeout=5)
             return answer.json() if answer.status_code == 200 else None
     except (requests.RequestException, ValueError):

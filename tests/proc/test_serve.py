@@ -93,6 +93,18 @@ def test_an_open_port_is_not_readiness(tmp_path: Path) -> None:
     assert record()["ready_s"] >= 1.5
 
 
+def test_an_engine_with_a_key_is_asked_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama_server(tmp_path, "--api-key s3cret")
+    Path("key").write_text("s3cret\n")
+    monkeypatch.setenv("LLMPAR_API_KEY_FILE", "key")
+    done = serve(*LLAMA, "--", "llmpar-request", "hello.txt")
+    assert done.returncode == 0, done.stderr
+    assert record()["outcome"] == "ok" and "s3cret" not in Path("sd/server.json").read_text() + done.stdout + done.stderr
+    Path("key").unlink()
+    done = serve(*LLAMA, "--", "true")
+    assert done.returncode == 2 and "cannot read 'key'" in done.stderr and left_behind(tmp_path) == []
+
+
 LOGS = [
     ("out_of_memory", "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 8 MiB on device 0: cudaMalloc failed: out of memory"),
     ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
