@@ -41,9 +41,11 @@ def sentence(record: dict[str, Any]) -> str:
         return f"cannot tell {a['label']} from {b['label']}{of}{at}: {why}"
     speedup, low, high = effect["speedup"], effect["speedup_low"], effect["speedup_high"]
     if record["verdict"] in ("faster", "slower"):
-        share, ends = abs(speedup - 1), sorted((abs(low - 1), abs(high - 1)))
-        return (f"{a['label']} is {percent(share)} % {record['verdict']} than {b['label']}{of}{at} "
-                f"({percent(ends[0])} to {percent(ends[1])} %, {sessions})")
+        ends = sorted((abs(low - 1), abs(high - 1)))
+        between = f"{percent(ends[0])} to {percent(ends[1])}"
+        if low < 1 < high:  # an exact p-value may be surer than the interval by Student's t
+            between = f"{signed(low - 1)} to {signed(high - 1)}"
+        return f"{a['label']} is {percent(abs(speedup - 1))} % {record['verdict']} than {b['label']}{of}{at} ({between} %, {sessions})"
     between = "" if low is None else f"{signed(low - 1)} to {signed(high - 1)} %, "
     if record["verdict"] == "same":
         return (f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "

@@ -204,6 +204,12 @@ def test_a_weakness_is_noted_beside_the_verdict() -> None:
     assert found["verdict"] == "faster" and "note: vllm warns of low concurrency" in rendered.text([found])
 
 
+def test_an_interval_that_holds_no_difference_shows_its_signs() -> None:
+    found = verdict(sessions([110, 111, 112, 300]), sessions([100, 101, 102, 103], engine="tgi"), method="permutation")
+    assert found["verdict"] == "faster" and found["effect"]["speedup_low"] < 1
+    assert "(−" in found["sentence"] and " to +" in found["sentence"]
+
+
 def test_markdown_escapes_and_counts() -> None:
     found = [verdict(sessions(VLLM), sessions(TGI, engine="t|g")), verdict(sessions([1.0]), sessions([2.0], engine="tgi"))]
     text = rendered.markdown(found)
