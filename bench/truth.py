@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,22 +123,39 @@ def most(served: list[Served]) -> int:
     return max((number + 1 - bisect.bisect_right(ends, start) for number, start in enumerate(starts)), default=0)
 
 
+def build(program: Path) -> None:
+    """Compile truthd where it is missing or older than its source. Raises CalledProcessError, FileNotFoundError (no gcc)."""
+    source = Path(__file__).with_name("truthd.c")
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)], check=True)
+
+
 class Server:
     """truthd, running until `stop`, which gives its log."""
 
-    def __init__(self, folder: Path, options: Iterable[str] = (), core: int | None = None):
-        self.log = folder / "truth.tsv"
+    def __init__(self, program: Path, log: Path, options: Iterable[str] = (), core: int | None = None):
+        self.log = log
         pinned = [] if core is None else ["taskset", "-c", str(core)]
-        self.process = subprocess.Popen([*pinned, str(folder.parent / "truthd"), "0", str(self.log), *options],
-                                        stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([*pinned, str(program), "0", str(log), *options], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         port, _, self.scheduling = self.process.stdout.readline().strip().partition(" ")
         if not port:
             raise OSError("truthd did not start")
+        self.cpu_s = 0.0  # known once it has ended
         self.url = f"http://127.0.0.1:{port}"
 
     def stop(self) -> list[Served]:
         self.process.terminate()
-        self.process.wait()
+        _, code, used = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(code)
+        self.cpu_s = used.ru_utime + used.ru_stime
         with open(self.log) as stream:
             return list(read_log(stream))
+
+
+def fifo(program: Path, log: Path) -> bool:
+    """Whether truthd may run under SCHED_FIFO here."""
+    server = Server(program, log)
+    server.stop()
+    return server.scheduling == "fifo"
