@@ -48,7 +48,7 @@ ENGINE = Engine(
     runtimes=("local",), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
     failures=(
         ("missing_package", r"No module named '?(ctranslate2|tokenizers)", "its Python lacks a package: pip install ctranslate2 tokenizers"),
-        ("unknown_model", r"Unable to open file 'model\.bin'|no tokenizer\.json in", "the model is not a converted one with its tokenizer"),
+        ("unknown_model", r"Unable to open file 'model\.bin'|no tokenizer\.json in|has an invalid payload size|Unsupported model binary version", "the model is not a converted one with its tokenizer"),
         ("bad_setting", r"Requested \S+ compute type, but", "the device does not have this compute type"),
         ("out_of_memory", r"CUDA failed with error out of memory|std::bad_alloc", "not enough memory"),
         ("port_taken", r"Address already in use", "the port is taken"),

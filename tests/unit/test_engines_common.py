@@ -137,6 +137,7 @@ def test_why_a_launch_failed(name: str, outcome: str, line: str) -> None:
     ("tgi", "bad_setting", 'Error: ArgumentValidation("`max_input_length` must be < `max_total_tokens`")'),
     ("vllm", "bad_setting", "api_server.py: error: unrecognized arguments: --kv-cache-memory-bytes"),
     ("ctranslate2", "unknown_model", "RuntimeError: Unable to open file 'model.bin' in model '7b'"),
+    ("ctranslate2", "unknown_model", "RuntimeError: Variable 'decoder/layer_0/ffn/linear_0_noact/weight' has an invalid payload size"),
     ("ctranslate2", "missing_package", "ModuleNotFoundError: No module named 'ctranslate2'"),
     ("ctranslate2", "bad_setting", "ValueError: Requested float16 compute type, but the target device or backend do not support efficient float16"),
     ("sglang", "out_of_memory", "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
