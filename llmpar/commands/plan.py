@@ -59,7 +59,13 @@ def _text(found: dict[str, Any]) -> str:
     from llmpar.render import plain
 
     noise = found["noise"]
-    within = "" if noise["within_ratio"] is None else f", of which {percent(noise['within_ratio'])} % from {noise['requests']:.0f} requests a session"
+    requests = f"{noise['requests']:.0f} requests a session"
+    if noise["within_ratio"] is None:
+        within = ""
+    elif noise["within_ratio"] >= noise["sessions_ratio"]:
+        within = f", no more than {requests} explain by themselves"
+    else:
+        within = f", of which {percent(noise['within_ratio'])} % from {requests}"
     lines = [f"{title(found['figure'])}: sessions differ by {percent(noise['sessions_ratio'])} % (one standard deviation{within}); "
              f"planned with {percent(noise['upper_ratio'])} %, the upper limit of what {noise['freedom'] + noise['cells']} sessions of "
              f"{noise['cells']} cell{'s' if noise['cells'] > 1 else ''} say"]
