@@ -40,7 +40,7 @@ class _Socket(socket.socket):
             raw.bytes_received += len(data)
             return data
         try:
-            return exchange.receive(self, raw)
+            return exchange.receive(self, raw, super().recv)
         except BadFraming as error:
             raw.error = exchange.named(error, 0)
             return b""
@@ -193,6 +193,8 @@ class Client:
         cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
         if isinstance(cause, ConnectionResetError) or isinstance(cause, OSError) and cause.errno:
             return exchange.named(cause if isinstance(cause, ConnectionResetError) else OSError(cause.errno, cause.strerror), 0)
+        if isinstance(error, aiohttp.ClientOSError):
+            return exchange.named(ConnectionResetError(), 0)  # writing to a connection that the server had closed
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
             if self.tls:
                 return ("cut_body", "the connection was closed inside the body") if framer.status is not None else \

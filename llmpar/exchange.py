@@ -76,8 +76,12 @@ class Target:
             raise ValueError("the base URL holds a user name or password; give a key with --api-key-file")
         if parts.query or parts.fragment:
             raise ValueError(f"'{base_url}' has a query or fragment; give the part before the API's own path")
+        try:
+            port = parts.port
+        except ValueError:
+            raise ValueError(f"'{base_url}' names no port from 0 to 65535") from None
         tls = parts.scheme == "https"
-        return cls(tls, parts.hostname, parts.port or (443 if tls else 80), parts.path.rstrip("/"),
+        return cls(tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"),
                    parts.netloc.rpartition("@")[2])
 
     def path(self, route: str) -> str:
@@ -317,8 +321,9 @@ def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, frame
         raw.bytes_received = received
 
 
-def receive(sock: socket.socket, raw: Raw) -> bytes:
-    """Read once and note in `raw` what came and when; nothing at the end. Raises OSError, BadFraming."""
+def receive(sock: socket.socket, raw: Raw, recv: Callable[[int], bytes]) -> bytes:
+    """Read once and note in `raw` what came and when; nothing at the end. `recv` reads where the kernel does not stamp.
+    Raises OSError, BadFraming."""
     if raw.asked_kernel:
         data, ancillary, _, _ = sock.recvmsg(READ_BYTES, stamps.SPACE)
         now = stamps.stamp(ancillary)
@@ -326,8 +331,7 @@ def receive(sock: socket.socket, raw: Raw) -> bytes:
             now = time.time_ns()
             raw.kernel = raw.kernel and not data
     else:
-        # The base class's own: the subclass of llmpar.coroutines comes here from its recv.
-        data = socket.socket.recv(sock, READ_BYTES)
+        data = recv(READ_BYTES)
         now = time.time_ns()
     if data:
         framer = raw.framer

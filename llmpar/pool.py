@@ -40,7 +40,8 @@ class Pool:
         self.concurrency = jobs(pid) if self.watch is not None else None
         self.streams = {number: _stream_of(pid, number) for number in (1, 2)} if self.watch is not None else {}
         self.idle_s = float(os.environ.get("LLMPAR_POOL_IDLE_S") or IDLE_S)
-        self.family = runtime.process_key(pid) or f"{pid}-0"
+        # Of another host's GNU parallel nothing can be told but that this pool serves it.
+        self.family = runtime.process_key(pid if self.watch is not None else os.getpid()) or f"{pid}-0"
         self.alive_read, self.alive_write = os.pipe()
         self.need_read, self.need_write = _pipe()
         self.spans_read, self.spans_write = _pipe()
@@ -194,7 +195,7 @@ class Pool:
         for name in os.listdir(self.folder):
             # Positions in shared queues outlive a pool that was idle or ended by hand: its successor goes by them.
             with contextlib.suppress(OSError):
-                if (self.parallel_gone and name.startswith(f"{self.family}.")
+                if ((self.parallel_gone or self.watch is None) and name.startswith(f"{self.family}.")
                         or name == f"{self.pid}.lock" and runtime.unlocked(f"{self.folder}/{name}")):
                     os.unlink(f"{self.folder}/{name}")
 

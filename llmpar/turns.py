@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import RawIOBase
+from typing import Any
 
 from llmpar import exchange, records, shared_queue, stamps, status
 from llmpar.dialects import Sampling
@@ -84,8 +85,7 @@ def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, s
     for name in ("temperature", "top_p", "timeout_s"):
         if not math.isfinite(options[name] or 0):
             raise Wrong(f"--{name.removesuffix('_s').replace('_', '-')} must be a finite number")
-    if options["at"] is not None and (len(prompts) != 1 or many):
-        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals … | parallel --colsep '\\t' … llmpar-request --at {1} {2}")
+    check_at(options["at"], len(prompts) == 1 and not many)
     sampling = Sampling(max_tokens=options["max_tokens"], temperature=options["temperature"], top_k=options["top_k"],
                         top_p=options["top_p"], seed=options["seed"], ignore_eos=options["ignore_eos"],
                         stop=list(options["stop"]), cache_prompt=options["cache_prompt"])
@@ -107,6 +107,12 @@ def plan(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, s
     made.launcher = ("threads" if made.threads else "asyncio" if made.coroutines else "queue" if made.queue
                      else "cold" if len(prompts) == 1 else "turns")
     return made
+
+
+def check_at(at: str | None, one: bool) -> None:
+    """Raises Wrong for a due time of anything but one prompt."""
+    if at is not None and not one:
+        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals … | parallel --colsep '\\t' … llmpar-request --at {1} {2}")
 
 
 def whole(text: str | None) -> int | None:
@@ -195,7 +201,7 @@ class Tally:
         return status.REQUEST_FAILED if self.failed else status.OK
 
 
-def run(plan: Plan, stdin: BinaryIO | None = None) -> int:
+def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
     """Carry a plan out in this process; its exit code. The first INT or TERM cancels what is out and starts nothing new;
     every request that was started has its record before the process ends. The second ends it at once."""
     output, tally, gate = Output(plan.output), Tally(), exchange.Gate()
@@ -268,7 +274,7 @@ def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], No
         launched = time.time_ns()
 
 
-def source(plan: Plan, stdin: BinaryIO | None) -> Iterator[str]:
+def source(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
     """Paths of prompt files, one by one as they are wanted."""
     if plan.queue is not None:
         return shared_queue.Queue(plan.queue).take(os.getpid())
@@ -292,23 +298,18 @@ def until(gate: exchange.Gate, paths: Iterator[str]) -> Iterator[str]:
         yield path
 
 
-def names(stream: BinaryIO) -> Iterator[str]:
-    """File names from a stream, separated by newlines; by NULs where its first piece holds one."""
-    first = stream.readline()
-    if b"\0" in first:
-        rest = first
-        while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
-            rest += piece
-            *whole, rest = rest.split(b"\0")
-            yield from (os.fsdecode(name) for name in whole if name)
-        if rest.strip(b"\0"):
-            yield from (os.fsdecode(name) for name in rest.split(b"\0") if name.strip(b"\n"))
-        return
-    while first:
-        name = first.removesuffix(b"\n")
-        if name:
-            yield os.fsdecode(name)
-        first = stream.readline()
+def names(stream: RawIOBase) -> Iterator[str]:
+    """File names from an unbuffered stream, separated by newlines; by NULs where its first piece holds one.
+
+    Unbuffered, because a thread that waits inside a buffered reader cannot be left behind at the end of the process.
+    """
+    mark, rest = b"", b""
+    while piece := stream.read(1 << 16):
+        mark = mark or (b"\0" if b"\0" in piece else b"\n")
+        *whole, rest = (rest + piece).split(mark)
+        yield from (os.fsdecode(name) for name in whole if name)
+    if rest.strip(b"\n"):
+        yield os.fsdecode(rest)
 
 
 def warn(text: str) -> None:

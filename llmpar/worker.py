@@ -91,6 +91,7 @@ class Parser:
         plan = replace(plan, slot=number(call.environ.get("PARALLEL_JOBSLOT")),
                        seq=number(call.environ.get("PARALLEL_SEQ")), launched_ns=call.launched_ns)
         if due is not None:
+            turns.check_at(due, len(plan.prompts) == 1)
             plan.at_ns = turns.due(due)
         return plan
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 6.0  # for a process to do what it does in milliseconds on an idle machine
+PATIENCE_S = 30.0  # for a process to do what it does in milliseconds on an idle machine
 MARK = b"import pool; pool()"
 
 
@@ -102,6 +103,15 @@ def launchers() -> list[int]:
             except (OSError, IndexError):
                 pass
     return sorted(found)
+
+
+def catches_term(pid: int) -> bool:
+    """Whether a process handles SIGTERM, as a launcher does from when it has reached its pool."""
+    try:
+        caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+    except OSError:
+        return False
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def nothing_left() -> None:

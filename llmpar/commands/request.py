@@ -69,7 +69,7 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
     except turns.Wrong as error:
         raise cli.Failure(str(error), status.USAGE, error.hint) from None
     try:
-        return turns.run(plan, sys.stdin.buffer if plan.from_stdin else None)
+        return turns.run(plan, open(0, "rb", buffering=0, closefd=False) if plan.from_stdin else None)
     except turns.Missing as error:
         raise cli.Failure(str(error), status.UNAVAILABLE, error.hint) from None
 
