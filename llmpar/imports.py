@@ -75,7 +75,8 @@ def _seconds(value: Any) -> float | None:
 def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
     """Instants: `start_times` are of a clock without a date; the run's `date` is its end, so they are put before it.
 
-    Differences between instants are exact, the date is good to a second and taken as UTC.
+    Differences between instants are exact, the date is good to a second and taken as UTC. No end of a request is kept:
+    vLLM's own is its last event.
     """
     missing = [name for name in DETAILS if not isinstance(run.get(name), list)]
     if missing:
@@ -84,7 +85,7 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
     count = len(run["ttfts"])
     if not count or any(len(run[name]) != count for name in DETAILS):
         raise BadImport(f"the lists of the result are not of one length ({', '.join(DETAILS)})")
-    starts, latencies, texts = run.get("start_times"), run.get("latencies"), run.get("generated_texts")
+    starts, texts = run.get("start_times"), run.get("generated_texts")
     offset = None
     if isinstance(starts, list) and len(starts) == count:
         offset = _ended(run.get("date")) - float(run.get("duration") or 0.0) - min(starts)
@@ -97,7 +98,6 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
             for gap in [ttft, *gaps]:
                 at += gap
                 events.append(round(at, 6))
-        end = latencies[number] if isinstance(latencies, list) and len(latencies) == count else at
         output = run["output_lens"][number]
         ok = not error and bool(events)
         sent = None if offset is None or not isinstance(starts, list) else round(starts[number] + offset, 6)
@@ -105,7 +105,7 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
             number, tool, engine=engine, model=run.get("model_id"), concurrency=asked if isinstance(asked, int) else None,
             launched_at=sent, sent_at=sent, status="ok" if ok else "error",
             error=None if ok else {"type": "other", "message": str(error or "no first token")[:500], "http_status": None},
-            ttft_s=events[0] if events else None, e2e_s=_seconds(end) if ok else None, event_s=events if ok else [],
+            ttft_s=events[0] if events else None, e2e_s=_seconds(at) if ok else None, event_s=events if ok else [],
             prompt_tokens=run["input_lens"][number], output_tokens=output if ok else None, token_source="engine" if ok else None,
             text=texts[number] if isinstance(texts, list) and len(texts) == count else None)
 
