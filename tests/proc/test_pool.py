@@ -33,13 +33,16 @@ def compiled(tmp_path_factory) -> Path | None:
     return folder
 
 
-@pytest.fixture(autouse=True, params=["script", "compiled"])
+@pytest.fixture(autouse=True)
 def launcher(request, compiled, monkeypatch):
-    """Both launchers do the same."""
-    if request.param == "compiled":
+    """The script, or where a test asks for both the compiled launcher."""
+    if getattr(request, "param", "script") == "compiled":
         if compiled is None:
             pytest.skip("no C compiler")
         monkeypatch.setenv("PATH", f"{compiled}:{os.environ['PATH']}")
+
+
+both = pytest.mark.parametrize("launcher", ["script", "compiled"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,7 @@ def ended(process: subprocess.Popen) -> tuple[str, str]:
     return out, complaints
 
 
+@both
 def test_every_prompt_has_its_record_and_nothing_stays(server):
     files = prompts(40)
     done = parallel("-j8", *command(server), ":::", *files)
@@ -145,6 +149,7 @@ def test_a_pool_of_an_idle_parallel_goes_and_another_comes(server):
     pools.nothing_left()
 
 
+@both
 def test_killed_launchers_requests_are_cancelled_and_recorded(server):
     process = slow(server, 3)
     gone = pools.launchers()
@@ -161,6 +166,7 @@ def test_killed_launchers_requests_are_cancelled_and_recorded(server):
     pools.nothing_left()
 
 
+@both
 def test_status_of_a_terminated_launcher_is_that_of_its_signal(server):
     process = slow(server, 2, parallel=("--joblog", "log"))
     for pid, number in zip(pools.launchers(), (signal.SIGTERM, signal.SIGINT), strict=True):
@@ -169,6 +175,7 @@ def test_status_of_a_terminated_launcher_is_that_of_its_signal(server):
     assert sorted(line.split("\t")[6] for line in Path("log").read_text().splitlines()[1:]) == ["130", "143"]
 
 
+@both
 def test_killed_worker_costs_a_record_that_says_so(server):
     process = slow(server, 2)
     parent = pools.parent()
@@ -186,13 +193,14 @@ def test_killed_worker_costs_a_record_that_says_so(server):
 
 
 def holds_tcp(pid: int) -> bool:
-    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]}
+    inodes = {line.split()[9] for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]}
     try:
         return any(os.readlink(path.path).removeprefix("socket:[").rstrip("]") in inodes for path in os.scandir(f"/proc/{pid}/fd"))
     except OSError:
         return False
 
 
+@both
 def test_killed_pool_hangs_nobody(server):
     files = prompts({f"q{number:02d}": "x\nfake: tokens=3 gap_ms=100" for number in range(20)})
     process = parallel("-j4", *command(server), ":::", *files, start=True)
@@ -205,6 +213,7 @@ def test_killed_pool_hangs_nobody(server):
     pools.nothing_left()
 
 
+@both
 def test_pool_and_workers_killed_together(server):
     process = slow(server, 3)
     for pid in [pools.parent(), *pools.processes()]:
@@ -215,6 +224,7 @@ def test_pool_and_workers_killed_together(server):
     wait_for(lambda: not pools.processes(), "a worker stays")
 
 
+@both
 def test_terminated_pool_cancels_what_is_out_and_the_next_job_starts_another(server):
     process = slow(server, 2)
     os.kill(pools.parent(), signal.SIGTERM)
@@ -248,6 +258,7 @@ def test_the_pool_is_no_descendant_of_the_job_that_started_it(server):
     ended(process)
 
 
+@both
 def test_full_disk_is_said_and_ends_nothing_else(server):
     files = prompts(3)
     with open("/dev/full", "w") as full:
@@ -283,6 +294,23 @@ def test_few_open_files(server):
     done = pools.run(["bash", "-c", 'ulimit -n 64; parallel --will-cite -j8 llmpar-request --base-url "$0" ::: "$@"', server.url, *files])
     assert done.returncode == 0, done.stderr
     assert len(read(done.stdout)) == 30
+
+
+@both
+@pytest.mark.parametrize("fault", ["os.fork = refuse", "os.memfd_create = refuse"])
+def test_where_no_pool_can_be_had_jobs_run_cold(server, fault):
+    """No worker can be forked; the pool itself cannot start."""
+    Path("hooks").mkdir()
+    Path("hooks/sitecustomize.py").write_text(f"""import os, sys
+def refuse(*_):
+    raise BlockingIOError(11, 'Resource temporarily unavailable')
+if 'import pool' in ' '.join(sys.orig_argv):
+    {fault}
+""")
+    done = parallel("-j2", *command(server), ":::", *prompts(3), env=pools.environment(PYTHONPATH=str(Path("hooks").resolve())))
+    assert done.returncode == 0, done.stderr
+    assert [record["launcher"] for record in read(done.stdout)] == ["cold"] * 3
+    pools.nothing_left()
 
 
 @root_only
@@ -328,6 +356,7 @@ def test_those_who_do_not_keep_the_protocol_get_nothing(server):
     assert [record["status"] for record in read(ended(process)[0])] == ["cancelled"]
 
 
+@both
 @pytest.mark.parametrize("spoil", ["mode", "link", "file", pytest.param("owner", marks=root_only)])
 def test_a_directory_that_is_not_ours_alone_is_not_used(server, spoil):
     (file,) = prompts(1)
@@ -367,6 +396,7 @@ def test_no_secret_is_to_be_seen(server):
     assert refused.returncode == 2 and "--api-key-file" in refused.stderr and "sk-very" not in refused.stderr
 
 
+@both
 def test_retries_are_attempts(server):
     files = prompts({"good": "x", "bad": "x\nfake: status=500"})
     done = parallel("-j2", "--retries", "3", *command(server, "--output", "r.jsonl"), ":::", *files)
@@ -386,6 +416,7 @@ def test_queue_gives_each_name_once(server):
     assert sorted(record["prompt"] for record in read(cold.stdout)) == sorted(Path(file).name for file in files)
 
 
+@both
 def test_queue_with_dying_workers_gives_each_name_one_record(server):
     files = prompts({f"q{number:02d}": "x\nfake: tokens=3 gap_ms=60" for number in range(30)})
     Path("list").write_text("".join(f"{file}\n" for file in files))
@@ -411,6 +442,7 @@ def test_modules_beside_the_prompts_are_not_imported(server):
         assert done.returncode == 0, done.stderr
 
 
+@both
 def test_job_in_a_directory_that_is_gone(server):
     (file,) = prompts(1)
     done = parallel("mkdir d; cd d; rmdir ../d; llmpar-request --base-url $URL {}", ":::", str(Path(file).resolve()),
@@ -419,6 +451,7 @@ def test_job_in_a_directory_that_is_gone(server):
     assert [record["status"] for record in read(done.stdout)] == ["ok"]
 
 
+@both
 def test_deep_runtime_directory(server):
     (file,) = prompts(1)
     deep = Path("d" * 100, "e" * 100).resolve()
