@@ -42,7 +42,7 @@ class Look:
     """Size in inches and base text size in points of one variant of a chart."""
 
     width: float = 10.5
-    text: float = 9.5
+    text: float = 9.6
     columns: int = 3
 
     @property
