@@ -32,16 +32,14 @@ http {{
   upstream engine {{
     least_conn;
 {servers}
-    keepalive 512;
-    # Engines close idle connections after 5 s; one that is just being closed would cost a request.
-    keepalive_timeout 2s;
   }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
       proxy_pass http://engine;
       proxy_http_version 1.1;
-      proxy_set_header Connection "";
+      # A connection for each request: one that is kept may just be being closed by the engine, which costs a request.
+      proxy_set_header Connection close;
       proxy_buffering off;
       proxy_request_buffering off;
       proxy_connect_timeout 60s;
