@@ -50,7 +50,7 @@ def llama_server(folder: Path, options: str = "", before: str = "", how: str = "
     return executable(folder, "llama-server", f"""
 while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; esac; shift; done
 {before}
-{how} '{sys.executable}' '{FAKE}' --engine llamacpp --port "$port" --truth "truth-$port.jsonl" {options}
+{how} '{sys.executable}' '{FAKE}' --engine llamacpp --port "$port" --truth '{folder}/'"truth-$port.jsonl" {options}
 """)
 
 
