@@ -42,6 +42,21 @@ def _whole(column: Sequence[Any]) -> np.ndarray:
         return np.array([NONE if item is None else int(item) for item in column], dtype=np.int64)
 
 
+def _joined(times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Of each request: 2 where its first two events bear one stamp, 1 where any two in a row do, else NONE."""
+    found = np.full(len(lengths), NONE, dtype=np.int64)
+    same = np.zeros(len(times), dtype=bool)
+    np.equal(times[1:], times[:-1], out=same[1:])
+    starts = np.cumsum(lengths) - lengths
+    same[starts[lengths > 0]] = False
+    if same.any():
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        found[owner[same]] = 1
+        more = lengths > 1
+        found[np.flatnonzero(more)[same[starts[more] + 1]]] = 2
+    return found
+
+
 def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
     """Counter.update, quicker where the column is all alike."""
     if column.count(column[0]) == len(column):
@@ -204,6 +219,7 @@ class Columns:
         if len(times) and int(times.min()) < 0:
             self.backwards += int(np.count_nonzero(times < 0))
             times = np.maximum(times, 0)
+        self._keep(joined=_joined(times, lengths))
         # Without instants a request goes into one block or another, always the same.
         when = np.where(sent == NONE, (e2e * 40503) & 0xFFFFF, sent) if bool((sent == NONE).any()) else sent
         if not chunk.odd and len(times) and bool(lengths.all()):

@@ -15,8 +15,7 @@ def describe(columns: Columns, order: np.ndarray, seconds: dict[str, np.ndarray]
     wait = _known(columns.array("cpu_wait")[order])
     delay = _known(columns.array("launch_delay")[order])
     late = _known(columns.array("late")[order])
-    user = columns.array("user")[order] if len(order) else np.zeros(0, dtype=bool)
-    return {"limited": _limited(columns, wait, delay, late, user, seconds, result),
+    return {"limited": _limited(columns, order, wait, delay, late, seconds, result),
             "clock": {str(key): columns.clocks[key] for key in sorted(filter(None, columns.clocks))},
             "cpu_wait_s": _plain(wait), "launch_delay_s": _plain(delay), "lateness_s": _plain(late),
             "launchers": {str(key): columns.names["launcher"][key] for key in sorted(filter(None, columns.names["launcher"]))},
@@ -36,22 +35,29 @@ def _plain(values: np.ndarray) -> dict[str, Any] | None:
             "p50": float(values[stats.rank(n, 50) - 1]), "p99": float(values[stats.rank(n, 99) - 1]), "max": float(values[-1])}
 
 
-def _limited(columns: Columns, wait: np.ndarray, delay: np.ndarray, late: np.ndarray, user: np.ndarray,
+def _limited(columns: Columns, order: np.ndarray, wait: np.ndarray, delay: np.ndarray, late: np.ndarray,
              seconds: dict[str, np.ndarray], result: dict[str, Any]) -> list[str]:
     """Figures that leave their own interval when the client's delay is taken off every request.
 
-    A worker that waited for a processor stamps late only where it stamps itself: with kernel stamps the wait does not
-    reach the latencies. Launch delay is time in which a client held its place without a request out: it lowers
+    A worker that waited for a processor stamps late where it stamps itself. The kernel's stamps are on time, but segments
+    that wait to be read are joined and keep the last one's: the wait reaches a request's latencies only where events of it
+    bear one stamp (as those of an engine that sends in bursts do too, but there nobody waited). The end is never joined
+    away. Launch delay is time in which a client held its place without a request out: it lowers
     throughput by its share of a client's turn. Only launchers of one process a request have such a delay; in the others
     the process starts once and `launched_at` says nothing about a turn.
     """
     found, latency = [], result["latency"]
-    stamped = np.where(user & ~np.isnan(wait), wait, 0.0)
+    user, joined = (columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined"))
+    waited = np.where(np.isnan(wait), 0.0, wait)
+    stamped = np.where(user, waited, 0.0)
+    first, between = np.where(joined == 2, waited, stamped), np.where(joined != NONE, waited, stamped)
     own = np.where(np.isnan(late), 0.0, np.maximum(late, 0.0))
     tokens = columns.array("output")
-    per_token = stamped / max(float(tokens[tokens != NONE].mean()) - 1, 1.0) if np.any(tokens != NONE) else stamped
-    for name, off in (("ttft_s", stamped), ("tpot_s", per_token), ("e2e_s", stamped),
-                      ("effective_ttft_s", stamped + own), ("effective_e2e_s", stamped + own)):
+    # A late first stamp before an end on time makes the time per token too short.
+    late_by = np.where(user, waited, -first)
+    per_token = late_by / max(float(tokens[tokens != NONE].mean()) - 1, 1.0) if np.any(tokens != NONE) else late_by
+    for name, off in (("ttft_s", first), ("tpot_s", per_token), ("e2e_s", stamped),
+                      ("effective_ttft_s", first + own), ("effective_e2e_s", stamped + own)):
         figure, values = latency[name], seconds[name]
         if figure is None or not off.any():
             continue
@@ -61,8 +67,8 @@ def _limited(columns: Columns, wait: np.ndarray, delay: np.ndarray, late: np.nda
                 _leaves(figure[f"p{percent}"], float(moved[stats.rank(len(moved), percent) - 1])) for percent in stats.PERCENTS):
             found.append(name)
     for name in ("itl_s", "event_latency_s"):
-        if latency[name] is not None and stamped.any():
-            shift = float(stamped.sum()) / latency[name]["n"]
+        if latency[name] is not None and between.any():
+            shift = float(between.sum()) / latency[name]["n"]
             if _leaves(latency[name]["mean"], latency[name]["mean"]["value"] - shift):
                 found.append(name)
     turn, gone = seconds["e2e_s"], delay[~np.isnan(delay)]
@@ -78,5 +84,5 @@ def _limited(columns: Columns, wait: np.ndarray, delay: np.ndarray, late: np.nda
 
 
 def _leaves(estimate: dict[str, Any], moved: float) -> bool:
-    """Whether a value moved down by the client's delay falls out of the estimate's interval."""
-    return estimate.get("low") is not None and moved < estimate["low"]
+    """Whether a value moved by the client's delay falls out of the estimate's interval."""
+    return estimate.get("low") is not None and not estimate["low"] <= moved <= estimate["high"]

@@ -247,6 +247,19 @@ def test_a_waiting_client_limits_what_it_stamps_itself() -> None:
     assert "client_limited" in codes(user)
 
 
+def test_segments_joined_while_the_client_waited_limit_what_their_stamp_spoils() -> None:
+    def joined(each: dict, count: int, wait: float) -> dict:
+        """As a reader sees it that did not run until event `count` was there."""
+        times = [each["event_s"][count - 1]] * count + each["event_s"][count:]
+        return {**each, "event_s": times, "ttft_s": times[0], "cpu_wait_s": wait}
+
+    made = closed_loop(100, 4)
+    starved = summarise([joined(each, 2, 0.05) for each in made])["client"]["limited"]
+    assert {"ttft_s", "itl_s"} <= set(starved) and "e2e_s" not in starved
+    # An engine that sends in bursts: the same stamps, but the client ran.
+    assert not summarise([joined(each, 2, 0.00001) for each in made])["client"]["limited"]
+
+
 def test_slow_launches_limit_throughput() -> None:
     slow = [{**each, "launched_at": round(each["sent_at"] - 0.3, 6)} for each in closed_loop(200, 4)]
     assert "output_tokens_per_s" in summarise(slow)["client"]["limited"]
