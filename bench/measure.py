@@ -55,7 +55,7 @@ def main() -> None:
     folder = ROOT / "bench" / "out"
     truth.build(folder / "truthd")
     count = int(os.environ.get("COUNT") or (256 if quick else 2000))
-    prompts, bodies = texts.write(folder, max(count, 1024), EVENTS)
+    prompts, bodies = texts.write(folder, max(count, 2048), EVENTS)
     cores = sorted(os.sched_getaffinity(0))
     # With SCHED_FIFO the server takes its core whenever it wants it; without, clients have to keep off.
     work = Work(folder, prompts, bodies, cores[-1], None)

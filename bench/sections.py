@@ -112,7 +112,7 @@ def truths(work: Work, repeats: int, quick: bool) -> str:
 
 def shapes(work: Work, repeats: int, clients: int = 128) -> str:
     """The same for other bodies, connections and clients."""
-    count = clients
+    count = 2 * clients
     say("truth of other shapes")
 
     def case(client: str, options: str = "", server: tuple[str, ...] = (), before: object = None) -> Callable[[], Run]:
@@ -140,15 +140,16 @@ def held(work: Work, repeats: int, quick: bool) -> str:
     """Requests out at a time, of those asked for, with requests of 1.5 s."""
     rows, runs = [], []
     for clients in (128, 256):
-        count = 2 * clients if quick else max(2 * clients, 384)
+        count = (2 if quick else 8) * clients
         say(f"concurrency at {clients}")
-        taken = alternate(repeats, {name: lambda name=name, clients=clients, count=count: loads.run(work, name, clients, count, LONG_GAP)
+        taken = alternate(min(repeats, 2), {name: lambda name=name, clients=clients, count=count: loads.run(work, name, clients, count, LONG_GAP)
                                     for name in ("curl", "pool", "queue")})
         for name, mine in taken.items():
             rows.append([f"{clients} {name}", str(count), spread([run.held for run in mine], 1),
-                         spread([run.held / clients for run in mine], 3), spread([truth.most(run.served) for run in mine], 0)])
+                         spread([run.held / clients for run in mine], 3),
+                         spread([truth.held(run.served, 0.25) / clients for run in mine], 3), spread([truth.most(run.served) for run in mine], 0)])
             runs += mine
-    return table(["asked, client", "requests", "held (time-weighted mean)", "share of asked", "most at once"], rows) + "\n" + footing(runs)
+    return table(["asked, client", "requests", "held (time-weighted mean)", "share of asked", "in the middle half", "most at once"], rows) + "\n" + footing(runs)
 
 
 def open_loop(work: Work, quick: bool, rate: float = 40.0) -> str:

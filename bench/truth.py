@@ -107,13 +107,18 @@ def lateness(served: Iterable[Served]) -> list[float]:
     return [(after - due) / 1e9 for one in served for due, after in zip(one.due, one.after, strict=True)]
 
 
-def held(served: list[Served]) -> float:
-    """Time-weighted mean number of requests at the server, from the first receipt to the last; NaN for fewer than two."""
+def held(served: list[Served], skip: float = 0.0) -> float:
+    """Time-weighted mean number of requests at the server, from the first receipt to the last; NaN for fewer than two.
+
+    `skip`: a share of that time that is left out at each end.
+    """
     starts = sorted(one.received for one in served)
     if len(starts) < 2 or starts[0] == starts[-1]:
         return math.nan
-    last = starts[-1]
-    return sum(min(one.after[-1] if one.after else one.received, last) - one.received for one in served) / (last - starts[0])
+    cut = (starts[-1] - starts[0]) * skip
+    first, last = starts[0] + cut, starts[-1] - cut
+    spans = ((max(one.received, first), min(one.after[-1] if one.after else one.received, last)) for one in served)
+    return sum(max(end - begin, 0) for begin, end in spans) / (last - first)
 
 
 def most(served: list[Served]) -> int:

@@ -22,7 +22,6 @@ from llmpar.ratio import Ratio, ratio
 
 SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
 COLUMNS = ("id", "sweep", "sentence", "metric", "a", "b", "expect", "stated", "note")
-UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 # A run with more failed requests than this did other work than one without.
 MOST_FAILURES = 0.01
 
@@ -57,7 +56,7 @@ class Term:
                 return True
             factor = re.fullmatch(r"([0-9.]+)x", value)
             if factor and other is not None:
-                mine, theirs = (quantity(_values(one, self.key)[0]) for one in (row, other))
+                mine, theirs = (series.quantity(_values(one, self.key)[0]) for one in (row, other))
                 if mine and theirs and math.isclose(mine, float(factor[1]) * theirs, rel_tol=0.02):
                     return True
         return False
@@ -261,15 +260,6 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
     return {"at": {key: value for key, value in at.items() if value is not None}, "a": side(one.a), "b": side(one.b),
             "ratio": one.effect.ratio, "low": one.effect.low, "high": one.effect.high, "method": one.effect.method,
             "outcome": one.outcome, "reasons": one.reasons}  # fmt: skip
-
-
-def quantity(value: Any) -> float | None:
-    """A number with an optional unit of bytes (`8GiB`, `500MB`) as a float, or None."""
-    match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?i?)b?", str(value).strip().lower())
-    try:
-        return float(match[1]) * UNITS[match[2]] if match else None
-    except (ValueError, KeyError):
-        return None
 
 
 def _values(row: series.Row, key: str) -> list[Any]:

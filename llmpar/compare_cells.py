@@ -127,12 +127,12 @@ def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> st
 
 
 def told_apart(pairs: list[Pair]) -> list[Pair]:
-    """Leave in `at` only what tells the pairs apart; `clients` always, since everybody asks for it."""
+    """Leave in `at` only what tells the pairs apart; `clients` always, since everybody asks for it; in that order."""
     names = {name for pair in pairs for name in pair.at}
     vary = {name for name in names if len({str(pair.at.get(name)) for pair in pairs}) > 1} | {"clients"}
     for pair in pairs:
         pair.at = {name: value for name, value in sorted(pair.at.items()) if name in vary and value is not None}
-    return pairs
+    return sorted(pairs, key=lambda pair: [(name, series.by_size(value)) for name, value in pair.at.items()])
 
 
 def sampling(summary: dict[str, Any]) -> dict[str, Any]:

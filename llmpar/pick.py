@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar import series
-from llmpar.claims import MOST_FAILURES, quantity
+from llmpar.claims import MOST_FAILURES
 from llmpar.ratio import Ratio, ratio
 
 RATE = "output_tokens_per_s"
@@ -147,7 +147,7 @@ def record(choice: Choice, place: int | None) -> dict[str, Any]:
 
 def bytes_of(text: str) -> float:
     """Bytes from `20GiB` or a plain number. Raises ValueError."""
-    value = quantity(text)
+    value = series.quantity(text)
     if value is None or value <= 0:
         raise ValueError(f"'{text}' is not a size such as 20GiB")
     return value

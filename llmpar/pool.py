@@ -292,7 +292,10 @@ def serve(pid: int, ready: int, read: Read, arguments: list[str]) -> None:
     themselves. `read` parses a command line.
     """
     os.set_inheritable(ready, False)
-    os.setsid()
+    # A process group of its own, so that a terminal's signals and a job's end do not reach it, but the same session: Linux
+    # shares processors among sessions first (sched(7), autogroup), and alone in one all workers together would get no more of a
+    # busy machine than GNU parallel does. They then read late enough for segments to be joined.
+    os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     complaints = null if os.environ.get("LLMPAR_LOG") != "debug" else 2
     for fd, to in ((0, null), (1, null), (2, complaints)):
@@ -308,6 +311,7 @@ def serve(pid: int, ready: int, read: Read, arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # its last line may go to a terminal that stops what writes from the background
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(pool.woken_write, warn_on_full_buffer=False)
     gc.collect()

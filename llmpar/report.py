@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar import series, study, words
-from llmpar.claims import MOST_FAILURES, quantity
+from llmpar.claims import MOST_FAILURES
 from llmpar.ratio import Ratio, ratio
 
 WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
@@ -63,7 +63,7 @@ def build(title: str, rows: Sequence[series.Row], claims: Sequence[dict[str, Any
           commands: Mapping[str, str]) -> Document:  # fmt: skip
     """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known."""
     names = list(dict.fromkeys(row.sweep for row in rows))
-    sweeps = [_sweep(name, sorted((row for row in rows if row.sweep == name), key=_order), rows) for name in names]
+    sweeps = [_sweep(name, sorted((row for row in rows if row.sweep == name), key=order), rows) for name in names]
     return Document(title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands))
 
 
@@ -94,14 +94,9 @@ def machine(summary: Mapping[str, Any]) -> str:
     return gpus or "no GPU" + (f" ({cpu})" if cpu else "")
 
 
-def _order(row: series.Row) -> list[tuple[int, float, str]]:
-    """Rows of a sweep by their settings: numbers and sizes by size (8GiB before 16GiB), words as words."""
-    found = []
-    for key in row.varies:
-        value = row.settings.get(key)
-        size = quantity(value)
-        found.append((0 if value is None else 2 if size is None else 1, size or 0.0, str(value)))
-    return found
+def order(row: series.Row) -> list[tuple[int, float, str]]:
+    """A key to sort rows of a sweep with, by their settings."""
+    return [series.by_size(row.settings.get(key)) for key in row.varies]
 
 
 def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) -> Sweep:

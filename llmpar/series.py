@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -247,3 +248,21 @@ def words(key: str, value: Any) -> str:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def quantity(value: Any) -> float | None:
+    """A number with an optional unit of bytes (`8GiB`, `500MB`) as a float, or None."""
+    match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?i?)b?", str(value).strip().lower())
+    try:
+        return float(match[1]) * UNITS[match[2]] if match else None
+    except (ValueError, KeyError):
+        return None
+
+
+def by_size(value: Any) -> tuple[int, float, str]:
+    """A key to sort values of a setting with: unset, then numbers and sizes by size (8GiB before 16GiB), then words."""
+    size = quantity(value)
+    return 0 if value is None else 2 if size is None else 1, size or 0.0, str(value)

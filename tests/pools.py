@@ -69,14 +69,14 @@ def processes() -> list[int]:
 
 
 def parent() -> int:
-    """The one pool's parent process: it leads a session of its own."""
-    (found,) = wait_for(lambda: [pid for pid in processes() if session(pid) == pid], "no pool comes")
+    """The one pool's parent process: it leads a process group of its own."""
+    (found,) = wait_for(lambda: [pid for pid in processes() if group(pid) == pid], "no pool comes")
     return found
 
 
-def session(pid: int) -> int:
+def group(pid: int) -> int:
     try:
-        return os.getsid(pid)
+        return os.getpgid(pid)
     except ProcessLookupError:
         return 0
 

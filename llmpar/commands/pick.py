@@ -106,7 +106,7 @@ def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, m
         if edge:
             lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
     barred: dict[str, list[str]] = {}
-    for choice in choices:
+    for choice in sorted(choices, key=lambda choice: report.order(choice.row)):
         if not choice.ranked:
             barred.setdefault("; ".join(choice.reasons), []).append(name(choice.row))
     lines += [f"{'- ' if marked else ''}not ranked ({reasons}): {report.shortened(names, between='; ')}" for reasons, names in barred.items()]

@@ -27,7 +27,7 @@ POLL_S = 0.2
 Examples:
   llmpar-sample-engine -o engine.jsonl -- parallel -j128 llmpar-request ::: prompts/*
   llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running
-  llmpar-serve --engine llamacpp -- llmpar-sample-engine -o engine.jsonl -- parallel -j8 llmpar-request ::: prompts/*
+  llmpar-serve --engine llamacpp -- llmpar-sample-engine -o engine.jsonl -- parallel -j8 llmpar-request --max-tokens 64 ::: prompts/*
 
 \b
 Reads   the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc.

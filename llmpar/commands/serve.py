@@ -65,7 +65,7 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
 
     \b
-      llmpar-serve --engine llamacpp -- parallel -j8 llmpar-request ::: prompts/*.txt
+      llmpar-serve --engine llamacpp -- parallel -j8 llmpar-request --max-tokens 64 ::: prompts/*.txt
       llmpar-serve --engine vllm --model my-7b --dtype float16 --speculate 2 --dry-run
       llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep
 

@@ -135,7 +135,8 @@ def share(figure: dict[str, Any] | None, statistic: str) -> str | None:
 def table(summaries: list[dict[str, Any]]) -> str:
     """Many summaries in the study's form: wall seconds by client count, then one line a cell with its percentiles.
 
-    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time.
+    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time of those without failures: a
+    server that refuses work is quick.
     """
     rows = series.rows(summaries)
     if not rows:
@@ -152,12 +153,14 @@ def table(summaries: list[dict[str, Any]]) -> str:
     # A percentile that no cell has enough requests for gets no column.
     shown = [(figure, name) for figure in ("ttft", "tpot") for name in PERCENTILES
              if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)]
-    best = min((wall for wall in walls.values() if wall is not None), default=None)
+    whole = {row.key: known for row in rows if (known := walls[row.key]) is not None
+             and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)}
+    best = min(whole, key=whole.__getitem__) if whole and len(rows) > 1 else None
     several = any(len(row.summaries) > 1 for row in rows)
     lines = []
     for row in sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0)):
         wall = row.figure("wall_s")
-        star = "*" if wall.value is not None and wall.value == best and len(rows) > 1 else ""
+        star = "*" if row.key == best else ""
         requests = sum(found["n"]["requests"] for found in row.summaries)
         ok = sum(found["n"]["ok"] for found in row.summaries)
         cells = [names[row.key] or row.cell] if len(groups) > 1 or not clients[row.key] else []
@@ -174,7 +177,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if not all(clients.values()) and len(groups) == 1:
         lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
     parts.append(plain.table(header, lines))
-    notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."]
+    notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds." + (" *: the least wall seconds." if best else "")]
     if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
         notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
     parts.append("\n".join(notes) + "\n")

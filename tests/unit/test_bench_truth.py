@@ -81,6 +81,12 @@ def test_held_is_the_time_weighted_mean_and_most_the_peak():
     assert math.isnan(truth.held(log[:1]))
 
 
+def test_held_may_leave_the_ends_out():
+    # 40 ms each, every 20 ms: one at first, then two.
+    log = [served(str(number), 20 * number) for number in range(5)]
+    assert truth.held(log) == pytest.approx(7 / 4, abs=0.01) and truth.held(log, 0.25) == pytest.approx(2.0, abs=0.01)
+
+
 def test_a_cut_log_line_is_refused():
     with pytest.raises(ValueError, match="'p1' is cut"):
         list(truth.read_log(["p1\t1\t2\t3\n"]))

@@ -1,0 +1,129 @@
+"""Every pipeline in the commands' help and in README runs, as it stands there, against the fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake import Fake, fake_engine
+from unit.made import study, summary
+from unit.test_imports import guidellm, vllm
+
+from llmpar import records
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = sorted(path.name for path in (ROOT / "bin").glob("llmpar-*"))
+# What cannot run in a test, and why; each must still stand in some help.
+NOT_RUN = {
+    "make sweep REPEATS=3": "tests/proc/test_make.py runs make",
+    "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep": "wants two GPUs; its dry run is golden",
+    "llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running": "tests/proc/test_sample_engine.py has a port of its own",
+}
+# Exit statuses that are an answer too: a night that is slower, no cell that meets the objectives.
+ANSWERS = {"llmpar-compare": {0, 5}, "llmpar-pick": {0, 6}}
+FAKE_GPU = {"FAKE_NVML": '{"gpus":[{"processes":[[1,1000000]]}]}'}
+BY_HAND = re.compile(r"--seconds 60|--duration 10")
+
+
+def examples() -> list[str]:
+    """Lines of help that begin as a pipeline of ours does, their continuation lines joined on."""
+    found = []
+    for name in COMMANDS:
+        text = subprocess.run([ROOT / "bin" / name, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+        for line in text.splitlines():
+            words = re.sub(r"\s+#.*", "", line.strip())
+            if line.startswith("  ") and re.match(r"(llmpar-[a-z-]+ |parallel |cat |jq |eval |make )", words + " ") and not words.startswith(f"{name}:"):
+                found.append(words)
+    return list(dict.fromkeys(found))
+
+
+EXAMPLES = examples()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Fake]:
+    with fake_engine(tokens=2) as fake:
+        yield fake
+
+
+@pytest.fixture
+def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the examples name."""
+    monkeypatch.setenv("LLMPAR_BASE_URL", server.url)
+    for name, value in FAKE_GPU.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests/fake_nvml/site'}:{ROOT}")
+    (tmp_path / "prompts").mkdir()
+    for number in range(12):
+        (tmp_path / f"prompts/p{number:02d}.txt").write_text(f"Prompt number {number}.\n")
+    shutil.copytree(ROOT / "sweeps", "sweeps")
+    Path("prompts.txt").write_text("".join(f"prompts/p{number:02d}.txt\n" for number in range(12)))
+    subprocess.run("llmpar-prompts --index prompts/ > /dev/null; llmpar-request prompts/*.txt > requests.jsonl; "
+                   "llmpar-sample-gpu --output gpu.jsonl -- sleep 0.1", shell=True, check=True)
+    made = study()
+    made += [summary(wall, sweep="quick", load={"clients": clients}, repeat=repeat, requests=200)
+             for repeat in (1, 2, 3) for clients, wall in ((8, 20 + repeat / 10), (16, 11 + repeat / 10))]
+    made += [summary(30 + night / 10, sweep=f"nightly-{night}", repeat=night, load={"clients": 8}) for night in range(1, 6)]
+    made += [summary(20 + which / 10, sweep=sweep, server={"engine": engine}, repeat=which, varies=("engine",))
+             for sweep in ("tonight", "last", "engines") for engine in ("vllm", "tgi") for which in (1, 2, 3)]
+    for each in made:
+        folder = tmp_path / "runs" / each["cell"]["sweep"] / each["cell"]["id"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_bytes(records.encode(each))
+    for name, each in zip("ab", made, strict=False):
+        (tmp_path / f"{name}.json").write_bytes(records.encode(each))
+    subprocess.run(["llmpar-cells", "sweeps/quick.tsv", "--write", "runs/quick"], check=True, stdout=subprocess.DEVNULL)
+    Path("result.json").write_text(json.dumps(vllm()))
+    document = guidellm()
+    document["benchmarks"] *= 2
+    Path("guidellm.json").write_text(json.dumps(document))
+    Path("azure.csv").write_text("TIMESTAMP,ContextTokens\n" + "".join(f"2024-05-10 00:00:0{second}.5,10\n" for second in range(9)))
+    Path("ShareGPT_V3.json").write_text(json.dumps(
+        [{"id": str(number), "conversations": [{"from": "human", "value": f"Question {number}, please?"}, {"from": "gpt", "value": "Yes."}]}
+         for number in range(600)]))
+    return tmp_path
+
+
+def test_there_are_examples_of_every_command() -> None:
+    assert {name for name in COMMANDS if not any(name in line for line in EXAMPLES)} == set()
+    assert set(NOT_RUN) <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLES if line not in NOT_RUN])
+def test_the_example_runs(line: str, place: Path) -> None:
+    for tool in ("jq", "parallel"):
+        if re.search(rf"(^|[|( ]){tool} ", line) and shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    if "--engine llamacpp" in line:
+        pytest.importorskip("xllamacpp")
+    # The same command, over sooner; a server's start is asked for the smallest model.
+    shorter = BY_HAND.sub(lambda found: found[0].split()[0] + " 1", line).replace("parallel ", "parallel --will-cite ").replace("-j512", "-j12")
+    if "--engine llamacpp" in line:
+        shorter = shorter.replace("--max-tokens 64", "--max-tokens 2")
+    environment = {name: value for name, value in os.environ.items() if not ("--engine llamacpp" in line and name == "LLMPAR_BASE_URL")}
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shorter], cwd=place, env=environment, capture_output=True, text=True, timeout=100)
+    first = next(name for name in re.findall(r"llmpar-[a-z-]+", line))
+    assert done.returncode in ANSWERS.get(first, {0}), f"{shorter}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert "Traceback" not in done.stderr
+
+
+def test_readme_commands_exist_and_its_literal_lines_run(place: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "@@" not in text
+    targets = set(re.findall(r"^([a-z][a-z-]*)[ a-z-]*:", (ROOT / "Makefile").read_text(), re.M))
+    for target in re.findall(r"^make ([a-z-]+)", text, re.M):
+        assert target in targets or any(target in each for each in re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)), target
+    lines = [line for line in text.splitlines() if line.startswith(("parallel ", "llmpar-"))]
+    assert len(lines) >= 2
+    if shutil.which("jq") is None or shutil.which("parallel") is None:
+        pytest.skip("jq or parallel is not installed")
+    for line in lines:
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line.replace("parallel ", "parallel --will-cite ")], cwd=place, capture_output=True,
+                              text=True, timeout=60)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
