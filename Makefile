@@ -174,7 +174,7 @@ doctor: | $(ready) ## what this machine lacks, and the command that mends it
 
 .PHONY: test
 test: | $(ready_dev) ## all tests (under 4 minutes on 2 cores)
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
 
 .PHONY: lint
 lint: | $(ready_dev) ## ruff, mypy, shellcheck

@@ -32,7 +32,7 @@ def main(files: tuple[str, ...], output: str | None, form: str, title: str, tabl
     \b
       llmpar-report runs/*/*/summary.json -o report.html
       llmpar-report --format csv runs/clients/*/summary.json > clients.csv
-      llmpar-compare a.json b.json --format json | llmpar-report --format markdown - a.json b.json
+      llmpar-compare a.json --baseline b.json --format json | llmpar-report --format markdown - a.json b.json
 
     The HTML is one file without scripts that asks the network for nothing. Reads `summary` records, and `verdict`
     records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and command.txt where
