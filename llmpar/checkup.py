@@ -61,14 +61,14 @@ def python(facts: dict[str, Any]) -> Iterator[Finding]:
                   None if inside else "make setup")
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     yield Finding("python packages", MISSING if lacking else OK, f"missing: {', '.join(lacking)}" if lacking else "all there",
-                  "everything", "make setup" if lacking else None)
+                  "everything", "make -B setup" if lacking else None)
 
 
 def tools(facts: dict[str, Any]) -> Iterator[Finding]:
     have = facts["software"]["tools"]
     for name, package, needed_for, must in (
-            ("parallel", "parallel", "clients as processes (every sweep)", True), ("perl", "perl", "GNU parallel", True),
-            ("bash", "bash", "llmpar-request's launcher", True), ("make", "make", "sweeps", True),
+            ("parallel", "parallel", "clients as processes (every sweep)", True), ("perl", "perl", "GNU parallel, and llmpar-request's launcher", True),
+            ("bash", "bash", "the scripts of a sweep", True), ("make", "make", "sweeps", True),
             ("curl", "curl", "comparisons with curl (make bench)", False), ("nginx", "nginx-light", "several replicas behind one address", False),
             ("docker", "docker.io", "engines from images", False)):
         found = have.get(name)
@@ -97,13 +97,13 @@ def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
 
 def engines(facts: dict[str, Any]) -> Iterator[Finding]:
     have = facts["software"]["packages"]
-    for name, needed_for, mend in (("xllamacpp", "the embedded CPU engine (make sweep)", "make setup EXTRAS=cpu,plot"),):
+    for name, needed_for, mend in (("xllamacpp", "the embedded CPU engine (make sweep)", "make -B setup"),):
         yield Finding(name, OK if name in have else NOTE, have.get(name, "not installed"), needed_for, None if name in have else mend)
     served = [f"{name} {have[name]}" for name in ("vllm", "aphrodite-engine", "sglang", "lmdeploy", "transformers") if name in have]
     if served:
         yield Finding("other engines", OK, ", ".join(served), "llmpar-serve --runtime local")
     plot = importlib.util.find_spec("matplotlib") is not None
-    yield Finding("matplotlib", OK if plot else NOTE, "there" if plot else "not installed", "llmpar-plot", None if plot else "make setup EXTRAS=cpu,plot")
+    yield Finding("matplotlib", OK if plot else NOTE, "there" if plot else "not installed", "llmpar-plot", None if plot else "make -B setup")
 
 
 def limits(facts: dict[str, Any]) -> Iterator[Finding]:
