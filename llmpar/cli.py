@@ -156,12 +156,24 @@ def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> It
 
 @contextlib.contextmanager
 def writing(path: str | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file written beside its place and renamed when the block ends without an exception."""
+    """Standard output, or a file written beside its place and renamed when the block ends without an exception; a device or a
+    pipe is written to as it is.
+    """
     if path is None or path == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    folder = os.path.dirname(os.path.abspath(path))
+    # The file itself, not the name that points to it; and nothing but a file may be replaced, least of all /dev/null.
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        try:
+            stream = open(path, "wb")
+        except OSError as error:
+            raise Failure(f"cannot write '{path}': {error.strerror}", status.USAGE) from None
+        with stream:
+            yield stream
+        return
+    folder = os.path.dirname(path)
     try:
         fd, part = tempfile.mkstemp(dir=folder, prefix=os.path.basename(path) + ".", suffix=".part")
     except OSError as error:

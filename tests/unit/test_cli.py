@@ -1,0 +1,61 @@
+"""cli.writing: whole files or none, and nothing but files is ever replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from llmpar import cli, status
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError), cli.writing(str(target)) as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".part")] == []
+    with cli.writing(str(target)) as stream:
+        stream.write(b"new")
+        assert target.read_bytes() == b"old"
+    assert target.read_bytes() == b"new"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with cli.writing(str(tmp_path / "link")) as stream:
+        stream.write(b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with cli.writing(str(pipe)) as stream:
+        stream.write(b"through")
+    reader.join(10)
+    assert read == [b"through"] and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_device_is_never_replaced() -> None:
+    # A device of its own would need rights that a test has not; /dev/full refuses what is written, and would be replaced by root.
+    before = os.stat("/dev/full")
+    with pytest.raises(OSError, match="No space left"), cli.writing("/dev/full") as stream:
+        stream.write(b"x")
+    after = os.stat("/dev/full")
+    assert stat.S_ISCHR(after.st_mode) and (after.st_ino, after.st_rdev) == (before.st_ino, before.st_rdev)
+
+
+def test_a_directory_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(cli.Failure) as caught, cli.writing(str(tmp_path)):
+        pass
+    assert caught.value.code == status.USAGE and "cannot write" in caught.value.message
