@@ -28,6 +28,9 @@ ifeq ($(LLMPAR_BASE_URL),)
 unexport LLMPAR_BASE_URL
 endif
 
+# For scripts/run-session: cells that were asked for by name.
+export LLMPAR_GOALS := $(MAKECMDGOALS)
+
 # For BASE_URL: what answers there.
 ifneq ($(ENGINE),)
 export LLMPAR_ENGINE := $(ENGINE)

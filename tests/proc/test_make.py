@@ -152,6 +152,14 @@ def test_make_n_tells_what_would_be_measured_and_runs_nothing(project):
     assert not list(project.run.glob("*/requests.jsonl*"))
 
 
+def test_one_result_asked_for_by_name_is_measured_alone(project):
+    done = project("-j4", str(project.run / "c002" / "summary.json"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [path.parent.name for path in project.run.glob("*/requests.jsonl")] == ["c002"]
+    assert (project.run / "c002" / "summary.json").exists()
+    assert "jobserver" not in done.stderr
+
+
 def test_unknown_sweep_is_a_clear_error(project):
     done = project("sweep", "SWEEP=nonsense")
     assert done.returncode == 2
