@@ -69,7 +69,7 @@ def main() -> None:
         "held": ("Requests out at a time", lambda: sections.held(work, repeats, quick)),
         "open": ("A server that stalls", lambda: sections.open_loop(work, quick)),
         "peers": ("Other load clients", lambda: peers.section(work, quick)),
-        "summarise": ("Summaries", lambda: script("summarise", "10000" if quick else "30000")),
+        "summarise": ("Summaries", lambda: script("summarise", "10000" if quick else "300000")),
         "simulate": ("Intervals and verdicts, simulated", lambda: script("simulate", "40" if quick else "100")),
         "sampler": ("The GPU sampler", lambda: script("sampler", "10", "5" if quick else "10")),
     }
