@@ -204,7 +204,8 @@ def holds_tcp(pid: int) -> bool:
 def test_killed_pool_hangs_nobody(server):
     files = prompts({f"q{number:02d}": "x\nfake: tokens=3 gap_ms=100" for number in range(20)})
     process = parallel("-j4", *command(server), ":::", *files, start=True)
-    wait_for(lambda: len(pools.launchers()) == 4 and pools.processes(), "nothing starts")
+    # In mid-run: every launcher has reached the pool.
+    wait_for(lambda: len(pools.launchers()) == 4 and all(map(pools.catches_term, pools.launchers())), "nothing starts")
     os.kill(pools.parent(), signal.SIGKILL)
     out, _ = ended(process)
     found = read(out)
