@@ -153,7 +153,7 @@ class Worker:
                 continue
             self.states[self.number] = BUSY
             if self.states[:].count(IDLE) < self.spare:
-                with contextlib.suppress(BlockingIOError):
+                with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     os.write(self.need, b"+")
             with launcher:
                 self._serve(launcher)
@@ -284,7 +284,7 @@ class Worker:
         if sent is not None and not record.get("clock_step_s"):
             began = int(sent * 1e9)
             ended = time.time_ns() if record["e2e_s"] is None else began + int(record["e2e_s"] * 1e9)
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self.spans, SPAN.pack(began, max(began, ended)))
 
 
