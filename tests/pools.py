@@ -54,18 +54,24 @@ def wait_for(what: Callable[[], Any], why: str) -> Any:
     return found
 
 
-def processes() -> list[int]:
-    """Parents and workers of the pools of this test, oldest first: those with its runtime directory."""
-    mine = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
+def mine(chosen: Callable[[list[bytes]], bool]) -> list[int]:
+    """Processes of this test, by number: those with its runtime directory whose words on the command line are `chosen`."""
+    ours = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                if MARK in Path(f"/proc/{name}/cmdline").read_bytes() and mine in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                if chosen(words) and ours in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
                     found.append(int(name))
             except OSError:
                 pass
     return sorted(found)
+
+
+def processes() -> list[int]:
+    """Parents and workers of the pools of this test, oldest first."""
+    return mine(lambda words: any(MARK in word for word in words))
 
 
 def parent() -> int:
@@ -89,20 +95,9 @@ def parent_of(pid: int) -> int:
 
 
 def launchers() -> list[int]:
-    """Launchers of this test that are alive."""
-    mine = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                script = words[0].endswith(b"perl") and words[1].endswith(b"bin/llmpar-request")
-                if (script or words[0].endswith(b"llmpar-request")) \
-                        and mine in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                    found.append(int(name))
-            except (OSError, IndexError):
-                pass
-    return sorted(found)
+    """Launchers of this test that are alive, the script or the compiled one."""
+    return mine(lambda words: words[0].endswith(b"llmpar-request")
+                or words[0].endswith(b"perl") and len(words) > 1 and words[1].endswith(b"bin/llmpar-request"))
 
 
 def catches_term(pid: int) -> bool:
