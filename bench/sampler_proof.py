@@ -118,7 +118,7 @@ def under_sampler(load: Load, hz: int, into: Path) -> dict[str, Any]:
     output = into / f"gpu-{hz}hz.jsonl"
     output.unlink(missing_ok=True)
     length = sum(seconds for _, seconds, _ in PHASES) + 3
-    sampler = subprocess.Popen(["bin/llmpar-sample-gpu", "--hz", str(hz), "--pid", str(os.getpid()), "--output", str(output),
+    sampler = subprocess.Popen(["bin/llmpar-sample-gpu", "--gpu", "0", "--hz", str(hz), "--pid", str(os.getpid()), "--output", str(output),
                                 "--", "sleep", str(length)])
     process = psutil.Process(sampler.pid)
     deadline = time.monotonic() + 5
