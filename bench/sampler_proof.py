@@ -189,7 +189,7 @@ def calls(repeats: int = 40) -> dict[str, list[float] | None]:
         name: (lambda name=name, more=more: getattr(nv, name)(handle, *more)) for name, more in (
             ("nvmlDeviceGetUtilizationRates", ()), ("nvmlDeviceGetMemoryInfo", (nv.nvmlMemory_v2,)), ("nvmlDeviceGetComputeRunningProcesses", ()),
             ("nvmlDeviceGetClockInfo", (nv.NVML_CLOCK_SM,)), ("nvmlDeviceGetTemperature", (nv.NVML_TEMPERATURE_GPU,)),
-            ("nvmlDeviceGetCurrentClocksEventReasons", ()))}
+            ("nvmlDeviceGetCurrentClocksEventReasons", ()), ("nvmlDeviceGetTotalEnergyConsumption", ()), ("nvmlDeviceGetPowerUsage", ()))}
     asked |= {f"field {name}": (lambda field=field: nv.nvmlDeviceGetFieldValues(handle, [field[:2]])) for name, field in nvml.FIELDS.items()}
     sample = attempt("GPM", nv.nvmlGpmSampleAlloc)
     if sample is not None:

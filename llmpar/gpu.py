@@ -1,7 +1,8 @@
 """GPU samples reduced to figures over a stretch of time. No I/O.
 
-Energy comes from the GPU's own counter, read between samples by linear interpolation; where there is no counter it is
-power integrated over time (trapezoids), and `energy_source` says so. With MIG the counter is the whole GPU's.
+Energy comes from the GPU's own counter. Between its readings, which are seconds apart, its growth is spread as power was
+sampled; between samples it is interpolated. Where there is no counter it is power integrated over time (trapezoids), and
+`energy_source` says so. With MIG the counter is the whole GPU's.
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ def _energy_of(unit: list[Sample], start: float, end: float, step: float) -> tup
         # The counter moves in steps of its own: only the instants at which it moved tell when.
         moved = [points[0], *(later for sooner, later in pairwise(points) if later[1] != sooner[1])]
         grown, resets = unwrapped(moved, WRAP_J, lambda seconds: HIGHEST_W * max(seconds, 0.001))
+        grown = _between(grown, unit)
         low, high = _reach(grown, start, step), _reach(grown, end, step)
         if low is not None and high is not None and not resets:
             # At each edge the counter may be one of its steps old.
@@ -200,6 +202,24 @@ def _energy_of(unit: list[Sample], start: float, end: float, step: float) -> tup
         return None, "power", None, resets
     most = max((power for at, power in powers if start <= at <= end), default=0.0)
     return value, "power", most * step, resets
+
+
+def _between(grown: list[tuple[float, float]], unit: list[Sample]) -> list[tuple[float, float]]:
+    """The counter with a point at each sample between two of its readings that has power: the growth follows the power."""
+    powers = [(sample["at"], sample["power_w"]) for sample in unit
+              if sample.get("power_w") is not None and sample.get("energy_counter_j") is None]  # fmt: skip
+    found = grown[:1]
+    for (before, low), (after, high) in pairwise(grown):
+        inside = powers[bisect_right(powers, (before, float("inf"))) : bisect_left(powers, (after, float("-inf")))]
+        if inside:
+            line = [(before, inside[0][1]), *inside, (after, inside[-1][1])]
+            joules = [0.0]
+            for sooner, later in pairwise(line):
+                joules.append(joules[-1] + (later[0] - sooner[0]) * (sooner[1] + later[1]) / 2)
+            if joules[-1] > 0:
+                found += [(at, low + (high - low) * part / joules[-1]) for (at, _), part in zip(inside, joules[1:-1], strict=True)]
+        found.append((after, high))
+    return found
 
 
 def _reach(points: list[tuple[float, float]], instant: float, step: float) -> float | None:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from llmpar import balancer, clock, orphans, records, server_version, serving, status
@@ -211,14 +212,21 @@ def _model_file(engine: Engine, launch: Launch, model: str | None) -> dict[str, 
     return {"name": os.path.basename(path), "size_bytes": found.st_size, "modified_at": clock.instant(found.st_mtime_ns)}
 
 
-def wait_for_memory(before: list[int] | None, patience_s: float = 30.0) -> str | None:
-    """Wait until each GPU's memory is back near its level before the start; None, or what to warn of."""
+def own_gpus(made: Sequence[Launch]) -> set[int] | None:
+    """Indices of the GPUs that the servers may use; None: any of them."""
+    told = [each.environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")) for each in made]
+    words = [word.strip() for one in told for word in (one or "all").split(",")]
+    return {int(word) for word in words} if all(word.isdecimal() for word in words) else None
+
+
+def wait_for_memory(before: list[int] | None, mine: set[int] | None = None, patience_s: float = 30.0) -> str | None:
+    """Wait until the memory of each GPU, or of those in `mine`, is back near its level before the start; None, or what to warn of."""
     if before is None:
         return None
     limit = time.monotonic() + patience_s
     while True:
         now = gpu_used()
-        left = [max(0, used - was) for used, was in zip(now or [], before, strict=False)]
+        left = [max(0, used - was) for index, (used, was) in enumerate(zip(now or [], before, strict=False)) if mine is None or index in mine]
         if all(each < 512 << 20 for each in left):
             return None
         if time.monotonic() > limit:
@@ -271,7 +279,7 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
     finally:
         try:
             serving.stop(serve, say)
-            left = wait_for_memory(before)
+            left = wait_for_memory(before, own_gpus(made))
             if left:
                 say(left, "something else uses the GPU, or the engine left a process behind; see nvidia-smi")
         except BaseException:

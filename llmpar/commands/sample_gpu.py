@@ -67,6 +67,8 @@ def main(command: tuple[str, ...], hz: float, wanted: tuple[str, ...], pids: tup
         def work(stop: threading.Event) -> None:
             for missed in Ticks(hz).run(stop):
                 write(reader.read(missed))
+            if command and not table:
+                write(reader.read(everything=True))  # counters at both ends
 
         return _run(command, work) if command else _alone(work, seconds)
 

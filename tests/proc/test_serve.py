@@ -19,6 +19,7 @@ from engines_on_path import docker, executable, llama_server
 
 from llmpar import balancer, orphans, ports, records, runtime, sessions
 from llmpar import serve as starting
+from llmpar.engines.base import Launch
 
 LLAMA = ("--engine", "llamacpp", "--model", "m.gguf", "--port", "0", "--server-dir", "sd")
 
@@ -387,8 +388,20 @@ def test_the_gpus_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert starting.wait_for_memory([gib, gib]) is None
     assert next(readings, None) is None, "it looked until the memory was back"
     monkeypatch.setattr(starting, "gpu_used", lambda: [gib, 4 * gib])
-    assert starting.wait_for_memory([gib, gib], 0.0) == "3.0 GiB of GPU memory are still in use after the server's end"
+    assert starting.wait_for_memory([gib, gib], None, 0.0) == "3.0 GiB of GPU memory are still in use after the server's end"
+    assert starting.wait_for_memory([gib, gib], {0}, 0.0) is None, "another's GPU is none of this server's business"
     assert starting.wait_for_memory(None) is None, "no GPU, nothing to wait for"
+
+
+def test_the_gpus_of_a_server_are_those_it_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(**environment: str) -> Launch:
+        return Launch(("server",), 1, environment)
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert starting.own_gpus([launch(CUDA_VISIBLE_DEVICES="0"), launch(CUDA_VISIBLE_DEVICES="2, 3")]) == {0, 2, 3}
+    assert starting.own_gpus([launch()]) is None and starting.own_gpus([launch(CUDA_VISIBLE_DEVICES="GPU-1")]) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert starting.own_gpus([launch()]) == {1}
 
 
 @pytest.mark.engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -48,6 +49,19 @@ def test_a_counter_that_moves_in_steps_is_read_at_its_steps() -> None:
     found = gpu.reduce(samples, 2.2, 7.4)
     assert found["energy_j"] == pytest.approx(200 * 5.2)
     assert found["energy_resolution_j"] == pytest.approx(100)
+
+
+def test_between_two_readings_the_counter_grows_as_power_does() -> None:
+    """Energy is dear to read, so a reading may be seconds from the next; what happened between is not spread evenly."""
+    watts = [100.0 if at < 35 else 700.0 for at in range(101)]
+    joules = [0.0]
+    for sooner, later in itertools.pairwise(watts):
+        joules.append(joules[-1] + (sooner + later) / 20)
+    samples = [sample(at / 10, power_w=watts[at], energy_counter_j=1.002 * joules[at] if at % 20 == 0 else None) for at in range(101)]
+    found = gpu.reduce(samples, 2.9, 6.1)
+    assert found["energy_source"] == "counter"
+    assert found["energy_j"] == pytest.approx(1.002 * (joules[61] - joules[29]), rel=2e-3)
+    assert found["energy_resolution_j"] == pytest.approx(70, rel=0.02), "one sample's time at the highest power"
 
 
 def test_a_counter_that_wraps_goes_on() -> None:
