@@ -7,10 +7,11 @@ from typing import Any
 
 KV_FULL = 0.95  # of the cache; the last blocks are seldom all given away
 # Shares of the time from which on a cause is worth a line.
-POWER_SHARE, THERMAL_SHARE, WAIT_SHARE = 0.1, 0.05, 0.1
+POWER_SHARE, THERMAL_SHARE, FULL_SHARE, WAIT_SHARE = 0.1, 0.05, 0.1, 0.25
 GPU_IDLE = 0.5
 TITLES = {
     "kv_cache_full": "KV cache full", "preempted": "requests pre-empted", "sequences_full": "all of the engine's sequences in use",
+    "requests_waited": "requests waited while the KV cache had room",
     "power_limited": "GPU clocks held down by the power limit", "thermal_limited": "GPU clocks held down by heat",
     "gpu_idle": "GPU idle half of the time",
 }
@@ -45,7 +46,7 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
         samples = sorted(engine, key=_when)
         found = summary["engine"] = metrics.reduce(samples, start, end)
         joined |= split(found)
-        joined["causes"] += engine_causes(found, [sample for sample in samples if start <= sample["at"] <= end])
+        joined["causes"] += engine_causes(found, [sample for sample in samples if start <= sample["at"] <= end], _sequences(summary))
     if gpu:
         joined["causes"] += gpu_causes(summary["gpu"])
     summary["joined"] = joined
@@ -63,8 +64,18 @@ def split(engine: dict[str, Any]) -> dict[str, float | None]:
             "decode_s_mean": engine["decode_s"] / requests if requests and engine.get("decode_s") is not None else None}
 
 
-def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """What held the engine back, by its samples in the window: a full KV cache while requests wait, or a full batch."""
+def _sequences(summary: dict[str, Any]) -> int | None:
+    """How many sequences the servers were told to work on at most, all together; None where they were not told."""
+    settings = (summary.get("server") or {}).get("settings") or {}
+    most = settings.get("max_sequences")
+    return int(most) * int(settings.get("replicas") or 1) if most else None
+
+
+def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]], sequences: int | None = None) -> list[dict[str, str]]:
+    """What held the engine back, by its samples in the window: a full KV cache while requests wait, or a full batch.
+
+    `sequences`: the engine's limit, where it is known: with fewer running, requests wait for something else.
+    """
     causes = []
     told = [sample for sample in inside if sample.get("waiting") is not None]
     full = [sample for sample in told if sample["waiting"] > 0 and (sample.get("kv_usage_ratio") or 0) >= KV_FULL]
@@ -74,10 +85,16 @@ def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]]) -> list[
         peak = max(sample["kv_usage_ratio"] for sample in full)
         causes.append(_cause("kv_cache_full", f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the time): "
                              "more memory for it, fewer clients or shorter texts would help"))
-    elif told and len(waiting) / len(told) >= WAIT_SHARE and any(sample.get("kv_usage_ratio") is not None for sample in told):
+    elif told and any(sample.get("kv_usage_ratio") is not None for sample in told):
         running = max((sample.get("running") or 0 for sample in waiting), default=0)
-        causes.append(_cause("sequences_full", f"up to {most} requests waited while {running} ran and the KV cache had room: "
-                             "the engine's limit on sequences (max sequences) or on tokens a step"))
+        share = len(waiting) / len(told)
+        if sequences is not None and running >= sequences and share >= FULL_SHARE:
+            causes.append(_cause("sequences_full", f"up to {most} requests waited while {running} ran, as many as the engine was told to (max sequences), "
+                                 "and the KV cache had room: a higher limit would help"))
+        elif share >= WAIT_SHARE:
+            limits = "on sequences or on tokens a step" if sequences is None else f"on tokens a step (it may run {sequences} sequences)"
+            causes.append(_cause("requests_waited", f"up to {most} requests waited while {running} ran and the KV cache had room "
+                                 f"({share:.0%} of the time): the engine's limit {limits}"))
     preempted = engine.get("preemptions")
     if preempted:
         causes.append(_cause("preempted", f"{preempted:.0f} times a running request was put back for lack of KV cache, and its work done again"))

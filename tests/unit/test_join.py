@@ -18,8 +18,8 @@ def gpu(at: float, **fields: Any) -> dict[str, Any]:
             "energy_counter_j": 100.0 * at, "power_w": 100.0, "gpu_util_ratio": 0.9, "clock_limits": [], **fields}
 
 
-def joined(gpus: list[dict[str, Any]], engines: list[dict[str, Any]], steady: bool = True) -> dict[str, Any]:
-    summary: dict[str, Any] = {"window": {"steady": steady, "start_at": 2.0, "end_at": 8.0}, "started_at": 1.0, "ended_at": 9.0,
+def joined(gpus: list[dict[str, Any]], engines: list[dict[str, Any]], steady: bool = True, **settings: Any) -> dict[str, Any]:
+    summary: dict[str, Any] = {"server": {"settings": settings}, "window": {"steady": steady, "start_at": 2.0, "end_at": 8.0}, "started_at": 1.0, "ended_at": 9.0,
                                "gpu": None, "engine": None, "joined": None}
     join.join(summary, gpus, engines, lambda start, end: round(50 * (end - start)))
     return summary
@@ -50,9 +50,23 @@ def test_a_full_cache_with_requests_waiting_is_named() -> None:
     assert "99% full while up to 7 requests waited" in found["joined"]["causes"][0]["message"]
 
 
-@pytest.mark.parametrize("kv, waiting, named", [(0.99, 0, []), (0.5, 7, ["sequences_full"]), (None, 7, [])])
+@pytest.mark.parametrize("kv, waiting, named", [(0.99, 0, []), (0.5, 7, ["requests_waited"]), (None, 7, [])])
 def test_neither_alone_is_a_full_cache(kv: float | None, waiting: int, named: list[str]) -> None:
     assert codes(joined([], [engine(at, kv_usage_ratio=kv, waiting=waiting) for at in range(10)])) == named
+
+
+@pytest.mark.parametrize("running, limit, named", [(64, 64, "sequences_full"), (64, 256, "requests_waited"), (64, None, "requests_waited")])
+def test_a_full_batch_is_named_only_where_the_limit_is_reached(running: int, limit: int | None, named: str) -> None:
+    samples = [engine(at, kv_usage_ratio=0.5, waiting=7, running=running) for at in range(10)]
+    (cause,) = join.engine_causes({}, samples, limit)
+    assert cause["code"] == named
+    assert ("max sequences" in cause["message"]) == (named == "sequences_full")
+
+
+def test_the_limit_on_sequences_is_that_of_all_servers() -> None:
+    full = [engine(at, kv_usage_ratio=0.5, waiting=7, running=16) for at in range(10)]
+    assert codes(joined([], full, max_sequences=8, replicas=2)) == ["sequences_full"]
+    assert codes(joined([], full, max_sequences=9, replicas=2)) == ["requests_waited"]
 
 
 def test_what_lies_outside_the_window_names_nothing() -> None:
