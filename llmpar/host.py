@@ -69,13 +69,16 @@ def software(root: Path | None = None) -> dict[str, Any]:
 def checkout(root: Path | None) -> dict[str, Any]:
     """`commit` and `changed` (whether tracked files differ from it) of a git checkout.
 
-    A copy without git's own files can be told its commit in LLMPAR_COMMIT; `changed` is null then. Both null where nobody knows.
+    A copy is told its commit in LLMPAR_COMMIT, which then counts: git's own files may be missing there, or older than the
+    copy. `changed` is null then. Both null where nobody knows.
     """
     root = root or Path(__file__).resolve().parent.parent
+    told = os.environ.get("LLMPAR_COMMIT", "")
+    if re.fullmatch(r"[0-9a-f]{7,40}", told):
+        return {"commit": told, "changed": None}
     commit = output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if commit is None or output(["git", "-C", str(root), "rev-parse", "--show-toplevel"]) != str(root):
-        told = os.environ.get("LLMPAR_COMMIT", "")
-        return {"commit": told if re.fullmatch(r"[0-9a-f]{7,40}", told) else None, "changed": None}
+        return {"commit": None, "changed": None}
     return {"commit": commit, "changed": bool(output(["git", "-C", str(root), "status", "--porcelain", "-uno"]))}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmpar import series, study, words
 from llmpar.claims import MOST_FAILURES
+from llmpar.compare import MARGIN
 from llmpar.ratio import Ratio, ratio
 
 WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
@@ -164,8 +165,10 @@ def answer(rows: Sequence[series.Row]) -> str:
             return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
         (decided if one.low > 1 else undecided).append((row, one))
     if undecided:
-        names = ", ".join(series.label(row, ()) or row.cell for row, _ in undecided)
-        return f"{lead}; cannot be told apart from {names}."
+        names = ", ".join((series.label(row, ()) or row.cell) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+                          for row, one in undecided)  # fmt: skip
+        sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
+        return f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
     row, one = decided[0]
     return f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
 

@@ -68,10 +68,16 @@ def of(row: series.Row, summary: dict[str, Any], samples: Iterable[dict[str, Any
 
 def _points(samples: Sequence[dict[str, Any]], track: Track, start: float,
             span: float) -> tuple[list[float], list[float | None]] | None:  # fmt: skip
-    """Seconds and values of the first device that was sampled; None without at least two values that say something."""
+    """Seconds and values of the first device that the engine used, else of the first that was sampled.
+
+    None without at least two values that say something. A value is None where the sample failed; a field that was only
+    not due in a sample is no hole in the line.
+    """
     mine = [sample for sample in samples if sample.get("kind") == track.kind and _number(sample.get("at")) is not None]
-    device = mine[0].get("uuid") if mine else None
-    points = [(sample["at"] - start, _number(sample.get(track.field))) for sample in mine if sample.get("uuid") == device]
+    used = [sample for sample in mine if sample.get("engine_memory_bytes")] or mine
+    device = used[0].get("uuid") if used else None
+    points = [(sample["at"] - start, _number(sample.get(track.field))) for sample in mine
+              if sample.get("uuid") == device and (sample.get("error") or sample.get(track.field) is not None)]  # fmt: skip
     points.sort(key=lambda point: point[0])
     if track.rate:
         points = [((at + before) / 2, None if value is None or last is None or at <= before else (value - last) / (at - before))

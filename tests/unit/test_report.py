@@ -34,7 +34,8 @@ def noisy(walls: dict[int, float]) -> list[dict]:
 
 def test_answer_names_the_best_only_as_far_as_sessions_allow():
     assert built(three({1: 30.0, 2: 20.0, 4: 10.0})).sweeps[0].answer.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
-    assert "cannot be told apart from clients 2" in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
+    assert "; 3 sessions each cannot tell it for certain from clients 2 (1.05 times as long)." in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
+    assert built(noisy({1: 30.0, 2: 10.1, 4: 10.0})).sweeps[0].answer.endswith("from clients 2."), "a difference within the margin is not worth a figure"
     assert "cannot tell" in built([made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2})]).sweeps[0].answer
 
 
@@ -99,6 +100,17 @@ def test_timeline_has_samples_of_one_device_on_the_same_clock():
     assert tracks["engine CPU, cores"] == ([2.5, 7.5, 12.5], [2, 2, 2])
     assert "requests waiting in the engine" not in tracks
     assert one.flight[-1] == (pytest.approx(20.0), 0)
+
+
+def test_timeline_is_of_the_gpu_that_the_engine_used_and_bridges_what_was_not_due():
+    summary = made.summary(10.0)
+    samples = [{"kind": "gpu", "v": 1, "at": summary["series"]["start_at"] + at / 10, "uuid": uuid, "error": "lost" if at == 6 else None,
+                "gpu_util_ratio": None if at % 2 or at == 6 else used, "engine_memory_bytes": memory if at % 10 == 0 else None}
+               for at in range(12) for uuid, used, memory in (("GPU-a", 0.1, None), ("GPU-b", 0.9, 1 << 30))]  # fmt: skip
+    one = timeline.of(series.rows([summary])[0], summary, samples)
+    seconds, values = next((seconds, values) for label, seconds, values in one.tracks if label == "GPU busy, %")
+    assert seconds == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values == pytest.approx([90, 90, 90, None, 90, 90])
 
 
 def test_timelines_are_chosen_from_every_sweep():
