@@ -149,3 +149,15 @@ def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             where = f"from {first} clients on"
         found.append({"code": code, "clients": counts, "from": first if steady else None, "sentence": f"{title} {where}"})
     return sorted(found, key=lambda each: (each["clients"][0], each["code"]))
+
+
+def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What held engine or GPU back, and from how many clients on: a line for each cause, with the groups that it is true of.
+
+    `groups`: summaries that differ only in their clients, by the group's name.
+    """
+    names: dict[str, list[str]] = {}
+    for name, summaries in groups.items():
+        for each in onsets(summaries):
+            names.setdefault(each["sentence"], []).append(name)
+    return [sentence if len(which) == len(groups) else f"{', '.join(which)}: {sentence}" for sentence, which in names.items()]

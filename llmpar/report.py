@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import series, study, words
+from llmpar import join, series, study, words
 from llmpar.claims import MOST_FAILURES
 from llmpar.compare import MARGIN
 from llmpar.ratio import Ratio, ratio
 
 WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
-                ("ttft_p95_s", "TTFT p95, s"), ("tpot_p50_s", "TPOT p50, s"), ("e2e_p95_s", "E2E p95, s"))  # fmt: skip
+                ("ttft_p95_s", "TTFT p95, s"), ("tpot_p50_s", "TPOT p50, s"), ("e2e_p95_s", "E2E p95, s"),
+                ("joules_per_token", "J/token"))  # fmt: skip
 # What `llmpar-report --format csv` gives of each cell, value, low and high.
 CSV_METRICS = ("wall_s", *series.RATES, "output_tokens_per_s_steady",
                *(f"{name}_{statistic}_s" for name in ("ttft", "itl", "tpot", "e2e", "effective_ttft", "effective_e2e")
@@ -34,12 +35,13 @@ class Table:
 
 @dataclass
 class Sweep:
-    """One sweep's rows, its table and what it answers."""
+    """One sweep's rows, its table, what it answers, and what held engine or GPU back."""
 
     name: str
     rows: list[series.Row]
     table: Table
     answer: str
+    causes: list[str]
 
 
 @dataclass
@@ -137,7 +139,15 @@ def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) 
     if few:
         note += " Not shown, for want of requests in a session: " + ", ".join(f"{label} (needs {count})" for label, count in few) + "."
     same = "The same for all: " + words.settings(fixed) if fixed else ""
-    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows))
+    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows), causes(rows))
+
+
+def causes(rows: Sequence[series.Row]) -> list[str]:
+    """What held engine or GPU back, as `llmpar-summarise --table` says it; empty where nothing was sampled."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(series.label(row), []).extend(row.summaries)
+    return join.held(groups)
 
 
 def answer(rows: Sequence[series.Row]) -> str:
@@ -255,6 +265,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
                 lines |= flat(item, f"{name}.{index}.")
         elif value not in (None, "", [], {}):
             shown = words.size(value) if name.endswith("_bytes") and isinstance(value, int) else value
+            shown = utc(value) + " UTC" if name.rpartition(".")[2] == "at" and isinstance(value, float) else shown
             lines[name] = ", ".join(map(str, shown)) if isinstance(shown, list) else words.setting(shown)
     return lines
 

@@ -121,7 +121,7 @@ def as_markdown(document: report.Document) -> str:
             ("Finding", "Here", "Effect"), [(record["sentence"], record["verdict"], words.claim(record)) for record in document.claims])]
     for sweep in document.sweeps:
         parts += [f"## {markdown.escape(sweep.name or 'cells')}\n", markdown.escape(sweep.answer) + "\n" if sweep.answer else "",
-                  _markdown(sweep.table)]  # fmt: skip
+                  _markdown(sweep.table), "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes)]  # fmt: skip
     for one in (document.study, *document.warnings, *document.runs):
         parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
     return "\n".join(part for part in parts if part)
@@ -136,9 +136,11 @@ def as_text(document: report.Document) -> str:
     parts = [document.title, *document.facts, ""]
     parts += [f"{record['verdict']:<13} {record['sentence']}: {words.claim(record)}" for record in document.claims
               if record["verdict"] != claims.NOT_RUN]  # fmt: skip
+    said = {id(sweep.table): sweep for sweep in document.sweeps}
     for one in (*(sweep.table for sweep in document.sweeps), document.study, *document.warnings):
-        parts += ["", one.title, *([one.caption] if one.caption else []), plain.table(one.header, one.rows).rstrip()]
-        parts += [one.note] if one.note else []
+        sweep = said.get(id(one))
+        parts += ["", one.title, *([sweep.answer] if sweep and sweep.answer else []), *([one.caption] if one.caption else [])]
+        parts += [plain.table(one.header, one.rows).rstrip(), *([one.note] if one.note else []), *(sweep.causes if sweep else [])]
     return "\n".join(parts) + "\n"
 
 

@@ -31,7 +31,7 @@ p,ul,ol,dl{margin:.4rem 0}
 a{color:inherit}
 .soft,figcaption{color:var(--soft);font-size:.875rem}
 .facts{list-style:none;padding:0}
-.answer{font-weight:600}
+.answer{font-weight:600}.causes{padding-left:1.1rem}
 .tally{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;list-style:none;padding:0}
 .claims{list-style:none;padding:0}
 .claims>li{display:grid;grid-template-columns:9.5rem 1fr;gap:0 1rem;padding:.6rem 0;border-bottom:1px solid var(--line)}
@@ -82,6 +82,8 @@ def page(document: report.Document, charts: dict[str, list[Chart]], timelines: S
         if sweep.answer:
             parts.append(f'<p class="answer">{text(sweep.answer)}</p>')
         parts.append(table(sweep.table))
+        if sweep.causes:
+            parts.append('<ul class="causes">' + "".join(f"<li>{text(cause)}</li>" for cause in sweep.causes) + "</ul>")
         parts += [chart(one, f"{slug(sweep.name)}-{index}") for index, one in enumerate(charts.get(sweep.name, []))]
     parts += [f"<h3>{text(document.study.title)}</h3>", table(document.study)]
     if timelines:

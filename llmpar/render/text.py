@@ -181,22 +181,13 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
         notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
     parts.append("\n".join(notes) + "\n")
-    held = causes(rows, names)
+    held = join.held({name: [summary for row in rows if names[row.key] == name for summary in row.summaries] for name in groups})
     if held:
         parts.append("\n".join(held) + "\n")
     warned = warnings(summaries)
     if warned:
         parts.append("\n".join(warned) + "\n")
     return "\n".join(parts)
-
-
-def causes(rows: list[series.Row], names: dict[Any, str]) -> list[str]:
-    """What held engine or GPU back, and from how many clients on: one line a cause for each group of cells."""
-    lines = []
-    for name in dict.fromkeys(names.values()):
-        found = join.onsets(summary for row in rows if names[row.key] == name for summary in row.summaries)
-        lines += [f"{name}: {each['sentence']}" if name and len(set(names.values())) > 1 else each["sentence"] for each in found]
-    return lines
 
 
 def _asked(row: series.Row) -> int | None:

@@ -101,6 +101,14 @@ def test_from_which_client_count_on() -> None:
         {"code": "power_limited", "clients": [128], "from": 128, "sentence": "GPU clocks held down by the power limit from 128 clients on"}]
 
 
+def test_what_holds_several_groups_back_is_said_once() -> None:
+    groups = {"a": [summary(8, "power_limited"), summary(16, "power_limited", "kv_cache_full")], "b": [summary(8, "power_limited"), summary(16, "power_limited")]}
+    assert join.held(groups) == ["GPU clocks held down by the power limit at every client count", "a: KV cache full from 16 clients on"]
+    assert join.held({"a": groups["b"], "b": groups["b"], "c": [summary(8), summary(16)]}) == [
+        "a, b: GPU clocks held down by the power limit at every client count"]
+    assert join.held({"": groups["b"]}) == ["GPU clocks held down by the power limit at every client count"]
+
+
 def test_a_cause_that_comes_and_goes_has_no_onset() -> None:
     rows = [summary(1, "gpu_idle"), summary(2), summary(4, "gpu_idle")]
     assert join.onsets(rows) == [{"code": "gpu_idle", "clients": [1, 4], "from": None, "sentence": "GPU idle half of the time at 1, 4 clients"}]
