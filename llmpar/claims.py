@@ -227,6 +227,8 @@ def _compare(claim: Claim, a: series.Row, b: series.Row, count: int) -> Comparis
             sides = [{str((summary.get("workload") or {}).get(field_name)) for summary in row.summaries} for row in (a, b)]
             if sides[0] != sides[1]:
                 one.reasons.append(f"the {words} differ")
+    if "speculate" in claim.keys and any("load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)):
+        one.reasons.append("random weights write what n-gram speculation guesses: its gain is not that of real text")
     if one.effect.ratio is None:
         one.reasons.append(f"no {claim.metric} on one side or both")
     elif one.effect.low is None:

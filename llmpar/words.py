@@ -62,7 +62,8 @@ def claim(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
     values = [one["ratio"] for one in compared if one["ratio"] is not None]
     spread = f"; {metric(record['metric'])} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times" if values else ""
-    return f"{len(compared)} comparisons: {counts}{spread}; {where(compared)}"
+    shared = "".join(f"; {reason}" for reason in compared[0]["reasons"] if all(reason in one["reasons"] for one in compared))
+    return f"{len(compared)} comparisons: {counts}{spread}{shared}; {where(compared)}"
 
 
 def where(compared: Sequence[dict[str, Any]]) -> str:

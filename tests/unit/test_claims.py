@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import claims, records, series
+from llmpar import claims, records, series, words
 
 HEADER = "\t".join(claims.COLUMNS) + "\n"
 
@@ -110,6 +110,23 @@ def test_what_cannot_be_ranked_is_not(options, reason):
     said = verdict(two([10.0, 10.1, 9.9], [20.0, 20.3, 19.8], **options), "clients=8", "clients=1")
     assert said["verdict"] == "cannot tell"
     assert any(reason in text for text in said["comparisons"][0]["reasons"])
+
+
+@pytest.mark.parametrize("extra, wanted", [("--load-format dummy", "cannot tell"), ("--load-format=dummy", "cannot tell"), ("--max-num-seqs 9", "supported")])
+def test_speculation_on_random_weights_decides_nothing(extra, wanted):
+    """Such an engine repeats itself, so all that is guessed is accepted (99.998 % of it, measured on an H100)."""
+    summaries = [made.summary(wall * noise, server={"speculate": tokens, "engine_args": extra}, repeat=repeat)
+                 for tokens, wall in ((2, 10.0), (0, 20.0)) for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
+    said = verdict(summaries, "speculate=2", "speculate=0")
+    assert said["verdict"] == wanted
+    assert said["comparisons"][0]["ratio"] == pytest.approx(0.5, rel=0.01), "what was measured is said all the same"
+
+
+def test_a_reason_that_all_comparisons_share_is_said_of_them_together():
+    summaries = [made.summary(wall, server={"speculate": tokens, "engine_args": "--load-format dummy"}, repeat=repeat)
+                 for tokens, wall in ((8, 10.0), (2, 20.0), (0, 30.0)) for repeat in (1, 2)]  # fmt: skip
+    said = words.claim(verdict(summaries, "speculate=8", "speculate=0,2", "A>B"))
+    assert said.startswith("2 comparisons: 2 cannot tell;") and "random weights" in said
 
 
 def test_other_prompts_are_not_compared():
