@@ -5,29 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from llmpar import balancer, clock, orphans, records, server_version, serving, status
+from llmpar import balancer, clock, orphans, records, series, server_version, serving, status
 from llmpar.cli import Failure
 from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, llamacpp_server, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEFAULTS = {"prefix_cache": False, "speculate": 0, "replicas": 1, "shards": 1}
-_UNITS = {"": 1, "B": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4,
-          "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40}  # fmt: skip
 
 
 def size(text: str | int) -> int:
     """Bytes from `8GiB`, `24GB`, `16MiB` or a plain number. Raises ValueError."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?\s*", str(text), re.IGNORECASE)
-    if not found:
+    found = series.quantity(text)
+    if found is None:
         raise ValueError(f"'{text}' is not a size; write 8GiB, 24GB or a number of bytes")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(found)
 
 
 def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
