@@ -261,6 +261,8 @@ def _warnings(result: dict[str, Any], columns: Columns, cell: dict[str, Any] | N
         found.append(make("client_limited", figures=", ".join(client["limited"])))
     if concurrency["ratio"] is not None and concurrency["ratio"] < FULL_CONCURRENCY:
         found.append(make("low_concurrency", achieved=concurrency["achieved"], asked=concurrency["asked"]))
+        if n["requests"] < 10 * concurrency["asked"]:
+            found[-1]["try"] = f"send at least ten times as many prompts as clients, or {found[-1]['try']}"
     failed = n["requests"] - n["ok"]
     # A server that ran out of memory later has other cells of its session behind it, which it served well.
     if server and server.get("outcome") == OUT_OF_MEMORY and (failed or not n["requests"]):

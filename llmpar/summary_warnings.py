@@ -11,7 +11,7 @@ TABLE: dict[str, tuple[str, str]] = {
         "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked"),
     "low_concurrency": (
         "{achieved:.1f} requests were in flight on average where {asked} were asked for",
-        "send at least ten times as many prompts as clients, or let processes take prompts in turn (llmpar-request --queue)"),
+        "let processes take prompts in turn (llmpar-request --queue)"),
     "out_of_memory": (
         "the engine ran out of memory {when}, which is this cell's result: {message}",
         "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again"),

@@ -236,6 +236,10 @@ def test_low_concurrency_is_said() -> None:
     found = summarise(closed_loop(100, 4), clients=8)
     assert found["concurrency"]["ratio"] == pytest.approx(0.5, abs=0.02)
     assert "low_concurrency" in codes(found)
+    assert next(each["try"] for each in found["warnings"] if each["code"] == "low_concurrency") == (
+        "let processes take prompts in turn (llmpar-request --queue)")
+    few = summarise(closed_loop(40, 4), clients=8)
+    assert next(each["try"] for each in few["warnings"] if each["code"] == "low_concurrency").startswith("send at least ten times as many prompts")
 
 
 def test_a_waiting_client_limits_what_it_stamps_itself() -> None:
