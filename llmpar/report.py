@@ -74,7 +74,8 @@ def facts(rows: Sequence[series.Row]) -> list[str]:
     """What was measured, where and when, a line each."""
     summaries = [summary for row in rows for summary in row.summaries]
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in summaries)
-    sessions = {summary.get("session") for summary in summaries}
+    # One start may have served several sweeps, each of which has a name of its own for it.
+    sessions = {str((summary.get("server") or {}).get("started_at") or summary.get("session")) for summary in summaries}
     engines = sorted({engine(summary) for summary in summaries} - {""})
     hosts = sorted({f"{row.host}, {machine(summary)}" for row in rows if row.host for summary in row.summaries})
     starts = [summary["started_at"] for summary in summaries if summary.get("started_at")]

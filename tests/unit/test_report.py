@@ -86,6 +86,15 @@ def test_sessions_of_other_nights_are_other_sessions():
     assert len(series.rows([first, second])[0].by_session("wall_s")) == 2
 
 
+def test_a_start_that_served_two_sweeps_is_one_server_session():
+    one, other = made.summary(10.0, load={"clients": 1}), made.summary(10.0, load={"clients": 1})
+    other["session"] = "another/s"
+    assert ", 2 server sessions, " in report.facts(series.rows([one, other]))[0]
+    for summary in (one, other):
+        summary["server"] = {**(summary.get("server") or {}), "started_at": 1700000000.25}
+    assert ", 1 server session, " in report.facts(series.rows([one, other]))[0]
+
+
 def test_timeline_has_samples_of_one_device_on_the_same_clock():
     summary = made.summary(20.0)
     row = series.rows([summary])[0]
