@@ -156,7 +156,9 @@ def test_the_commands_status_and_signals_come_through(tmp_path: Path) -> None:
 
 
 def test_descendants_are_counted_and_cpu_of_the_ended_is_kept(tmp_path: Path) -> None:
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while not (lambda: __import__(\"time\").process_time())() > 0.3: pass']); input()"
+    # It rests before it ends, so that a sample sees all that it used however late samples are.
+    burn = "import time\nwhile time.process_time() < 0.3: pass\ntime.sleep(1)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
     parent = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
     assert parent.stdin is not None
     sampler = subprocess.Popen(["llmpar-sample-engine", "--interval", "0.05", "--pid", str(parent.pid)], stdout=subprocess.PIPE, text=True)
