@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
@@ -212,10 +212,7 @@ def _between(grown: list[tuple[float, float]], unit: list[Sample]) -> list[tuple
     for (before, low), (after, high) in pairwise(grown):
         inside = powers[bisect_right(powers, (before, float("inf"))) : bisect_left(powers, (after, float("-inf")))]
         if inside:
-            line = [(before, inside[0][1]), *inside, (after, inside[-1][1])]
-            joules = [0.0]
-            for sooner, later in pairwise(line):
-                joules.append(joules[-1] + (later[0] - sooner[0]) * (sooner[1] + later[1]) / 2)
+            joules = _cumulated([(before, inside[0][1]), *inside, (after, inside[-1][1])])
             if joules[-1] > 0:
                 found += [(at, low + (high - low) * part / joules[-1]) for (at, _), part in zip(inside, joules[1:-1], strict=True)]
         found.append((after, high))
@@ -240,7 +237,12 @@ def _integral(points: list[tuple[float, float]], start: float, end: float, step:
     if low is None or high is None:
         return None
     line = [(start, low), *(point for point in points[first:last] if start < point[0] < end), (end, high)]
-    return sum((later[0] - sooner[0]) * (sooner[1] + later[1]) / 2 for sooner, later in pairwise(line))
+    return _cumulated(line)[-1]
+
+
+def _cumulated(line: list[tuple[float, float]]) -> list[float]:
+    """Watts over time, by trapezoids, up to each point."""
+    return list(accumulate(((later[0] - sooner[0]) * (sooner[1] + later[1]) / 2 for sooner, later in pairwise(line)), initial=0.0))
 
 
 def _rate(unit: list[Sample], name: str, start: float, end: float) -> float | None:
