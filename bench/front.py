@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from llmpar import balancer, ports
 
 CONFIG = """
 worker_processes 1;
@@ -32,12 +33,8 @@ http {{
 
 def missing() -> str | None:
     """What a TLS front needs and this machine lacks."""
-    lacking = [name for name in ("nginx", "openssl") if not _which(name)]
+    lacking = [name for name, is_missing in (("nginx", balancer.missing()), ("openssl", shutil.which("openssl") is None)) if is_missing]
     return f"{' and '.join(lacking)} not installed" if lacking else None
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
 class Tls:
@@ -48,27 +45,21 @@ class Tls:
 
     def __enter__(self) -> str:
         self.folder = tempfile.mkdtemp()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = ports.free()
         certificate = f"{self.folder}/cert.pem"
-        subprocess.run([_which("openssl") or "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                         "-days", "1", "-subj", "/CN=truthd", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{self.folder}/key.pem",
                         "-out", certificate], check=True, capture_output=True)
         Path(self.folder, "nginx.conf").write_text(CONFIG.format(folder=self.folder, port=port, url=self.url))
-        self.process = subprocess.Popen([_which("nginx") or "nginx", "-p", self.folder, "-c", f"{self.folder}/nginx.conf"],
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(["nginx", "-p", self.folder, "-c", f"{self.folder}/nginx.conf"], stderr=subprocess.DEVNULL,
+                                        env={**os.environ, "PATH": balancer.path()})
         os.environ["SSL_CERT_FILE"] = certificate
         patience = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                if time.monotonic() > patience or self.process.poll() is not None:
-                    self.__exit__()
-                    raise
-                time.sleep(0.05)
+        while not ports.taken(port):
+            if time.monotonic() > patience or self.process.poll() is not None:
+                self.__exit__()
+                raise RuntimeError("nginx did not start")
+            time.sleep(0.05)
         return f"https://127.0.0.1:{port}"
 
     def __exit__(self, *_: object) -> None:

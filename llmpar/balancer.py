@@ -60,7 +60,7 @@ def configuration(port: int, to: Sequence[int], folder: str) -> str:
 
 def missing() -> bool:
     """Whether nginx is not on this machine."""
-    return shutil.which("nginx", path=_path()) is None
+    return shutil.which("nginx", path=path()) is None
 
 
 def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
@@ -71,7 +71,7 @@ def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
     with open(f"{folder}/nginx.log", "ab") as log:
         process = subprocess.Popen(["nginx", "-p", folder, "-e", f"{folder}/nginx.log", "-c", config], stdin=subprocess.DEVNULL,
                                    stdout=log, stderr=log, start_new_session=True, preexec_fn=sessions.die_with_parent,
-                                   env={**os.environ, "PATH": _path()})  # fmt: skip
+                                   env={**os.environ, "PATH": path()})  # fmt: skip
     limit = time.monotonic() + 10
     while not ports.taken(port):
         if process.poll() is not None or time.monotonic() > limit:
@@ -83,5 +83,6 @@ def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def _path() -> str:
+def path() -> str:
+    """PATH with the folders that it lacks for some users and that hold nginx."""
     return os.pathsep.join((os.environ.get("PATH", ""), *ELSEWHERE))
