@@ -136,12 +136,16 @@ def as_text(document: report.Document) -> str:
     parts = [document.title, *document.facts, ""]
     parts += [f"{record['verdict']:<13} {record['sentence']}: {words.claim(record)}" for record in document.claims
               if record["verdict"] != claims.NOT_RUN]  # fmt: skip
-    said = {id(sweep.table): sweep for sweep in document.sweeps}
-    for one in (*(sweep.table for sweep in document.sweeps), document.study, *document.warnings):
-        sweep = said.get(id(one))
-        parts += ["", one.title, *([sweep.answer] if sweep and sweep.answer else []), *([one.caption] if one.caption else [])]
-        parts += [plain.table(one.header, one.rows).rstrip(), *([one.note] if one.note else []), *(sweep.causes if sweep else [])]
+    for sweep in document.sweeps:
+        parts += [*_text(sweep.table, sweep.answer), *sweep.causes]
+    for one in (document.study, *document.warnings):
+        parts += _text(one)
     return "\n".join(parts) + "\n"
+
+
+def _text(one: report.Table, answer: str = "") -> list[str]:
+    """A table after an empty line, with what is said of it."""
+    return ["", *filter(None, (one.title, answer, one.caption, plain.table(one.header, one.rows).rstrip(), one.note))]
 
 
 if __name__ == "__main__":
