@@ -140,15 +140,7 @@ def _sweep(name: str, rows: list[series.Row], everything: Sequence[series.Row]) 
     if few:
         note += " Not shown, for want of requests in a session: " + ", ".join(f"{label} (needs {count})" for label, count in few) + "."
     same = "The same for all: " + words.settings(fixed) if fixed else ""
-    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows), causes(rows))
-
-
-def causes(rows: Sequence[series.Row]) -> list[str]:
-    """What held engine or GPU back, as `llmpar-summarise --table` says it; empty where nothing was sampled."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(series.label(row), []).extend(row.summaries)
-    return join.held(groups)
+    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows), join.held(series.by_label(rows)))
 
 
 def answer(rows: Sequence[series.Row]) -> str:

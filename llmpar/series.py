@@ -235,6 +235,14 @@ def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
     return ", ".join(parts)
 
 
+def by_label(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """The summaries of rows that differ only in their clients, by their label."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(label(row), []).extend(row.summaries)
+    return groups
+
+
 def words(key: str, value: Any) -> str:
     """A setting as a person says it: `vllm`, `speculate 2`, `kv 8 GiB`."""
     if value is None:

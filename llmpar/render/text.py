@@ -181,7 +181,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
         notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
     parts.append("\n".join(notes) + "\n")
-    held = join.held({name: [summary for row in rows if names[row.key] == name for summary in row.summaries] for name in groups})
+    held = join.held(series.by_label(rows))
     if held:
         parts.append("\n".join(held) + "\n")
     warned = warnings(summaries)
