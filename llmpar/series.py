@@ -263,7 +263,7 @@ UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**2
 
 def quantity(value: Any) -> float | None:
     """A number with an optional unit of bytes (`8GiB`, `500MB`) as a float, or None."""
-    match = re.fullmatch(r"([0-9.]+)\s*([kmgt]?i?)b?", str(value).strip().lower())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?", str(value).strip().lower())
     try:
         return float(match[1]) * UNITS[match[2]] if match else None
     except (ValueError, KeyError):

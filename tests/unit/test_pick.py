@@ -122,3 +122,9 @@ def test_no_interval_reaches_below_nothing():
     rows = series.rows([made.summary(wall, repeat=repeat) for repeat, wall in enumerate((1.0, 30.0), 1)])
     (choice,) = pick.judge(rows, {}, {"": 1.0})
     assert choice.cost.value is not None and choice.cost.high is None and choice.cost.low is not None and choice.cost.low > 0
+
+
+@pytest.mark.parametrize(("text", "value"), [("8GiB", 8 << 30), ("24 GB", 24e9), ("1.5k", 1500.0), (7, 7.0), (".5GiB", None), ("5.", None), ("1.2.3", None),
+                                             ("-1", None), ("", None), ("GiB", None)])  # fmt: skip
+def test_a_size_is_a_whole_number_or_a_decimal_one_with_its_unit(text, value):
+    assert series.quantity(text) == value
