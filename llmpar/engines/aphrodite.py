@@ -15,13 +15,19 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line. The image of 2024 takes its settings from the environment. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
     model = common.need_model(settings)
-    common.no_speculation(settings, "Aphrodite as launched here", ": later versions have flags of their own for --engine-args")
-    dtype = DTYPE.get(settings.dtype or "", settings.dtype)
+    python, version = None, settings.version
     if runtime != "docker":
         python = common.python_of("aphrodite", "aphrodite", "aphrodite")
         version = common.same_version(settings, common.installed(python, "aphrodite-engine", "aphrodite_engine"))
-        if not common.older(version, 0, 20):
-            return _rebased(settings, python, port, model)
+    if not common.older(version, 0, 20):
+        words = _rebased(settings)
+        if runtime == "docker":
+            return _later_image(settings, port, model, words)
+        # Through its command: only that falls back where compiled kernels are missing.
+        argv = [common.script_of(python, "aphrodite"), "serve", model, *words, "--host", common.LOOPBACK, "--port", str(port)]
+        return common.local(settings, argv, port, model, environment={"APHRODITE_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
+    common.no_speculation(settings, "Aphrodite as launched here", " before 0.20")
+    dtype = DTYPE.get(settings.dtype or "", settings.dtype)
     quantize = common.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
     if runtime == "docker" and common.older(settings.version, 0, 6):
@@ -32,25 +38,28 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
         ("--seed", settings.seed), (_prefix(settings), settings.prefix_cache))
     if runtime == "docker":
-        inside, mounts = common.in_container(model)
-        argv = common.docker(settings, f"alpindale/aphrodite-openai:{common.tag(settings.version or 'latest')}",
-                             ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
-                             cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained("aphrodite", argv, port, inside,
-                                ["the images after 0.6 are not verified"])
+        return _later_image(settings, port, model, words)
     argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
     return common.local(settings, argv, port, model)
 
 
-def _rebased(settings: Settings, python: str | None, port: int, model: str) -> Launch:
-    """From 0.20 on, rebased on vLLM's V1 engine. Through its command: only that falls back where compiled kernels are missing."""
-    argv = [common.script_of(python, "aphrodite"), "serve", model, *common.flags(
+def _rebased(settings: Settings) -> list[str]:
+    """Flags from 0.20 on, rebased on vLLM's V1 engine (0.21 read and run)."""
+    common.ngram_only(settings, "Aphrodite")
+    return common.flags(
         ("--dtype", settings.dtype), ("--quantization", settings.quantize), ("--max-model-len", settings.max_total_tokens),
         ("--max-num-seqs", settings.max_sequences), ("--kv-cache-memory-bytes", settings.kv_bytes),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None), ("--seed", settings.seed),
         ("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True),
-        ("--generation-config", "aphrodite"))]
-    return common.local(settings, [*argv, "--host", common.LOOPBACK, "--port", str(port)], port, model)
+        ("--generation-config", "aphrodite"), *common.ngram_config(settings))
+
+
+def _later_image(settings: Settings, port: int, model: str, words: list[str]) -> Launch:
+    inside, mounts = common.in_container(model)
+    argv = common.docker(settings, f"alpindale/aphrodite-openai:{common.tag(settings.version or 'latest')}",
+                         ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
+                         cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+    return common.contained("aphrodite", argv, port, inside, ["the images after 0.6 are not verified"])
 
 
 def _prefix(settings: Settings) -> str:
@@ -82,7 +91,7 @@ def needs(runtime: str) -> str | None:
 ENGINE = Engine(
     name="aphrodite", title="Aphrodite Engine", api="openai-completions", default_port=2242,
     supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
-                        "prefix_cache", "gpus", "seed"}),
+                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
     runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
     failures=common.TORCH_FAILURES,
 )

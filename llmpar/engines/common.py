@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -87,6 +88,14 @@ def ngram_only(settings: Settings, engine: str) -> None:
     if settings.speculate and settings.speculate_method not in (None, "ngram"):
         raise Unsupported(f"{engine} is launched with n-gram speculation only; '{settings.speculate_method}' needs a draft model: "
                           "give the engine's own flags through --engine-args")
+
+
+def ngram_config(settings: Settings) -> list[tuple[str, object]]:
+    """The flag for n-gram speculation of vLLM from 0.8 on, and of engines made from it; none where it is off."""
+    if not settings.speculate:
+        return []
+    config = {"method": "ngram", "num_speculative_tokens": settings.speculate, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+    return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
 
 
 # Docker

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from llmpar.engines import common, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
@@ -78,8 +76,7 @@ def _speculation(settings: Settings, version: str | None, name: str) -> list[tup
         return [("--speculative-model", "[ngram]"), ("--num-speculative-tokens", settings.speculate),
                 ("--ngram-prompt-lookup-max", 4), ("--ngram-prompt-lookup-min", 2),
                 ("--use-v2-block-manager", common.older(version, 0, 6, 2))]
-    config = {"method": "ngram", "num_speculative_tokens": settings.speculate, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
-    return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
+    return common.ngram_config(settings)
 
 
 def needs(runtime: str) -> str | None:
