@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import median
 from typing import Any
 
 KV_FULL = 0.95  # of the cache; the last blocks are seldom all given away
 # Shares of the time from which on a cause is worth a line.
 POWER_SHARE, THERMAL_SHARE, FULL_SHARE, WAIT_SHARE = 0.1, 0.05, 0.1, 0.25
-GPU_IDLE = 0.5
+GPU_BUSY = 0.85  # less than this is worth a line: something else than the GPU is waited for
+# An engine answers for its metrics in 10-20 ms under full load; this long, its HTTP process has a queue of its own.
+FRONT_SLOW_S, FRONT_SAMPLES = 0.1, 3
 TITLES = {
     "kv_cache_full": "KV cache full", "preempted": "requests pre-empted", "sequences_full": "all of the engine's sequences in use",
     "requests_waited": "requests waited while the KV cache had room",
     "power_limited": "GPU clocks held down by the power limit", "thermal_limited": "GPU clocks held down by heat",
-    "gpu_idle": "GPU idle half of the time",
+    "gpu_idle": "GPU waited for work", "frontend_slow": "the engine's HTTP process fell behind",
 }
 
 
@@ -46,9 +49,12 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
         samples = sorted(engine, key=_when)
         found = summary["engine"] = metrics.reduce(samples, start, end)
         joined |= split(found)
-        joined["causes"] += engine_causes(found, [sample for sample in samples if start <= sample["at"] <= end], _sequences(summary))
+        inside = [sample for sample in samples if start <= sample["at"] <= end]
+        joined["causes"] += engine_causes(found, inside, _sequences(summary))
     if gpu:
         joined["causes"] += gpu_causes(summary["gpu"])
+        if engine and any(cause["code"] == "gpu_idle" for cause in joined["causes"]):
+            joined["causes"] += frontend_causes(inside)
     summary["joined"] = joined
 
 
@@ -112,9 +118,18 @@ def gpu_causes(gpu: dict[str, Any]) -> list[dict[str, str]]:
     if heat >= THERMAL_SHARE:
         causes.append(_cause("thermal_limited", f"heat held the clocks down {heat:.0%} of the time"))
     load = gpu.get("gpu_util_ratio")
-    if load is not None and load["mean"] < GPU_IDLE:
+    if load is not None and load["mean"] < GPU_BUSY:
         causes.append(_cause("gpu_idle", f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held it back"))
     return causes
+
+
+def frontend_causes(inside: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Where the GPU waited: was it for the process that speaks HTTP? Its metrics come from it too, and then come late."""
+    took = [sample["scrape_s"] for sample in inside if sample.get("running") and sample.get("scrape_s") is not None]
+    if len(took) < FRONT_SAMPLES or (middle := median(took)) < FRONT_SLOW_S:
+        return []
+    return [_cause("frontend_slow", f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks HTTP is behind; "
+                   "more of them (vLLM: --api-server-count) or more replicas would help")]
 
 
 def _cause(code: str, message: str) -> dict[str, str]:

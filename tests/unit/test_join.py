@@ -83,6 +83,21 @@ def test_an_idle_gpu_is_named() -> None:
     assert codes(joined([gpu(at / 10, gpu_util_ratio=0.2) for at in range(101)], [])) == ["gpu_idle"]
 
 
+@pytest.mark.parametrize("busy,took,named", [(0.7, 0.21, ["gpu_idle", "frontend_slow"]), (0.7, 0.02, ["gpu_idle"]), (0.97, 0.21, [])])
+def test_a_gpu_that_waits_for_the_engines_http_is_told_from_one_that_waits_for_else(busy: float, took: float, named: list[str]) -> None:
+    load = [gpu(at / 10, gpu_util_ratio=busy) for at in range(101)]
+    found = joined(load, [engine(at, running=256, scrape_s=took if at != 3 else 0.01) for at in range(10)])
+    assert codes(found) == named
+    if "frontend_slow" in named:
+        assert "took 0.21 s" in found["joined"]["causes"][-1]["message"]
+
+
+def test_slow_metrics_of_an_idle_engine_or_of_two_samples_name_nothing() -> None:
+    load = [gpu(at / 10, gpu_util_ratio=0.5) for at in range(101)]
+    assert codes(joined(load, [engine(at, running=0, scrape_s=0.5) for at in range(10)])) == ["gpu_idle"]
+    assert codes(joined(load, [engine(at, running=9 if at in (4, 5) else 0, scrape_s=0.5) for at in range(10)])) == ["gpu_idle"]
+
+
 def test_queue_time_is_split_from_compute() -> None:
     counted = {"queue_s_total": 0.5, "queue_requests_total": 1, "prefill_s_total": 0.25, "decode_s_total": 2.0, "requests_total": 1}
     samples = [engine(at, replicas=[{"url": "u", **{name: each * at for name, each in counted.items()}}]) for at in range(11)]
@@ -111,9 +126,9 @@ def test_what_holds_several_groups_back_is_said_once() -> None:
 
 def test_a_cause_that_comes_and_goes_has_no_onset() -> None:
     rows = [summary(1, "gpu_idle"), summary(2), summary(4, "gpu_idle")]
-    assert join.onsets(rows) == [{"code": "gpu_idle", "clients": [1, 4], "from": None, "sentence": "GPU idle half of the time at 1, 4 clients"}]
+    assert join.onsets(rows) == [{"code": "gpu_idle", "clients": [1, 4], "from": None, "sentence": "GPU waited for work at 1, 4 clients"}]
 
 
 def test_a_cause_everywhere_and_none() -> None:
-    assert join.onsets([summary(1, "gpu_idle"), summary(2, "gpu_idle")])[0]["sentence"] == "GPU idle half of the time at every client count"
+    assert join.onsets([summary(1, "gpu_idle"), summary(2, "gpu_idle")])[0]["sentence"] == "GPU waited for work at every client count"
     assert join.onsets([{"concurrency": {"asked": 4}, "joined": None}]) == []
