@@ -56,6 +56,7 @@ class Pair:
     a: Side
     b: Side
     subject: tuple[str, ...]  # the settings that are compared
+    follow: tuple[str, ...] = ()  # settings that differ with them in all cells
 
 
 def settings(summary: dict[str, Any]) -> dict[str, Any]:
@@ -92,30 +93,50 @@ def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) ->
 
 
 def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None) -> list[Pair]:
-    """Each value of one or more settings against the base value (the first seen unless told), cell by cell."""
+    """Each value of one or more settings against the base value (the first seen unless told), cell by cell.
+
+    An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one are
+    compared with it, and are part of its label.
+    """
+    found = [settings(summary) for summary in summaries]
+    follow = _following(found, names)
+    own = {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}} if "engine" in names else set()
+    subject = (*names, *(name for name in follow if name in own))
+    follow = tuple(name for name in follow if name not in own)
     groups: dict[tuple[Any, ...], dict[str, Side]] = {}
     shared: dict[tuple[Any, ...], dict[str, Any]] = {}
-    order: list[str] = []
-    for summary in summaries:
-        each = settings(summary)
-        label = _label(each, names, "unset")
-        if label not in order:
-            order.append(label)
-        key = _key(each, names)
-        shared[key] = {name: value for name, value in each.items() if name not in names}
-        groups.setdefault(key, {}).setdefault(label, Side(label)).summaries.append(summary)
+    order: dict[str, str] = {}  # the values of `names`: the whole label
+    for summary, each in zip(summaries, found, strict=True):
+        value, label = _label(each, names, "unset"), _label(each, subject, "unset")
+        order.setdefault(value, label)
+        key = _key(each, subject)
+        shared[key] = {name: setting for name, setting in each.items() if name not in subject}
+        groups.setdefault(key, {}).setdefault(value, Side(label)).summaries.append(summary)
     if not order:
         return []
-    chosen = base if base is not None else order[0]
-    matching = [label for label in order if label == chosen or chosen in label.split()]
-    if not matching:
+    chosen = base if base is not None else next(iter(order))
+    matching = next((value for value in order if value == chosen or chosen in value.replace(",", " ").split()), None)
+    if matching is None:
         raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(order)}")
     pairs = []
     for key, sides in groups.items():
-        for label in order:
-            if label != matching[0] and label in sides:
-                pairs.append(Pair(dict(shared[key]), sides[label], sides.get(matching[0], Side(matching[0])), names))
+        for value in order:
+            if value != matching and value in sides:
+                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(order[matching])), subject, follow))
     return told_apart(pairs)
+
+
+def _following(found: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Settings that follow from those named: one value for each of theirs, and not the same for all."""
+    labels = [_label(each, names, "unset") for each in found]
+    follow = []
+    for name in sorted({name for each in found for name in each} - set(names)):
+        values: dict[str, set[str]] = {}
+        for label, each in zip(labels, found, strict=True):
+            values.setdefault(label, set()).add(str(each.get(name)))
+        if all(len(each) == 1 for each in values.values()) and len(set.union(*values.values())) > 1:
+            follow.append(name)
+    return tuple(follow)
 
 
 def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
@@ -266,7 +287,8 @@ def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ
         verdict = "cannot tell"
         for side in (pair.a, pair.b):
             if not side.summaries:
-                reasons.append({"code": "missing", "message": f"{side.label} has no such cell"})
+                reasons.append({"code": "missing", "message": f"{side.label} has no such cell" + (
+                    f"; what differs besides: {', '.join(pair.follow)} (--by {' --by '.join((*pair.subject, *pair.follow))})" if pair.follow else "")})
             elif not side.values(figure):
                 many = side.needed(figure)
                 reasons.append({"code": "refused", "message": f"{side.label} has no {figure}" + (

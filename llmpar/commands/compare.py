@@ -16,9 +16,10 @@ HELP = """Say whether one set of server sessions is faster than another, slower,
   llmpar-compare --history 14 --fail-on slower runs/nightly-*/*/summary.json
 
 The server session is the unit of repetition: one session each is never enough to tell. Figures are named as in
-llmpar-plot: wall_s, output_tokens_per_s (also with _steady), ttft_p95_s, tpot_p50_s, e2e_mean_s ...
-Reads summary records, writes one sentence a pair, or verdict records (docs/records.md). How it decides, and how often
-it errs, is in docs/metrics.md.
+llmpar-plot: wall_s, output_tokens_per_s (also with _steady), ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token ...
+--by engine takes each engine with its own version, model and flags where it has one of each; other settings that differ
+together are named together: --by replicas --by shards. Reads summary records, writes one sentence a pair, or verdict
+records (docs/records.md). How it decides, and how often it errs, is in docs/metrics.md.
 
 \b
 Exit status: 0 done, 2 usage, 3 not records of a known version, 5 a verdict of --fail-on was reached,
@@ -31,7 +32,7 @@ FORMATS = ("text", "json", "markdown")
 @cli.files
 @cli.output
 @click.option("--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with: a file or a pattern in quotes.")
-@click.option("--by", metavar="SETTING", multiple=True, help="Compare the values of a setting within the files: engine, speculate, clients ...")
+@click.option("--by", metavar="SETTING", multiple=True, help="Compare the values of a setting within the files: engine, speculate, clients ... May be repeated.")
 @click.option("--base", metavar="VALUE", help="With --by: the value the others are compared with. Default: the first.")
 @click.option("--history", metavar="N", type=click.IntRange(3), help="Compare the newest session with up to N before it; find change points.")
 @click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What to compare; repeatable.")
@@ -80,7 +81,7 @@ def _check(figures: tuple[str, ...]) -> None:
         try:
             series.path(name)
         except KeyError:
-            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s") from None
+            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token") from None
 
 
 def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -191,6 +191,40 @@ def test_many_cells_are_matched_and_corrected() -> None:
         compare_cells.by(found, ("engine",), "mii")
 
 
+def own(engine: str, values: list[float], clients: int, **server: Any) -> list[dict[str, Any]]:
+    """Sessions of an engine with its own server settings."""
+    return sessions(values, engine=engine, clients=clients, cell__server={"engine": engine, "model": "m", **server})
+
+
+def test_an_engine_brings_its_version_model_and_flags() -> None:
+    found = [each for clients in (24, 128) for each in (
+        *own("vllm", VLLM, clients, version="0.23.0"), *own("llamacpp", TGI, clients, version="b1", model="m.gguf", engine_args="-fa"))]
+    verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "vllm"), ("output_tokens_per_s",))
+    assert [(each["verdict"], each["at"]) for each in verdicts] == [("slower", {"clients": 24}), ("slower", {"clients": 128})]
+    assert "version b1" in verdicts[0]["a"]["label"] and "m.gguf" in verdicts[0]["a"]["label"] and "-fa" in verdicts[0]["a"]["label"]
+    assert verdicts[0]["b"]["label"].startswith("vllm, ") and "version 0.23.0" in verdicts[0]["sentence"]
+
+
+def test_an_engine_in_two_versions_is_not_taken_for_one() -> None:
+    found = [*own("vllm", VLLM, 128, version="0.23.0"), *own("vllm", VLLM, 128, version="0.24.0"), *own("tgi", TGI, 128, version="3")]
+    verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
+    assert {each["verdict"] for each in verdicts} == {"cannot tell"}
+
+
+def test_a_load_that_differs_with_the_engine_is_no_part_of_it() -> None:
+    found = [*own("vllm", VLLM, 128), *own("tgi", TGI, 64)]
+    (made_of,) = compare_cells.verdicts(compare_cells.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
+    assert made_of["verdict"] == "cannot tell" and "what differs besides: clients (--by engine --by clients)" in made_of["sentence"]
+
+
+def test_settings_that_differ_together_can_be_named_together() -> None:
+    found = [*own("vllm", VLLM, 128, replicas=2, shards=1), *own("vllm", TGI, 128, replicas=1, shards=2)]
+    (lost,) = compare_cells.verdicts(compare_cells.by(found, ("replicas",), "1"), ("output_tokens_per_s",))
+    assert lost["verdict"] == "cannot tell" and "--by replicas --by shards" in lost["sentence"]
+    (both,) = compare_cells.verdicts(compare_cells.by(found, ("replicas", "shards"), "replicas 1, shards 2"), ("output_tokens_per_s",))
+    assert both["verdict"] == "faster" and both["a"]["label"] == "replicas 2, shards 1"
+
+
 def test_a_cell_that_one_side_lacks_is_not_forgotten() -> None:
     a = [*sessions(VLLM), *sessions(VLLM, clients=64)]
     found = compare_cells.verdicts(compare_cells.against(a, sessions(TGI, engine="tgi")), ("output_tokens_per_s",))
