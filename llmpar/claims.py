@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpar import series
+from llmpar import series, workload
 from llmpar.compare import MARGIN
 from llmpar.ratio import Ratio, ratio
 
@@ -222,9 +222,9 @@ def _compare(claim: Claim, a: series.Row, b: series.Row, count: int) -> Comparis
         share = row.failures / max(1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries))
         if share > MOST_FAILURES:
             one.reasons.append(f"{share:.0%} of {side}'s requests failed")
-    for field_name, words in (("prompts", "prompt sets"), ("sampling_sha256", "sampling")):
-        if field_name != "sampling_sha256" or "max_tokens" not in claim.keys:
-            sides = [{str((summary.get("workload") or {}).get(field_name)) for summary in row.summaries} for row in (a, b)]
+    for place, words in enumerate(("prompt sets", "sampling")):
+        if words != "sampling" or "max_tokens" not in claim.keys:
+            sides = [{workload.of(summary)[place] for summary in row.summaries} for row in (a, b)]
             if sides[0] != sides[1]:
                 one.reasons.append(f"the {words} differ")
     if "speculate" in claim.keys and any("load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import compare, compare_words, series
+from llmpar import compare, compare_words, series, workload
 
 # What two sides must share unless it is what is compared or is allowed by name.
 CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs")
@@ -16,10 +16,7 @@ OUTPUT_DIFFERENCE = 0.03
 # Settings that follow from others or name things, not what the engine did.
 IGNORED = ("timeout_s", "warmup", "host", "sampling_seed")
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
-SAME_FIELD = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
-              "max_length": "max_tokens", "random_seed": "seed"}
 PACKAGES = {"llamacpp": "xllamacpp", "aphrodite": "aphrodite-engine", "mii": "deepspeed-mii", "trtllm": "tensorrt-llm"}
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
 
 
 @dataclass
@@ -156,14 +153,6 @@ def told_apart(pairs: list[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: [(name, series.by_size(value)) for name, value in pair.at.items()])
 
 
-def sampling(summary: dict[str, Any]) -> dict[str, Any]:
-    """What was sent, in one set of names, whichever the API calls them."""
-    sent = summary["workload"].get("sampling") or {}
-    flat = {**sent, **(sent.get("parameters") or {})} if isinstance(sent.get("parameters"), dict) else dict(sent)
-    flat = {SAME_FIELD.get(name, name): value for name, value in flat.items()}
-    return {name: flat[name] for name in SAMPLING if flat.get(name) is not None and flat[name] != []}
-
-
 def _one(values: Iterable[Any]) -> str:
     return " and ".join(sorted({str(value) for value in values}))
 
@@ -194,8 +183,8 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
         return None if sha256 is None else f"{summary['workload']['prompts']['distinct']} prompts ({sha256[:8]})"
 
     differ("prompts", "prompt sets differ", ([short(each) for each in a], [short(each) for each in b]), ("prompts", "count"))
-    asked = [[sampling(each) for each in side] for side in (a, b)]
-    for name in SAMPLING:
+    asked = [[workload.sampling(each) for each in side] for side in (a, b)]
+    for name in workload.NAMES:
         values = tuple([each.get(name) for each in side] for side in asked)
         differ("sampling", f"sampling differs in {name}", (values[0], values[1]), (name, "sampling_seed" if name == "seed" else name))
     differ("model", "models differ", ([_model(each) for each in a], [_model(each) for each in b]), ("model", "engine", "quantize"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import series
+from llmpar import series, workload
 from llmpar.claims import MOST_FAILURES
 from llmpar.ratio import Ratio, ratio
 
@@ -124,12 +124,7 @@ def _front(ranked: Sequence[Choice], priced: bool) -> None:
 
 def workloads(choices: Sequence[Choice]) -> set[tuple[str, str]]:
     """The different kinds of work that cells were given: prompts and sampling."""
-    found = set()
-    for choice in choices:
-        for summary in choice.row.summaries:
-            work = summary.get("workload") or {}
-            found.add((str((work.get("prompts") or {}).get("sha256")), str(work.get("sampling_sha256"))))
-    return found
+    return {workload.of(summary) for choice in choices for summary in choice.row.summaries}
 
 
 def record(choice: Choice, place: int | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import join, series, study, words
+from llmpar import join, series, study, words, workload
 from llmpar.claims import MOST_FAILURES
 from llmpar.compare import MARGIN
 from llmpar.ratio import Ratio, ratio
@@ -147,11 +147,12 @@ def answer(rows: Sequence[series.Row]) -> str:
     """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
     if len(rows) < 2:
         return ""
-    work = {(str((summary.get("workload") or {}).get("prompts")), str((summary.get("workload") or {}).get("sampling_sha256")))
-            for row in rows for summary in row.summaries}  # fmt: skip
-    if len(work) > 1:
+    if len({workload.of(summary) for row in rows for summary in row.summaries}) > 1:
         return "The cells were given different work (prompts or sampling), so none of them is the best."
-    if all(len({row.settings.get(key) for row in rows}) > 1 for key in ("engine", "model")):
+    models: dict[str, set[str]] = {}
+    for row in rows:
+        models.setdefault(str(row.settings.get("engine")), set()).add(str(row.settings.get("model")))
+    if len(set.union(*models.values())) > 1 and len(models) > 1 and any(len(each) > 1 for each in models.values()):
         return "The cells ran different models, so their figures do not say which engine is best."
     fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
     if len(fair) < 2:
@@ -162,18 +163,29 @@ def answer(rows: Sequence[series.Row]) -> str:
     lead = f"Least wall seconds: {name}, {words.number(best.figure('wall_s').value)} s"
     undecided: list[tuple[series.Row, Ratio]] = []
     decided: list[tuple[series.Row, Ratio]] = []
+    single: list[series.Row] = []
     for row in rest:
         one = ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))
         if one.low is None:
-            return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
-        (decided if one.low > 1 else undecided).append((row, one))
+            single.append(row)
+        else:
+            (decided if one.low > 1 else undecided).append((row, one))
+    if len(single) == len(rest):
+        return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
     if undecided:
-        names = ", ".join((series.label(row, ()) or row.cell) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
-                          for row, one in undecided)  # fmt: skip
+        names = shortened([(series.label(row, ()) or row.cell) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+                           for row, one in undecided], 3, "; ")  # fmt: skip
         sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
-        return f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
-    row, one = decided[0]
-    return f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+        found = f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
+    else:
+        row, one = decided[0]
+        found = f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+    if single:
+        found += f" Measured in one server session only, so not ranked: {shortened([series.label(row, ()) or row.cell for row in single], 3, '; ')}."
+    if len(set.union(*models.values())) > 1:
+        own = ", ".join(f"{engine} {'/'.join(sorted(each))}" for engine, each in models.items())
+        found += f" Each engine ran a model of its own ({own}): it says which engine is best only where the weights are the same."
+    return found
 
 
 def failing(row: series.Row) -> bool:

@@ -46,6 +46,29 @@ def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
     assert built(failing).sweeps[0].answer.startswith("Least wall seconds: clients 2")
 
 
+def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the_models():
+    def engines(llama: dict, **more) -> list[dict]:
+        return (three({8: 20.0}, server={"engine": "tgi", "model": "m"}, varies=("engine",), **more)
+                + three({8: 10.0}, server={"engine": "llamacpp"} | llama, varies=("engine",)))  # fmt: skip
+
+    found = engines({"model": "m"})
+    for one in found[:3]:
+        one["workload"] |= {"sampling": {"max_new_tokens": 64, "do_sample": False}, "sampling_sha256": "t" * 64}
+    assert built(found).sweeps[0].answer == "Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00 (1.93 to 2.07) times as long."
+    own = built(engines({"model": "m.gguf"})).sweeps[0].answer
+    assert own.startswith("Least wall seconds: llamacpp") and "a model of its own (llamacpp m.gguf, tgi m)" in own
+    several = engines({"model": "m"}) + three({8: 5.0}, server={"engine": "tgi", "model": "small"}, varies=("engine", "model"))
+    assert "different models" in built(several).sweeps[0].answer
+
+
+def test_a_cell_of_one_session_does_not_hide_what_others_tell():
+    once = [made.summary(15.0, load={"clients": clients}) for clients in (8, 16, 32, 64)]
+    found = built(three({1: 30.0, 2: 20.0, 4: 10.0}) + once).sweeps[0].answer
+    assert found.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
+    assert found.endswith("Measured in one server session only, so not ranked: clients 8; clients 16; clients 32 and 1 more.")
+    assert built([made.summary(5.0, load={"clients": 8})] + three({1: 30.0, 2: 20.0})).sweeps[0].answer.endswith("REPEATS=3 can.")
+
+
 def test_repeats_are_one_line_with_the_interval_over_sessions():
     table = built(three({1: 30.0, 2: 20.0})).sweeps[0].table
     assert [line[0] for line in table.rows] == ["1", "2"]

@@ -1,0 +1,56 @@
+"""What cells were asked to do, in one set of names whichever the API calls them: engines may be compared on equal work only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
+SAME = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
+        "max_length": "max_tokens", "random_seed": "seed"}
+
+
+def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling that a summary's requests asked for; empty where they asked for different ones.
+
+    Dialects spell one wish differently (docs/wire.md): TGI's greedy is `do_sample` false, "off" is −1, 0, 1.0 or left out, and
+    transformers has a `generation_config`. Greedy decoding leaves nothing for top_k, top_p and seed to decide.
+    """
+    sent = (summary.get("workload") or {}).get("sampling") or {}
+    flat = dict(sent)
+    for inner in (sent.get("parameters"), _document(sent.get("generation_config"))):
+        if isinstance(inner, dict):
+            flat |= inner
+    if flat.get("min_new_tokens") is not None and flat["min_new_tokens"] == flat.get("max_tokens", flat.get("max_new_tokens")):
+        flat["ignore_eos"] = True
+    flat = {SAME.get(name, name): value for name, value in flat.items()}
+    if flat.get("do_sample") is False:
+        flat["temperature"] = 0
+    found = {name: flat[name] for name in NAMES if flat.get(name) not in (None, False, [])}
+    if flat.get("temperature") == 0:
+        found = {name: value for name, value in found.items() if name not in ("top_k", "top_p", "seed")} | {"temperature": 0.0}
+    if found.get("top_k", 1) <= 0:
+        del found["top_k"]
+    if found.get("top_p", 0) >= 1:
+        del found["top_p"]
+    return {name: float(value) if name in ("temperature", "top_p") else value for name, value in found.items()}
+
+
+def asked(summary: Mapping[str, Any]) -> str:
+    """The sampling as one text that is equal for equal wishes."""
+    if (summary.get("workload") or {}).get("sampling") is None:
+        return f"mixed {(summary.get('workload') or {}).get('sampling_sha256')}"
+    return json.dumps(sampling(summary), sort_keys=True)
+
+
+def of(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """The work of a cell: its prompts' hash and its sampling."""
+    return str(((summary.get("workload") or {}).get("prompts") or {}).get("sha256")), asked(summary)
+
+
+def _document(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return None
