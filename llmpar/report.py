@@ -161,6 +161,9 @@ def answer(rows: Sequence[series.Row]) -> str:
     best, rest = fair[0], fair[1:]
     name = series.label(best, ()) or best.cell
     lead = f"Least wall seconds: {name}, {words.number(best.figure('wall_s').value)} s"
+    if len(set.union(*models.values())) > 1:
+        own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
+        lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
     undecided: list[tuple[series.Row, Ratio]] = []
     decided: list[tuple[series.Row, Ratio]] = []
     single: list[series.Row] = []
@@ -182,9 +185,6 @@ def answer(rows: Sequence[series.Row]) -> str:
         found = f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
     if single:
         found += f" Measured in one server session only, so not ranked: {shortened([series.label(row, ()) or row.cell for row in single], 3, '; ')}."
-    if len(set.union(*models.values())) > 1:
-        own = ", ".join(f"{engine} {'/'.join(sorted(each))}" for engine, each in models.items())
-        found += f" Each engine ran a model of its own ({own}): it says which engine is best only where the weights are the same."
     return found
 
 

@@ -56,7 +56,8 @@ def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the
         one["workload"] |= {"sampling": {"max_new_tokens": 64, "do_sample": False}, "sampling_sha256": "t" * 64}
     assert built(found).sweeps[0].answer == "Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00 (1.93 to 2.07) times as long."
     own = built(engines({"model": "m.gguf"})).sweeps[0].answer
-    assert own.startswith("Least wall seconds: llamacpp") and "a model of its own (llamacpp m.gguf, tgi m)" in own
+    assert own.startswith("Each engine ran a model of its own (llamacpp: m.gguf, tgi: m); only if their weights are the same ")
+    assert "is best. Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00" in own
     several = engines({"model": "m"}) + three({8: 5.0}, server={"engine": "tgi", "model": "small"}, varies=("engine", "model"))
     assert "different models" in built(several).sweeps[0].answer
 
