@@ -53,7 +53,8 @@ class Pair:
     a: Side
     b: Side
     subject: tuple[str, ...]  # the settings that are compared
-    follow: tuple[str, ...] = ()  # settings that differ with them in all cells
+    follow: tuple[str, ...] = ()  # settings that differ with them in all cells, and so leave the sides without a common one
+    own: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # an engine's own settings, of A and of B
 
 
 def settings(summary: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     """Each value of one or more settings against the base value (the first seen unless told), cell by cell.
 
     An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one are
-    compared with it, and are part of its label.
+    compared with it, and are told of.
     """
     found = [settings(summary) for summary in summaries]
     follow = _following(found, names)
@@ -103,9 +104,12 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     groups: dict[tuple[Any, ...], dict[str, Side]] = {}
     shared: dict[tuple[Any, ...], dict[str, Any]] = {}
     order: dict[str, str] = {}  # the values of `names`: the whole label
+    brought: dict[str, dict[str, Any]] = {}
+    told = (*names, *({"version"} & set(subject)))
     for summary, each in zip(summaries, found, strict=True):
-        value, label = _label(each, names, "unset"), _label(each, subject, "unset")
+        value, label = _label(each, names, "unset"), _label(each, told, "unset")
         order.setdefault(value, label)
+        brought.setdefault(value, {name: each.get(name) for name in subject if name not in told})
         key = _key(each, subject)
         shared[key] = {name: setting for name, setting in each.items() if name not in subject}
         groups.setdefault(key, {}).setdefault(value, Side(label)).summaries.append(summary)
@@ -119,7 +123,8 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     for key, sides in groups.items():
         for value in order:
             if value != matching and value in sides:
-                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(order[matching])), subject, follow))
+                differ = {name: (mine, brought[matching][name]) for name, mine in brought[value].items() if mine != brought[matching][name]}
+                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(order[matching])), subject, follow, differ))
     return told_apart(pairs)
 
 
@@ -294,6 +299,8 @@ def verdict_record(pair: Pair, figure: str, found: compare.Effect | None, differ
                 many = compare.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
     reasons += allowed
+    if pair.own and found is not None:
+        reasons.append({"code": "own_settings", "message": compare_words.own(pair.a.label, pair.b.label, pair.own)})
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
     for side in (pair.a, pair.b):
         codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpar import series
+from llmpar import series, words
 
 # Reasons that a sentence of two sides that cannot be compared names.
 NAMED = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited", "missing", "refused")
@@ -55,6 +55,12 @@ def sentence(record: dict[str, Any]) -> str:
     seen = f"{signed(speedup - 1)} % seen" + (f", {between.rstrip(', ')}" if between else "")
     more = f"; {record['needed']['sessions']} sessions each would tell" if record["needed"] else ""
     return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {sessions}): {why}{more}"
+
+
+def own(a: str, b: str, settings: dict[str, tuple[Any, Any]]) -> str:
+    """In what else two engines differ, and what that means where it is the model."""
+    differ = ", ".join(f"{name.replace('_', ' ')} {words.setting(left)} against {words.setting(right)}" for name, (left, right) in settings.items())
+    return f"{a} and {b} differ also in {differ}" + (": it compares the engines only if the weights are the same" if "model" in settings else "")
 
 
 def where(name: str, value: Any) -> str:

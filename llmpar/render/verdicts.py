@@ -37,4 +37,6 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
                      interval, f"{each['a']['sessions']} / {each['b']['sessions']}"])
     table = tables.table(["verdict", "candidate", "baseline", "at", "figure", "better by", "95 % interval", "sessions"], rows, (5, 6, 7))
     notes = [f"- {tables.escape(each['sentence'])}\n" for each in verdicts if each["verdict"] in ("cannot tell", "not comparable")]
+    own = dict.fromkeys(reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] == "own_settings")
+    notes += [f"- {tables.escape(message)}\n" for message in own]
     return f"**{head}**\n\n{table}" + ("\n" + "".join(notes) if notes else "")

@@ -201,8 +201,11 @@ def test_an_engine_brings_its_version_model_and_flags() -> None:
         *own("vllm", VLLM, clients, version="0.23.0"), *own("llamacpp", TGI, clients, version="b1", model="m.gguf", engine_args="-fa"))]
     verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "vllm"), ("output_tokens_per_s",))
     assert [(each["verdict"], each["at"]) for each in verdicts] == [("slower", {"clients": 24}), ("slower", {"clients": 128})]
-    assert "version b1" in verdicts[0]["a"]["label"] and "m.gguf" in verdicts[0]["a"]["label"] and "-fa" in verdicts[0]["a"]["label"]
-    assert verdicts[0]["b"]["label"].startswith("vllm, ") and "version 0.23.0" in verdicts[0]["sentence"]
+    assert (verdicts[0]["a"]["label"], verdicts[0]["b"]["label"]) == ("llamacpp, version b1", "vllm, version 0.23.0")
+    (told,) = [reason["message"] for reason in verdicts[0]["reasons"] if reason["code"] == "own_settings"]
+    assert told == ("llamacpp, version b1 and vllm, version 0.23.0 differ also in engine args -fa against default, model m.gguf against m: "
+                    "it compares the engines only if the weights are the same")
+    assert told in rendered.text(verdicts) and rendered.markdown(verdicts).count(told) == 1
 
 
 def test_an_engine_in_two_versions_is_not_taken_for_one() -> None:
