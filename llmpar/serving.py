@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from llmpar import sessions, status
+from llmpar import apikey, sessions, status
 from llmpar.cli import Failure
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines.base import Engine, Launch
@@ -159,10 +159,9 @@ def _session() -> requests.Session:
     name = os.environ.get("LLMPAR_API_KEY_FILE")
     if name:
         try:
-            with open(name, encoding="utf-8") as stream:
-                session.headers["authorization"] = f"Bearer {stream.read().strip()}"
-        except OSError as error:
-            raise Failure(f"cannot read '{name}': {error.strerror}", status.USAGE, "LLMPAR_API_KEY_FILE names it") from None
+            session.headers["authorization"] = f"Bearer {apikey.read(name)}"
+        except ValueError as error:
+            raise Failure(str(error), status.USAGE, "LLMPAR_API_KEY_FILE names it") from None
     return session
 
 

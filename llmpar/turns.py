@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import RawIOBase
 from typing import Any
 
-from llmpar import exchange, records, shared_queue, stamps, status
+from llmpar import apikey, exchange, records, shared_queue, stamps, status
 from llmpar.dialects import Sampling
 from llmpar.request import Launch, Settings, ask, perform, read_prompt, record
 
@@ -131,19 +131,12 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _key(path: str | None) -> str | None:
-    """The API key in a file. Its value appears in no message."""
     if not path:
         return None
     try:
-        with open(path, encoding="ascii") as stream:
-            key = stream.read().strip()
-    except OSError as error:
-        raise Wrong(f"cannot read the API key file '{path}': {error.strerror}") from None
-    except UnicodeDecodeError:
-        key = ""
-    if not key or not key.isprintable() or " " in key:
-        raise Wrong(f"'{path}' does not hold one API key")
-    return key
+        return apikey.read(path)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
 
 
 def due(text: str | None) -> int | None:

@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from llmpar import cli, status
+from llmpar import apikey, cli, status
 from llmpar.beside import Command
 from llmpar.ticks import Ticks
 
@@ -94,12 +93,12 @@ def _pids() -> tuple[int, ...]:
 
 
 def _key(path: str | None) -> str | None:
-    if path is None:
+    if not path:
         return None
     try:
-        return Path(path).read_text().strip() or None
-    except OSError as error:
-        cli.say(NAME, f"cannot read '{path}': {error.strerror}; going on without a key")
+        return apikey.read(path)
+    except ValueError as error:
+        cli.say(NAME, f"{error}; going on without a key")
         return None
 
 

@@ -102,6 +102,16 @@ def test_replicas_are_kept_apart_and_added_up(tmp_path: Path) -> None:
     assert [replica["error"] for replica in sample["replicas"]] == ["cannot connect", None]
 
 
+@pytest.mark.parametrize("written,said", [("two words", "'key' does not hold one API key"), (None, "cannot read the API key file 'key'")])
+def test_a_file_that_holds_no_key_is_told_of_and_the_command_runs(written: str | None, said: str, tmp_path: Path) -> None:
+    if written:
+        Path("key").write_text(written)
+    with fake_engine() as server:
+        done = run("--api-key-file", "key", "-o", "e.jsonl", "--", "true", LLMPAR_METRICS_URLS=server.url + "/metrics")
+    assert done.returncode == 0 and f"{said}" in done.stderr and "going on without a key" in done.stderr and "two words" not in done.stderr
+    assert read("e.jsonl")[-1]["error"] is None
+
+
 def test_a_silent_server_gives_nulls_and_never_ends_it(tmp_path: Path) -> None:
     with fake_engine(no_metrics=True) as server:
         done = run("--duration", "0.3", "--interval", "0.1", LLMPAR_BASE_URL=server.url)

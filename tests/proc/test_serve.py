@@ -101,9 +101,10 @@ def test_an_engine_with_a_key_is_asked_with_it(tmp_path: Path, monkeypatch: pyte
     done = serve(*LLAMA, "--", "llmpar-request", "hello.txt")
     assert done.returncode == 0, done.stderr
     assert record()["outcome"] == "ok" and "s3cret" not in Path("sd/server.json").read_text() + done.stdout + done.stderr
-    Path("key").unlink()
-    done = serve(*LLAMA, "--", "true")
-    assert done.returncode == 2 and "cannot read 'key'" in done.stderr and left_behind(tmp_path) == []
+    for wrong, said in (("two words", "'key' does not hold one API key"), (None, "cannot read the API key file 'key'")):
+        Path("key").unlink() if wrong is None else Path("key").write_text(wrong)
+        done = serve(*LLAMA, "--", "true")
+        assert done.returncode == 2 and said in done.stderr and "two words" not in done.stderr and left_behind(tmp_path) == []
 
 
 LOGS = [
