@@ -435,6 +435,21 @@ def test_queue_with_dying_workers_gives_each_name_one_record(server):
     assert 1 <= sum((record["error"] or {}).get("type") == "worker_died" for record in found) <= killed
 
 
+@both
+def test_a_worker_of_another_hosts_pool_that_dies_with_a_name_of_a_list_leaves_a_record(server):
+    away = str(int(Path("/proc/sys/kernel/pid_max").read_text()) - 1)
+    settings = pools.environment(PARALLEL_PID=away, LLMPAR_POOL_IDLE_S="0.5")
+    files = prompts({f"q{number:02d}": "x\nfake: tokens=3 gap_ms=200" for number in range(6)})
+    Path("list").write_text("".join(f"{file}\n" for file in files))
+    jobs = [subprocess.Popen([*command(server), "--queue", "list"], env=settings, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    busy = wait_for(lambda: [pid for pid in pools.processes() if holds_tcp(pid)], "no worker is busy")
+    os.kill(busy[0], signal.SIGKILL)
+    found = [record for job in jobs for record in read(job.communicate(timeout=PATIENCE_S)[0])]
+    assert sorted(record["prompt"] for record in found) == sorted(Path(file).name for file in files)
+    assert [record["error"]["type"] for record in found if record["error"]] == ["worker_died"]
+    pools.nothing_left()
+
+
 def test_modules_beside_the_prompts_are_not_imported(server):
     (file,) = prompts(1)
     for name in ("click", "orjson", "llmpar", "random"):
