@@ -152,7 +152,8 @@ def answer(rows: Sequence[series.Row]) -> str:
     models: dict[str, set[str]] = {}
     for row in rows:
         models.setdefault(str(row.settings.get("engine")), set()).add(str(row.settings.get("model")))
-    if len(set.union(*models.values())) > 1 and len(models) > 1 and any(len(each) > 1 for each in models.values()):
+    own_models = len(models) > 1 and len(set.union(*models.values())) > 1
+    if own_models and any(len(each) > 1 for each in models.values()):
         return "The cells ran different models, so their figures do not say which engine is best."
     fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
     if len(fair) < 2:
@@ -161,7 +162,7 @@ def answer(rows: Sequence[series.Row]) -> str:
     best, rest = fair[0], fair[1:]
     name = series.label(best, ()) or best.cell
     lead = f"Least wall seconds: {name}, {words.number(best.figure('wall_s').value)} s"
-    if len(set.union(*models.values())) > 1:
+    if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
         lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
     undecided: list[tuple[series.Row, Ratio]] = []

@@ -27,14 +27,11 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
     flat = {SAME.get(name, name): value for name, value in flat.items()}
     if flat.get("do_sample") is False:
         flat["temperature"] = 0
-    found = {name: flat[name] for name in NAMES if flat.get(name) not in (None, False, [])}
-    if flat.get("temperature") == 0:
-        found = {name: value for name, value in found.items() if name not in ("top_k", "top_p", "seed")} | {"temperature": 0.0}
-    if found.get("top_k", 1) <= 0:
-        del found["top_k"]
-    if found.get("top_p", 0) >= 1:
-        del found["top_p"]
-    return {name: float(value) if name in ("temperature", "top_p") else value for name, value in found.items()}
+    found = {name: _plain(flat[name]) for name in NAMES if flat.get(name) is not None and flat[name] is not False and flat[name] != []}
+    off = {"top_k": lambda value: value <= 0, "top_p": lambda value: value >= 1}
+    greedy = found.get("temperature") == 0
+    return {name: value for name, value in found.items() if not (
+        greedy and name in ("top_k", "top_p", "seed") or name in off and isinstance(value, float) and off[name](value))}
 
 
 def asked(summary: Mapping[str, Any]) -> str:
@@ -47,6 +44,10 @@ def asked(summary: Mapping[str, Any]) -> str:
 def of(summary: Mapping[str, Any]) -> tuple[str, str]:
     """The work of a cell: its prompts' hash and its sampling."""
     return str(((summary.get("workload") or {}).get("prompts") or {}).get("sha256")), asked(summary)
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _document(text: Any) -> Any:

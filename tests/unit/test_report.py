@@ -58,6 +58,8 @@ def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the
     own = built(engines({"model": "m.gguf"})).sweeps[0].answer
     assert own.startswith("Each engine ran a model of its own (llamacpp: m.gguf, tgi: m); only if their weights are the same ")
     assert "is best. Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00" in own
+    one = three({8: 20.0}, server={"model": "m"}, varies=("model",)) + three({8: 10.0}, server={"model": "n"}, varies=("model",))
+    assert built(one).sweeps[0].answer.startswith("Least wall seconds: n, 10.0 s")
     several = engines({"model": "m"}) + three({8: 5.0}, server={"engine": "tgi", "model": "small"}, varies=("engine", "model"))
     assert "different models" in built(several).sweeps[0].answer
 

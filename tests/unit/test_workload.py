@@ -33,12 +33,22 @@ def test_all_dialects_spell_one_wish(wish: Sampling) -> None:
 def test_going_on_past_the_end_of_text_is_one_wish_too() -> None:
     wish = Sampling(max_tokens=64, temperature=0.0, ignore_eos=True, seed=3)
     found = [workload.sampling(summary("openai-completions", engine, wish)) for engine in ("vllm", "transformers", "llamacpp")]
-    assert found == [{"max_tokens": 64, "temperature": 0.0, "ignore_eos": True}] * 3
+    assert found == [{"max_tokens": 64, "temperature": 0, "ignore_eos": True}] * 3
 
 
 @pytest.mark.parametrize("other", [{"max_tokens": 401}, {"temperature": 0.2}, {"temperature": 0.0}, {"top_k": 0}, {"top_p": 0.4}, {"seed": 1}, {"stop": ["x"]}])
 def test_another_wish_is_told_apart(other: dict[str, Any]) -> None:
     assert workload.of(summary("tgi", "tgi", STUDY)) != workload.of(summary("tgi", "tgi", replace(STUDY, **other)))
+
+
+def test_a_seed_of_0_is_a_seed() -> None:
+    assert workload.sampling(summary("tgi", "tgi", replace(STUDY, seed=0)))["seed"] == 0
+
+
+def test_what_other_tools_wrote_is_taken_as_it_is() -> None:
+    sent = {"workload": {"sampling": {"top_k": "50", "top_p": "1", "temperature": "0", "generation_config": "{"}}}
+    assert workload.sampling(sent) == {"temperature": "0", "top_k": "50", "top_p": "1"}
+    assert workload.of({"workload": None}) == ("None", "mixed None")
 
 
 def test_requests_that_differ_among_themselves_equal_only_their_like() -> None:
