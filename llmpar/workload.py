@@ -31,7 +31,7 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
     off = {"top_k": lambda value: value <= 0, "top_p": lambda value: value >= 1}
     greedy = found.get("temperature") == 0
     return {name: value for name, value in found.items() if not (
-        greedy and name in ("top_k", "top_p", "seed") or name in off and isinstance(value, float) and off[name](value))}
+        greedy and name in ("top_k", "top_p", "seed") or name in off and isinstance(value, int | float) and off[name](value))}
 
 
 def asked(summary: Mapping[str, Any]) -> str:
@@ -47,7 +47,8 @@ def of(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """1 for 1.0: what was sent as the one is the other."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _document(text: Any) -> Any:
