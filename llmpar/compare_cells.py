@@ -97,46 +97,44 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     compared with it, and are told of.
     """
     found = [settings(summary) for summary in summaries]
-    follow = _following(found, names)
-    own = {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}} if "engine" in names else set()
-    subject = (*names, *(name for name in follow if name in own))
-    follow = tuple(name for name in follow if name not in own)
+    values = [_label(each, names, "unset") for each in found]
+    follow = _following(found, names, values)
+    server = {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}} if "engine" in names else set()
+    brought = tuple(name for name in follow if name in server)
+    subject, told = (*names, *brought), (*names, *(name for name in brought if name == "version"))
     groups: dict[tuple[Any, ...], dict[str, Side]] = {}
     shared: dict[tuple[Any, ...], dict[str, Any]] = {}
-    order: dict[str, str] = {}  # the values of `names`: the whole label
-    brought: dict[str, dict[str, Any]] = {}
-    told = (*names, *({"version"} & set(subject)))
-    for summary, each in zip(summaries, found, strict=True):
-        value, label = _label(each, names, "unset"), _label(each, told, "unset")
-        order.setdefault(value, label)
-        brought.setdefault(value, {name: each.get(name) for name in subject if name not in told})
+    first: dict[str, dict[str, Any]] = {}  # settings of each value's first cell
+    for summary, each, value in zip(summaries, found, values, strict=True):
+        first.setdefault(value, each)
         key = _key(each, subject)
         shared[key] = {name: setting for name, setting in each.items() if name not in subject}
-        groups.setdefault(key, {}).setdefault(value, Side(label)).summaries.append(summary)
-    if not order:
+        groups.setdefault(key, {}).setdefault(value, Side(_label(each, told, "unset"))).summaries.append(summary)
+    if not first:
         return []
-    chosen = base if base is not None else next(iter(order))
-    matching = next((value for value in order if value == chosen or chosen in value.replace(",", " ").split()), None)
+    chosen = base if base is not None else values[0]
+    matching = next((value for value in first if value == chosen or chosen in value.replace(",", " ").split()), None)
     if matching is None:
-        raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(order)}")
+        raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(first)}")
+    others = tuple(name for name in follow if name not in server)
     pairs = []
     for key, sides in groups.items():
-        for value in order:
+        for value in first:
             if value != matching and value in sides:
-                differ = {name: (mine, brought[matching][name]) for name, mine in brought[value].items() if mine != brought[matching][name]}
-                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(order[matching])), subject, follow, differ))
+                mine, its = first[value], first[matching]
+                own = {name: (mine.get(name), its.get(name)) for name in brought if name not in told and mine.get(name) != its.get(name)}
+                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(_label(its, told, "unset"))), subject, others, own))
     return told_apart(pairs)
 
 
-def _following(found: list[dict[str, Any]], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Settings that follow from those named: one value for each of theirs, and not the same for all."""
-    labels = [_label(each, names, "unset") for each in found]
+def _following(found: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:
+    """Settings that follow from `names`, whose values in each cell are `values`: one for each of theirs, and not the same for all."""
     follow = []
     for name in sorted({name for each in found for name in each} - set(names)):
-        values: dict[str, set[str]] = {}
-        for label, each in zip(labels, found, strict=True):
-            values.setdefault(label, set()).add(str(each.get(name)))
-        if all(len(each) == 1 for each in values.values()) and len(set.union(*values.values())) > 1:
+        beside: dict[str, set[str]] = {}
+        for value, each in zip(values, found, strict=True):
+            beside.setdefault(value, set()).add(str(each.get(name)))
+        if all(len(each) == 1 for each in beside.values()) and len(set.union(*beside.values())) > 1:
             follow.append(name)
     return tuple(follow)
 

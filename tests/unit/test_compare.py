@@ -212,6 +212,8 @@ def test_an_engine_in_two_versions_is_not_taken_for_one() -> None:
     found = [*own("vllm", VLLM, 128, version="0.23.0"), *own("vllm", VLLM, 128, version="0.24.0"), *own("tgi", TGI, 128, version="3")]
     verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
     assert {each["verdict"] for each in verdicts} == {"cannot tell"}
+    both = compare_cells.by(found, ("engine", "version"), "tgi")
+    assert [(pair.a.label, pair.b.label) for pair in both] == [("vllm, version 0.23.0", "tgi, version 3"), ("vllm, version 0.24.0", "tgi, version 3")]
 
 
 def test_a_load_that_differs_with_the_engine_is_no_part_of_it() -> None:
