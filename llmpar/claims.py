@@ -222,9 +222,9 @@ def _compare(claim: Claim, a: series.Row, b: series.Row, count: int) -> Comparis
         share = row.failures / max(1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries))
         if share > MOST_FAILURES:
             one.reasons.append(f"{share:.0%} of {side}'s requests failed")
-    for place, words in enumerate(("prompt sets", "sampling")):
-        if words != "sampling" or "max_tokens" not in claim.keys:
-            sides = [{workload.of(summary)[place] for summary in row.summaries} for row in (a, b)]
+    for words, given in (("prompt sets", workload.prompts), ("sampling", workload.asked)):
+        if given is not workload.asked or "max_tokens" not in claim.keys:
+            sides = [{given(summary) for summary in row.summaries} for row in (a, b)]
             if sides[0] != sides[1]:
                 one.reasons.append(f"the {words} differ")
     if "speculate" in claim.keys and any("load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)):

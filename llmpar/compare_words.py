@@ -12,11 +12,11 @@ NAMED = ("prompts", "sampling", "model", "versions", "host", "failures", "output
 
 def title(figure: str) -> str:
     """A figure as a person names it: `TTFT p95`."""
-    words = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
+    known = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
              "requests_per_s": "request rate", "goodput_per_s": "goodput", "joules_per_token": "energy a token",
              "memory_bytes": "GPU memory", "concurrency": "requests in flight"}
-    if figure in words:
-        return words[figure]
+    if figure in known:
+        return known[figure]
     if figure.endswith("_steady"):
         return f"steady {title(figure.removesuffix('_steady'))}"
     stem, _, statistic = figure.removesuffix("_s").rpartition("_")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar import series, workload
+from llmpar import series
 from llmpar.claims import MOST_FAILURES
 from llmpar.ratio import Ratio, ratio
 
@@ -120,11 +120,6 @@ def _front(ranked: Sequence[Choice], priced: bool) -> None:
     for choice, point in zip(ranked, points, strict=True):
         choice.front = not any(
             other != point and all(left <= right for left, right in zip(other, point, strict=True)) for other in points)
-
-
-def workloads(choices: Sequence[Choice]) -> set[tuple[str, str]]:
-    """The different kinds of work that cells were given: prompts and sampling."""
-    return {workload.of(summary) for choice in choices for summary in choice.row.summaries}
 
 
 def record(choice: Choice, place: int | None) -> dict[str, Any]:

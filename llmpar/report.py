@@ -10,7 +10,7 @@ from typing import Any
 from llmpar import join, series, study, words, workload
 from llmpar.claims import MOST_FAILURES
 from llmpar.compare import MARGIN
-from llmpar.ratio import Ratio, ratio
+from llmpar.ratio import ratio
 
 WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
                 ("ttft_p95_s", "TTFT p95, s"), ("tpot_p50_s", "TPOT p50, s"), ("e2e_p95_s", "E2E p95, s"),
@@ -147,7 +147,7 @@ def answer(rows: Sequence[series.Row]) -> str:
     """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
     if len(rows) < 2:
         return ""
-    if len({workload.of(summary) for row in rows for summary in row.summaries}) > 1:
+    if len(workload.kinds(rows)) > 1:
         return "The cells were given different work (prompts or sampling), so none of them is the best."
     models: dict[str, set[str]] = {}
     for row in rows:
@@ -160,32 +160,25 @@ def answer(rows: Sequence[series.Row]) -> str:
         return "Fewer than two cells can be ranked: see the warnings."
     fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
     best, rest = fair[0], fair[1:]
-    name = series.label(best, ()) or best.cell
-    lead = f"Least wall seconds: {name}, {words.number(best.figure('wall_s').value)} s"
+    lead = f"Least wall seconds: {series.name(best)}, {words.number(best.figure('wall_s').value)} s"
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
         lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
-    undecided: list[tuple[series.Row, Ratio]] = []
-    decided: list[tuple[series.Row, Ratio]] = []
-    single: list[series.Row] = []
-    for row in rest:
-        one = ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))
-        if one.low is None:
-            single.append(row)
-        else:
-            (decided if one.low > 1 else undecided).append((row, one))
+    compared = [(row, ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))) for row in rest]
+    single = [series.name(row) for row, one in compared if one.low is None]
     if len(single) == len(rest):
         return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
+    undecided = [(row, one) for row, one in compared if one.low is not None and one.low <= 1]
     if undecided:
-        names = shortened([(series.label(row, ()) or row.cell) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+        names = shortened([series.name(row) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
                            for row, one in undecided], 3, "; ")  # fmt: skip
         sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
         found = f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
     else:
-        row, one = decided[0]
-        found = f"{lead}; the next, {series.label(row, ()) or row.cell}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+        row, one = next(each for each in compared if each[1].low is not None)
+        found = f"{lead}; the next, {series.name(row)}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
     if single:
-        found += f" Measured in one server session only, so not ranked: {shortened([series.label(row, ()) or row.cell for row in single], 3, '; ')}."
+        found += f" Measured in one server session only, so not ranked: {shortened(single, 3, '; ')}."
     return found
 
 

@@ -235,6 +235,12 @@ def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
     return ", ".join(parts)
 
 
+def name(row: Row, sweep: bool = False) -> str:
+    """A row by its settings, else by its cell; its sweep before it where that is asked for."""
+    own = label(row, ()) or row.cell
+    return f"{row.sweep}: {own}" if sweep and row.sweep else own
+
+
 def by_label(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
     """The summaries of rows that differ only in their clients, by their label."""
     groups: dict[str, list[dict[str, Any]]] = {}

@@ -237,7 +237,7 @@ def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None]
     what stands before it in `paths` has its record and is passed over."""
     done, path = plan.lost or 0, None
     if plan.queue is not None:
-        taken = shared_queue.Queue(plan.queue).resume(os.getpid()).taken(os.getpid())
+        taken = _queue(plan.queue, plan.lost).taken(os.getpid())
         path = taken[done] if done < len(taken) else None
     else:
         for _ in range(done + 1):
@@ -270,11 +270,16 @@ def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], No
 def source(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
     """Paths of prompt files, one by one as they are wanted."""
     if plan.queue is not None:
-        queue = shared_queue.Queue(plan.queue)
-        return (queue if plan.lost is None else queue.resume(os.getpid())).take(os.getpid())
+        return _queue(plan.queue, plan.lost).take(os.getpid())
     if stdin is not None:
         return names(stdin)
     return iter(plan.prompts)
+
+
+def _queue(path: str, lost: int | None) -> shared_queue.Queue:
+    """The list; after a worker's death the one in which it took names for this process."""
+    queue = shared_queue.Queue(path)
+    return queue if lost is None else queue.resume(os.getpid())
 
 
 def until(gate: exchange.Gate, paths: Iterator[str]) -> Iterator[str]:

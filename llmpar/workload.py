@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from llmpar import series
 
 NAMES = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
 SAME = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
@@ -17,33 +19,49 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
     Dialects spell one wish differently (docs/wire.md): TGI's greedy is `do_sample` false, "off" is −1, 0, 1.0 or left out, and
     transformers has a `generation_config`. Greedy decoding leaves nothing for top_k, top_p and seed to decide.
     """
-    sent = (summary.get("workload") or {}).get("sampling") or {}
+    sent = _work(summary).get("sampling") or {}
     flat = dict(sent)
     for inner in (sent.get("parameters"), _document(sent.get("generation_config"))):
         if isinstance(inner, dict):
             flat |= inner
-    if flat.get("min_new_tokens") is not None and flat["min_new_tokens"] == flat.get("max_tokens", flat.get("max_new_tokens")):
-        flat["ignore_eos"] = True
     flat = {SAME.get(name, name): value for name, value in flat.items()}
+    if flat.get("min_new_tokens") is not None and flat["min_new_tokens"] == flat.get("max_tokens"):
+        flat["ignore_eos"] = True
     if flat.get("do_sample") is False:
         flat["temperature"] = 0
     found = {name: _plain(flat[name]) for name in NAMES if flat.get(name) is not None and flat[name] is not False and flat[name] != []}
-    off = {"top_k": lambda value: value <= 0, "top_p": lambda value: value >= 1}
     greedy = found.get("temperature") == 0
-    return {name: value for name, value in found.items() if not (
-        greedy and name in ("top_k", "top_p", "seed") or name in off and isinstance(value, int | float) and off[name](value))}
+    return {name: value for name, value in found.items() if not (greedy and name in ("top_k", "top_p", "seed") or _off(name, value))}
+
+
+def prompts(summary: Mapping[str, Any]) -> str:
+    """The hash of a cell's prompts."""
+    return str((_work(summary).get("prompts") or {}).get("sha256"))
 
 
 def asked(summary: Mapping[str, Any]) -> str:
     """The sampling as one text that is equal for equal wishes."""
-    if (summary.get("workload") or {}).get("sampling") is None:
-        return f"mixed {(summary.get('workload') or {}).get('sampling_sha256')}"
+    if _work(summary).get("sampling") is None:
+        return f"mixed {_work(summary).get('sampling_sha256')}"
     return json.dumps(sampling(summary), sort_keys=True)
 
 
 def of(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """The work of a cell: its prompts' hash and its sampling."""
-    return str(((summary.get("workload") or {}).get("prompts") or {}).get("sha256")), asked(summary)
+    """The work of a cell: its prompts and its sampling."""
+    return prompts(summary), asked(summary)
+
+
+def kinds(rows: Iterable[series.Row]) -> set[tuple[str, str]]:
+    """The different kinds of work that rows were given."""
+    return {of(summary) for row in rows for summary in row.summaries}
+
+
+def _work(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    return summary.get("workload") or {}
+
+
+def _off(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and (name == "top_k" and value <= 0 or name == "top_p" and value >= 1)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from llmpar import cli, pick, records, report, series, status, words
+from llmpar import cli, pick, records, report, series, status, words, workload
 from llmpar.render import markdown, plain
 
 
@@ -94,28 +94,23 @@ def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, m
         for place, choice in enumerate(shown, 1):
             row, against = choice.row, choice.against_best
             seen = "" if against is None else words.ratio(against.ratio, against.low, against.high)
-            body.append([str(place), name(row), words.figure(row.figure(pick.RATE)), *([words.figure(choice.cost)] if priced else []),
+            body.append([str(place), series.name(row, sweep=True), words.figure(row.figure(pick.RATE)), *([words.figure(choice.cost)] if priced else []),
                          words.figure(row.figure("ttft_p95_s")), words.figure(row.figure("tpot_p95_s")),
                          *([words.size(row.figure("memory_bytes").value)] if memory else []), "yes" if choice.front else "", seen])  # fmt: skip
         lines.append(markdown.table(header, body) if marked else plain.table(header, body))
         if asked:
             lines.append(f"{len(ranked)} of {len(choices)} cells meet {asked}")
-        if len(pick.workloads(ranked)) > 1:
+        if len(workload.kinds(choice.row for choice in ranked)) > 1:
             lines.append("mind: these cells were not given the same work (prompts or sampling differ), so their rates need not compare")
-        edge = [f"{name(choice.row)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
+        edge = [f"{series.name(choice.row, sweep=True)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
         if edge:
             lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
     barred: dict[str, list[str]] = {}
     for choice in sorted(choices, key=lambda choice: report.order(choice.row)):
         if not choice.ranked:
-            barred.setdefault("; ".join(choice.reasons), []).append(name(choice.row))
+            barred.setdefault("; ".join(choice.reasons), []).append(series.name(choice.row, sweep=True))
     lines += [f"{'- ' if marked else ''}not ranked ({reasons}): {report.shortened(names, between='; ')}" for reasons, names in barred.items()]
     return "\n".join(markdown.escape(line) if marked and not line.startswith(("|", "- ")) else line.rstrip("\n") for line in lines) + "\n"
-
-
-def name(row: series.Row) -> str:
-    """A cell by its sweep and its settings."""
-    return ": ".join(part for part in (row.sweep, series.label(row, ()) or row.cell) if part)
 
 
 if __name__ == "__main__":

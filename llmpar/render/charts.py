@@ -64,7 +64,7 @@ def described(rows: Sequence[series.Row]) -> str:
 
 def of_timeline(one: timeline.Timeline) -> Chart:
     """A cell's requests in flight with its samples under them."""
-    name = ": ".join(part for part in (one.row.sweep, series.label(one.row, ()) or one.row.cell) if part)
+    name = series.name(one.row, sweep=True)
     peak, span = max(count for _, count in one.flight), one.flight[-1][0]
     under = ", ".join(label for label, _, _ in one.tracks)
     alt = f"up to {peak} requests in flight over {words.number(span)} seconds" + (f"; under them {under}" if under else "")

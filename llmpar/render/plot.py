@@ -184,7 +184,7 @@ def labels(rows: Sequence[series.Row]) -> list[str]:
     alone = len(set(engines)) == len(rows) and all("engine" in row.varies for row in rows)
     made = []
     for row, engine in zip(rows, engines, strict=True):
-        name = engine if alone else series.label(row, ()) or row.cell
+        name = engine if alone else series.name(row)
         made.append(f"{name}, {row.host}" if len(hosts) > 1 and row.host else name)
     return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
 

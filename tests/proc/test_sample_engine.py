@@ -108,7 +108,7 @@ def test_a_file_that_holds_no_key_is_told_of_and_the_command_runs(written: str |
         Path("key").write_text(written)
     with fake_engine() as server:
         done = run("--api-key-file", "key", "-o", "e.jsonl", "--", "true", LLMPAR_METRICS_URLS=server.url + "/metrics")
-    assert done.returncode == 0 and f"{said}" in done.stderr and "going on without a key" in done.stderr and "two words" not in done.stderr
+    assert done.returncode == 0 and said in done.stderr and "going on without a key" in done.stderr and "two words" not in done.stderr
     assert read("e.jsonl")[-1]["error"] is None
 
 
