@@ -45,7 +45,7 @@ endif
 ready := $(VENV)/.ready-run
 ready_dev := $(VENV)/.ready-dev
 # What a summary is computed with: summaries are remade when it changes, measurements are not.
-code := $(wildcard llmpar/summary*.py llmpar/stats*.py llmpar/columns.py llmpar/chunks.py llmpar/tally.py llmpar/records.py llmpar/metrics.py llmpar/gpu.py llmpar/join.py)
+code := $(wildcard llmpar/summary/*.py llmpar/stats/intervals.py llmpar/sampling/*_figures.py llmpar/records.py)
 
 ##@ Help
 
@@ -63,9 +63,9 @@ ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
 include $(RUN)/cells.mk
 endif
 
-$(RUN)/cells.mk: $(table) llmpar/cells.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
+$(RUN)/cells.mk: $(table) llmpar/sweeps.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
 	@mkdir -p $(@D)
-	@PYTHONPATH=. $(PYTHON) -m llmpar.cells $(table) $(name) $(RUN) $(REPEATS) $(SEED)
+	@PYTHONPATH=. $(PYTHON) -m llmpar.sweeps $(table) $(name) $(RUN) $(REPEATS) $(SEED)
 
 # A changed REPEATS or SEED makes the list anew.
 $(RUN)/.repeats-$(REPEATS)-$(SEED):

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from llmpar import balancer, ports
+from llmpar.serving import balancer, ports
 
 CONFIG = """
 worker_processes 1;

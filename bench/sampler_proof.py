@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pynvml as nv
 
-from llmpar import gpu, nvml
+from llmpar.sampling import gpu_figures, nvml
 
 # Not counted at a phase's start: readings that cover the time before it, and clocks that still change.
 SETTLE_S = 0.7
@@ -167,8 +167,8 @@ def described(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def judged(phase: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
     """What was sampled within a phase, reduced as llmpar-summarise does it."""
     start, end = phase["start"] + SETTLE_S, phase["end"] - 0.1
-    found = gpu.reduce(samples, start, end)
-    bare = gpu.reduce([{**each, "energy_counter_j": None} for each in samples], start, end)
+    found = gpu_figures.reduce(samples, start, end)
+    bare = gpu_figures.reduce([{**each, "energy_counter_j": None} for each in samples], start, end)
     within = [each for each in samples if start <= each["at"] <= end]
     means = {}
     for name in SAMPLED:

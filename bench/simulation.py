@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from llmpar import compare, compare_cells, compare_history, stats, summary, summary_read, tally
+from llmpar.stats import effects, intervals
+from llmpar.stats.effects import CORRECTIONS, adjust, welch
+from llmpar.summary import read, tally
+from llmpar.summary.summariser import Summariser
+from llmpar.verdicts import history, pairs, verdict
 
 REQUESTS = 512
 Z = {50: 0.0, 90: float(ndtri(0.9)), 95: float(ndtri(0.95)), 99: float(ndtri(0.99))}
@@ -78,7 +82,7 @@ def coverage(trials: int, seed: int = 1) -> Iterator[Row]:
         hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
         for _ in range(trials):
             values, truth, mean = _latencies(name, random)
-            found = stats.distribution(values)
+            found = intervals.distribution(values)
             assert found is not None
             for key, into in hits.items():
                 estimate = found[key]
@@ -102,7 +106,7 @@ def _gaps(trials: int, seed: int) -> Iterator[Row]:
     random = np.random.default_rng([seed, 77])
     _, many = _requests(random, 60_000, 32)
     ordered = np.sort(many.reshape(-1))
-    truth = {f"p{percent}": ordered[stats.rank(len(ordered), percent) - 1] / 1e6 for percent in stats.PERCENTS}
+    truth = {f"p{percent}": ordered[intervals.rank(len(ordered), percent) - 1] / 1e6 for percent in intervals.PERCENTS}
     truth["mean"] = float(many.mean()) / 1e6
     hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
     for _ in range(trials):
@@ -126,7 +130,7 @@ def _rates(trials: int, seed: int) -> Iterator[Row]:
         hits = []
         for _ in range(trials):
             level = 40.0 * np.exp(spread * autoregressive(random, 1000, correlation))
-            found = stats.rate(random.poisson(level), 1.0)
+            found = intervals.rate(random.poisson(level), 1.0)
             hits.append(found["low"] <= truth <= found["high"])
         yield Row(name, "rate", float(np.mean(hits)), 1.0, trials)
 
@@ -157,8 +161,8 @@ def closed_loop(random: np.random.Generator, count: int, clients: int = 16, even
                      "e2e_s": times[-1], "event_s": times, "event_tokens": [1] * events, "output_tokens": events, "prompt_tokens": 10,
                      "clock": "kernel", "concurrency": clients, "attempt": 1})
         heapq.heappush(free, (at + times[-1] + 0.003, client))
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, made)
+    summariser = Summariser()
+    read.feed_records(summariser, made)
     return summariser.summary()
 
 
@@ -215,11 +219,11 @@ def alarms(trials: int, seed: int = 1) -> Iterator[Alarm]:
     for what, draw in NOISES.items():
         for sessions, noise, difference in CASES:
             random = np.random.default_rng([seed, sessions, int(1000 * noise), int(1000 * difference)])
-            counts = dict.fromkeys(compare.VERDICTS, 0)
+            counts = dict.fromkeys(verdict.VERDICTS, 0)
             for _ in range(trials):
                 a, b = (noise * each for each in draw(random, sessions))
-                effect = compare.welch(np.exp(a + np.log1p(difference)).tolist(), np.exp(b).tolist())
-                counts[compare.decide(effect, True)] += 1
+                effect = effects.welch(np.exp(a + np.log1p(difference)).tolist(), np.exp(b).tolist())
+                counts[verdict.decide(effect, True)] += 1
             yield Alarm(what, sessions, noise, difference, {name: count / trials for name, count in counts.items()}, trials)
 
 
@@ -239,8 +243,8 @@ def same_runs(trials: int, sessions: int = 5, noise: float = 0.05, requests: int
     wrong = dict.fromkeys((*COMPARED, "any"), 0)
     for _ in range(trials):
         chosen = random.permutation(pool)[:2 * sessions]
-        sides = [compare_cells.Side(name, [runs[number] for number in part]) for name, part in (("a", chosen[:sessions]), ("b", chosen[sessions:]))]
-        found = compare_cells.verdicts([compare_cells.Pair({}, *sides, ())], COMPARED)
+        sides = [pairs.Side(name, [runs[number] for number in part]) for name, part in (("a", chosen[:sessions]), ("b", chosen[sessions:]))]
+        found = verdict.verdict_records([pairs.Pair({}, *sides, ())], COMPARED)
         alarm = [each["figure"] for each in found if each["verdict"] in ("faster", "slower")]
         for figure in alarm:
             wrong[figure] += 1
@@ -259,7 +263,7 @@ def nights(trials: int, count: int = 14, noise: float = 0.05, seed: int = 1) -> 
             rates = {"wall": {"value": float(value), "low": None, "high": None}, "steady": {"value": None, "needed": None}}
             series.append({**run, "session": f"night {night}", "started_at": 1.7e9 + 86_400 * night,
                            "throughput": {**run["throughput"], "output_tokens_per_s": rates}})
-        (found,) = compare_history.verdicts(series, ("output_tokens_per_s",), count)
+        (found,) = history.verdicts(series, ("output_tokens_per_s",), count)
         different += found["verdict"] in ("faster", "slower")
         changed += bool(found["history"]["change_points"])
     return {"newest different": different / trials, "a change among the others": changed / trials}
@@ -268,12 +272,12 @@ def nights(trials: int, count: int = 14, noise: float = 0.05, seed: int = 1) -> 
 def many_cells(trials: int, cells: int = 20, sessions: int = 5, noise: float = 0.05, seed: int = 1) -> dict[str, float]:
     """The chance of any false alarm over a sweep of equal cells, with each correction."""
     random = np.random.default_rng([seed, cells])
-    wrong = dict.fromkeys(compare.CORRECTIONS, 0)
+    wrong = dict.fromkeys(CORRECTIONS, 0)
     for _ in range(trials):
-        effects = [compare.welch(np.exp(noise * random.standard_normal(sessions)).tolist(),
+        effects = [welch(np.exp(noise * random.standard_normal(sessions)).tolist(),
                                  np.exp(noise * random.standard_normal(sessions)).tolist()) for _ in range(cells)]
-        for correction in compare.CORRECTIONS:
-            for effect, adjusted in zip(effects, compare.adjust([each.p_value for each in effects], correction), strict=True):
+        for correction in CORRECTIONS:
+            for effect, adjusted in zip(effects, adjust([each.p_value for each in effects], correction), strict=True):
                 effect.p_adjusted = adjusted
-            wrong[correction] += any(compare.decide(each, True) in ("faster", "slower") for each in effects)
+            wrong[correction] += any(verdict.decide(each, True) in ("faster", "slower") for each in effects)
     return {name: count / trials for name, count in wrong.items()}

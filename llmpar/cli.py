@@ -13,17 +13,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from llmpar import records, status
+from llmpar import exit_codes, records
+from llmpar.failure import Failure
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-class Failure(Exception):
-    """An expected fault: a message for the user (lower case, no full stop, subject in quotes), a hint, an exit code."""
-
-    def __init__(self, message: str, code: int = status.UNEXPECTED, hint: str | None = None):
-        super().__init__(message)
-        self.message, self.code, self.hint = message, code, hint
 
 
 class Terminated(BaseException):
@@ -63,21 +58,21 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
         with made.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
             result = made.invoke(context)
         flush()
-        return result if isinstance(result, int) else status.OK
+        return result if isinstance(result, int) else exit_codes.OK
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.exceptions.Abort:
-        return status.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except KeyboardInterrupt:
-        return status.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except Terminated:
-        return status.TERMINATED
+        return exit_codes.TERMINATED
     except click.ClickException as error:
         error.show()
-        return status.USAGE
+        return exit_codes.USAGE
     except records.BadRecord as error:
         say(name, str(error))
-        return status.BAD_INPUT
+        return exit_codes.BAD_INPUT
     except Failure as error:
         say(name, error.message, error.hint)
         return error.code
@@ -85,17 +80,17 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
         # The reader left (`| head`): not a fault. Keep the interpreter from flushing into the closed pipe again.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1)
-        return status.OK
+        return exit_codes.OK
     except OSError as error:
         if os.environ.get("LLMPAR_LOG") == "debug":
             raise
         say(name, f"'{error.filename}': {error.strerror}" if error.filename else str(error))
-        return status.UNEXPECTED
+        return exit_codes.UNEXPECTED
     except Exception as error:
         if os.environ.get("LLMPAR_LOG") == "debug":
             raise
         say(name, f"unexpected {type(error).__name__}: {error}", "run again with LLMPAR_LOG=debug to see where")
-        return status.UNEXPECTED
+        return exit_codes.UNEXPECTED
 
 
 def version() -> str:
@@ -134,7 +129,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
     try:
         stream = open(name, "rb", buffering=1 << 20)
     except OSError as error:
-        raise Failure(f"cannot read '{name}': {error.strerror}", status.USAGE) from None
+        raise Failure(f"cannot read '{name}': {error.strerror}", exit_codes.USAGE) from None
     with stream:
         yield stream
 
@@ -169,7 +164,7 @@ def writing(path: str | None) -> Iterator[BinaryIO]:
         try:
             stream = open(path, "wb")
         except OSError as error:
-            raise Failure(f"cannot write '{path}': {error.strerror}", status.USAGE) from None
+            raise Failure(f"cannot write '{path}': {error.strerror}", exit_codes.USAGE) from None
         with stream:
             yield stream
         return
@@ -177,7 +172,7 @@ def writing(path: str | None) -> Iterator[BinaryIO]:
     try:
         fd, part = tempfile.mkstemp(dir=folder, prefix=os.path.basename(path) + ".", suffix=".part")
     except OSError as error:
-        raise Failure(f"cannot write '{path}': {error.strerror}", status.USAGE) from None
+        raise Failure(f"cannot write '{path}': {error.strerror}", exit_codes.USAGE) from None
     try:
         with os.fdopen(fd, "wb") as stream:
             yield stream

@@ -10,7 +10,8 @@ import time
 
 import click
 
-from llmpar import arrivals, cli, status
+from llmpar import cli, exit_codes, failure
+from llmpar.client import arrivals
 
 
 @cli.command("llmpar-arrivals", epilog="""\b
@@ -43,27 +44,27 @@ def main(prompts: tuple[str, ...], rate: float | None, process: str, shape: floa
     """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered."""
     for prompt in prompts:
         if "\t" in prompt or "\n" in prompt:
-            raise cli.Failure(f"cannot put {prompt!r} into a table: its name holds a tab or a line end", status.USAGE,
+            raise failure.Failure(f"cannot put {prompt!r} into a table: its name holds a tab or a line end", exit_codes.USAGE,
                               "rename the file")
     if not all(math.isfinite(number or 0) for number in (rate, shape, to)):
-        raise cli.Failure("rates and shape must be finite", status.USAGE)
+        raise failure.Failure("rates and shape must be finite", exit_codes.USAGE)
     begin = _start(start)
     if trace is not None:
         times = _trace(trace)[:count]
         if not times:
-            raise cli.Failure(f"'{trace}' holds no times", status.TOO_LITTLE)
+            raise failure.Failure(f"'{trace}' holds no times", exit_codes.TOO_LITTLE)
         if rate is not None:
             times = arrivals.scaled(times, rate)
     elif rate is None:
-        raise cli.Failure("no rate is given", status.USAGE, "give --rate R in requests per second, or --trace FILE")
+        raise failure.Failure("no rate is given", exit_codes.USAGE, "give --rate R in requests per second, or --trace FILE")
     elif not prompts and count is None:
-        raise cli.Failure("no prompt file is named", status.USAGE, "name files, or give --count N for times alone")
+        raise failure.Failure("no prompt file is named", exit_codes.USAGE, "name files, or give --count N for times alone")
     else:
         times = arrivals.offsets(process, count or len(prompts), rate, seed, shape, 2 * rate if to is None else to)
     names = [b"\t" + os.fsencode(prompt) for prompt in prompts] or [b""]
     lines = [b"%.6f%b\n" % (begin + at, names[number % len(names)]) for number, at in enumerate(times)]
     sys.stdout.buffer.write(b"".join(lines))
-    return status.OK
+    return exit_codes.OK
 
 
 def _start(text: str) -> float:
@@ -72,7 +73,7 @@ def _start(text: str) -> float:
         if not 0 <= seconds < 1e11:
             raise ValueError
     except ValueError:
-        raise cli.Failure(f"'{text}' is not an instant", status.USAGE, "give epoch seconds, or +SECONDS from now") from None
+        raise failure.Failure(f"'{text}' is not an instant", exit_codes.USAGE, "give epoch seconds, or +SECONDS from now") from None
     return seconds + (time.time() if text.startswith("+") else 0)
 
 
@@ -81,7 +82,7 @@ def _trace(name: str) -> list[float]:
         try:
             return arrivals.trace(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"), name)
         except arrivals.BadTrace as error:
-            raise cli.Failure(str(error), status.BAD_INPUT) from None
+            raise failure.Failure(str(error), exit_codes.BAD_INPUT) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from llmpar import cells, cli, records, status
+from llmpar import cli, exit_codes, failure, records, sweeps
 
 
 @cli.command("llmpar-cells")
@@ -39,24 +39,24 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
         if cell["kind"] != "cell":
             raise records.BadRecord(f"cannot read '{table}': a {cell['kind']} record, not a cell")
         sys.stdout.write(assignments(cell))
-        return status.OK
+        return exit_codes.OK
     try:
-        planned = cells.cells(cells.parse(text, table), sweep or cells.slug(Path(table).stem), repeats, seed)
-    except cells.BadSweep as error:
-        raise cli.Failure(str(error), status.USAGE) from None
+        planned = sweeps.cells(sweeps.parse(text, table), sweep or sweeps.slug(Path(table).stem), repeats, seed)
+    except sweeps.BadSweep as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
     if folder:
-        cells.write(planned, folder)
+        sweeps.write(planned, folder)
     else:
         for cell in planned:
             sys.stdout.buffer.write(records.encode(cell))
-    return status.OK
+    return exit_codes.OK
 
 
 def assignments(cell: dict[str, Any]) -> str:
     """Shell assignments `id`, `session`, `server_*`, `load_*`, quoted; an unset setting is an empty string."""
     pairs: dict[str, Any] = {"id": cell["id"], "session": cell["session"], "sweep": cell["sweep"]}
-    pairs |= {f"server_{key}": cell["server"].get(key) for key in cells.SERVER}
-    pairs |= {f"load_{key}": cell["load"].get(key) for key in cells.LOAD}
+    pairs |= {f"server_{key}": cell["server"].get(key) for key in sweeps.SERVER}
+    pairs |= {f"load_{key}": cell["load"].get(key) for key in sweeps.LOAD}
     words = {True: "yes", False: "no", None: ""}
     lines = []
     for key, value in pairs.items():

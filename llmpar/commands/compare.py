@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, records, status
+from llmpar import cli, exit_codes, failure, records
 
 HELP = """Say whether one set of server sessions is faster than another, slower, the same, or whether nobody can tell.
 
@@ -54,32 +54,35 @@ def main(files: tuple[str, ...], output: str | None, baseline: tuple[str, ...], 
          fail_on: tuple[str, ...], form: str) -> int:
     if sum(map(bool, (baseline, by, history))) != 1:
         raise click.UsageError("give one of --baseline, --by and --history")
-    from llmpar import compare_cells, compare_history
+    from llmpar.verdicts import history as nights
+    from llmpar.verdicts import verdict
+    from llmpar.verdicts.pairs import against
+    from llmpar.verdicts.pairs import by as pairs_by
 
     _check(figure)
     found = _summaries(files)
     if history:
-        verdicts = compare_history.verdicts(found, figure, history, margin, correction, allow)
+        verdicts = nights.verdicts(found, figure, history, margin, correction, allow)
     else:
         try:
-            pairs = compare_cells.by(found, by, base) if by else compare_cells.against(found, _summaries(_expand(baseline)))
+            pairs = pairs_by(found, by, base) if by else against(found, _summaries(_expand(baseline)))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        verdicts = compare_cells.verdicts(pairs, figure, margin, correction, method, allow)
+        verdicts = verdict.verdict_records(pairs, figure, margin, correction, method, allow)
     if not verdicts:
-        raise cli.Failure("there is nothing to compare", status.TOO_LITTLE, "give summaries of at least two cells that differ in what is compared")
+        raise failure.Failure("there is nothing to compare", exit_codes.TOO_LITTLE, "give summaries of at least two cells that differ in what is compared")
     with cli.writing(output) as out:
         out.write(_render(verdicts, form))
     wanted = {each.replace("-", " ") for each in fail_on}
-    return status.CHECK_FAILED if any(each["verdict"] in wanted for each in verdicts) else status.OK
+    return exit_codes.CHECK_FAILED if any(each["verdict"] in wanted for each in verdicts) else exit_codes.OK
 
 
 def _check(figures: tuple[str, ...]) -> None:
-    from llmpar import series
+    from llmpar.results import rows
 
     for name in figures:
         try:
-            series.path(name)
+            rows.path(name)
         except KeyError:
             raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token") from None
 

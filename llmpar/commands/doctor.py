@@ -7,7 +7,8 @@ import sys
 import click
 import orjson
 
-from llmpar import checkup, cli, host, records, status
+from llmpar import cli, exit_codes, failure, records
+from llmpar.machine import checkup, host
 
 SIGNS = {checkup.OK: "ok", checkup.NOTE: "note", checkup.MISSING: "MISSING"}
 
@@ -29,12 +30,12 @@ def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
     connection to itself. Exit status: 0 all that the main job needs is there; 2 usage; 4 something needed is missing.
     """
     if as_json and as_host:
-        raise cli.Failure("--json and --host exclude each other", status.USAGE)
+        raise failure.Failure("--json and --host exclude each other", exit_codes.USAGE)
     facts = host.record()
     with cli.writing(output) as stream:
         if as_host:
             stream.write(records.encode(facts))
-            return status.OK
+            return exit_codes.OK
         missing = 0
         for finding in checkup.findings(facts):
             missing += finding.state == checkup.MISSING
@@ -43,10 +44,10 @@ def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
             stream.write(orjson.dumps(finding.record()) + b"\n" if as_json else _line(finding))
     if missing:
         cli.say("llmpar-doctor", f"{missing} thing{'s' if missing > 1 else ''} that the main job needs {'are' if missing > 1 else 'is'} missing")
-        return status.UNAVAILABLE
+        return exit_codes.UNAVAILABLE
     if not (as_json or quiet) and sys.stderr.isatty():
         cli.say("llmpar-doctor", "all that the main job needs is there")
-    return status.OK
+    return exit_codes.OK
 
 
 def _line(finding: checkup.Finding) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, records, status
+from llmpar import cli, exit_codes, failure, records
 
 HELP = """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into request records.
 
@@ -31,23 +31,23 @@ Exit status: 0 done, 2 usage, 3 not a result file of these tools.
 @click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for, where the file does not say.")
 @click.option("--engine", metavar="NAME", help="The engine that was measured.")
 def main(files: tuple[str, ...], output: str | None, form: str | None, run: int | None, clients: int | None, engine: str | None) -> int:
-    from llmpar import imports
+    from llmpar import other_tools
 
     with cli.writing(output) as out:
         for name in files or ("-",):
             try:
-                for record in imports.requests(*_chosen(name, form, run), engine, clients):
+                for record in other_tools.requests(*_chosen(name, form, run), engine, clients):
                     out.write(records.encode(record))
-            except imports.BadImport as error:
-                raise cli.Failure(f"cannot import '{name}': {error}", status.BAD_INPUT) from None
-    return status.OK
+            except other_tools.BadImport as error:
+                raise failure.Failure(f"cannot import '{name}': {error}", exit_codes.BAD_INPUT) from None
+    return exit_codes.OK
 
 
 def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any], str]:
     """The one run of a file to import; a file may hold one JSON document or one on each line."""
     import json  # not orjson: these tools write Infinity (a request rate, say), which strict JSON has not
 
-    from llmpar import imports
+    from llmpar import other_tools
 
     with cli.opened(name) as stream:
         data = stream.read()
@@ -57,16 +57,16 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
         try:
             documents = [json.loads(line) for line in data.splitlines() if line.strip()]
         except ValueError as error:
-            raise imports.BadImport(f"not JSON ({error})") from None
-    found = [(each, kind) for document in documents for kind in [form or imports.detect(document)]
-             for each in imports.runs(document, kind)]
+            raise other_tools.BadImport(f"not JSON ({error})") from None
+    found = [(each, kind) for document in documents for kind in [form or other_tools.detect(document)]
+             for each in other_tools.runs(document, kind)]
     if not found:
-        raise imports.BadImport("it holds no runs")
+        raise other_tools.BadImport("it holds no runs")
     if run is None and len(found) > 1:
-        listed = "; ".join(f"{number}: {imports.describe(*each)}" for number, each in enumerate(found, 1))
-        raise cli.Failure(f"'{name}' holds {len(found)} runs", status.USAGE, f"choose one with --run N ({listed})")
+        listed = "; ".join(f"{number}: {other_tools.describe(*each)}" for number, each in enumerate(found, 1))
+        raise failure.Failure(f"'{name}' holds {len(found)} runs", exit_codes.USAGE, f"choose one with --run N ({listed})")
     if run is not None and run > len(found):
-        raise cli.Failure(f"'{name}' holds only {len(found)} runs", status.USAGE)
+        raise failure.Failure(f"'{name}' holds only {len(found)} runs", exit_codes.USAGE)
     return found[(run or 1) - 1]
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import click
 
-from llmpar import cli, pick, records, report, series, status, words, workload
-from llmpar.render import markdown, plain
+from llmpar import cli, exit_codes, failure, records, sizes
+from llmpar.render.picks import render
+from llmpar.results.rows import group
+from llmpar.verdicts import pick
 
 
 def prices_of(given: Sequence[str]) -> dict[str, float]:
@@ -21,7 +23,7 @@ def prices_of(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             value = math.nan
         if not value > 0:
-            raise cli.Failure(f"price '{one}' is not NAME=AMOUNT an hour", status.USAGE, "for example --price H100=2.5")
+            raise failure.Failure(f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5")
         found[name.strip()] = value
     return found
 
@@ -55,12 +57,12 @@ def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpo
     wanted = {metric: most for metric, most in objectives.items() if most is not None}
     if memory is not None:
         try:
-            wanted["memory_bytes"] = pick.bytes_of(memory)
+            wanted["memory_bytes"] = sizes.bytes_of(memory)
         except ValueError as error:
-            raise cli.Failure(str(error), status.USAGE) from None
-    rows = series.rows(cli.read_records(files))
+            raise failure.Failure(str(error), exit_codes.USAGE) from None
+    rows = group(cli.read_records(files))
     if not rows:
-        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "llmpar-summarise makes one from requests")
+        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests")
     choices = pick.judge(rows, wanted, prices_of(prices), sure)
     ranked = [choice for choice in choices if choice.ranked]
     with cli.writing(output) as stream:
@@ -70,47 +72,10 @@ def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpo
         else:
             stream.write(render(choices, wanted, top, form == "markdown").encode())
     if ranked:
-        return status.OK
-    return status.TOO_LITTLE if all(choice.unknown for choice in choices) else status.CHECK_FAILED
+        return exit_codes.OK
+    return exit_codes.TOO_LITTLE if all(choice.unknown for choice in choices) else exit_codes.CHECK_FAILED
 
 
-def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, marked: bool) -> str:
-    """A table of the ranked cells, then why each of the others is not among them."""
-    ranked = [choice for choice in choices if choice.ranked]
-    asked = ", ".join(f"{metric} ≤ {words.size(most) if metric == 'memory_bytes' else f'{most:g}'}" for metric, most in wanted.items())
-    lines = []
-    if not ranked:
-        missing = all(choice.unknown for choice in choices)
-        few = any(" needs " in reason for choice in choices for reason in choice.reasons)
-        hint = "; give each cell more requests (the column count of its sweep)" if few else ""
-        lines.append(f"too little data to say{hint}" if missing else f"no cell meets them: {asked}" if asked else "no cell can be ranked")
-    else:
-        shown = ranked[:top]
-        priced = any(choice.cost.value is not None for choice in shown)
-        memory = any(choice.row.figure("memory_bytes").value is not None for choice in shown)
-        header = ["", "cell", "output tokens/s", *(["cost per million"] if priced else []), "TTFT p95, s", "TPOT p95, s",
-                  *(["memory"] if memory else []), "front", "rate against the first"]  # fmt: skip
-        body = []
-        for place, choice in enumerate(shown, 1):
-            row, against = choice.row, choice.against_best
-            seen = "" if against is None else words.ratio(against.ratio, against.low, against.high)
-            body.append([str(place), series.name(row, sweep=True), words.figure(row.figure(pick.RATE)), *([words.figure(choice.cost)] if priced else []),
-                         words.figure(row.figure("ttft_p95_s")), words.figure(row.figure("tpot_p95_s")),
-                         *([words.size(row.figure("memory_bytes").value)] if memory else []), "yes" if choice.front else "", seen])  # fmt: skip
-        lines.append(markdown.table(header, body) if marked else plain.table(header, body))
-        if asked:
-            lines.append(f"{len(ranked)} of {len(choices)} cells meet {asked}")
-        if len(workload.kinds(choice.row for choice in ranked)) > 1:
-            lines.append("mind: these cells were not given the same work (prompts or sampling differ), so their rates need not compare")
-        edge = [f"{series.name(choice.row, sweep=True)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
-        if edge:
-            lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
-    barred: dict[str, list[str]] = {}
-    for choice in sorted(choices, key=lambda choice: report.order(choice.row)):
-        if not choice.ranked:
-            barred.setdefault("; ".join(choice.reasons), []).append(series.name(choice.row, sweep=True))
-    lines += [f"{'- ' if marked else ''}not ranked ({reasons}): {report.shortened(names, between='; ')}" for reasons, names in barred.items()]
-    return "\n".join(markdown.escape(line) if marked and not line.startswith(("|", "- ")) else line.rstrip("\n") for line in lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from llmpar import cli, records, status
+from llmpar import cli, exit_codes, failure, records
+from llmpar.render.plans import as_text
 
 HELP = """Say how many server sessions and prompts are needed to see a difference, from a pilot run's noise.
 
@@ -33,7 +32,8 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
 @click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What is to be compared; repeatable.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records.")
 def main(files: tuple[str, ...], output: str | None, difference: float, margin: float, power: float, figure: tuple[str, ...], form: str) -> int:
-    from llmpar import plan, series
+    from llmpar.results import rows
+    from llmpar.verdicts import sample_size
 
     if difference <= margin:
         raise click.UsageError(f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin")
@@ -41,44 +41,19 @@ def main(files: tuple[str, ...], output: str | None, difference: float, margin: 
     found = []
     for name in figure:
         try:
-            noise = plan.noise(summaries, name)
+            noise = sample_size.noise(summaries, name)
         except KeyError:
             raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s") from None
         if noise is None:
-            sessions = max((len(row.by_session(name)) for row in series.rows(summaries)), default=0)
-            raise cli.Failure(f"no cell has {name} in two named server sessions (the most is {sessions})", status.TOO_LITTLE,
+            sessions = max((len(row.by_session(name)) for row in rows.group(summaries)), default=0)
+            raise failure.Failure(f"no cell has {name} in two named server sessions (the most is {sessions})", exit_codes.TOO_LITTLE,
                               "measure a pilot of at least three: make sweep REPEATS=3")
-        found.append(plan.record(noise, plan.options(noise, difference, power, margin), difference, power, margin))
+        found.append(sample_size.record(noise, sample_size.options(noise, difference, power, margin), difference, power, margin))
     with cli.writing(output) as out:
-        out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(_text, found)).encode())
-    return status.OK
+        out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(as_text, found)).encode())
+    return exit_codes.OK
 
 
-def _text(found: dict[str, Any]) -> str:
-    from llmpar.compare_words import percent, title
-    from llmpar.render import plain
-
-    noise = found["noise"]
-    requests = f"{noise['requests']:.0f} requests a session"
-    if noise["within_ratio"] is None:
-        within = ""
-    elif noise["within_ratio"] >= noise["sessions_ratio"]:
-        within = f", no more than {requests} explain by themselves"
-    else:
-        within = f", of which {percent(noise['within_ratio'])} % from {requests}"
-    lines = [f"{title(found['figure'])}: sessions differ by {percent(noise['sessions_ratio'])} % (one standard deviation{within}); "
-             f"planned with {percent(noise['upper_ratio'])} %, the upper limit of what {noise['freedom'] + noise['cells']} sessions of "
-             f"{noise['cells']} cell{'s' if noise['cells'] > 1 else ''} say"]
-    if found["sessions"] is None:
-        lines.append(f"no plan of up to 1000 sessions sees {percent(found['difference_ratio'])} %; find out why sessions differ so much")
-    else:
-        lines.append(f"to see {percent(found['difference_ratio'])} % in {percent(found['power'])} % of tries: {found['sessions']} sessions "
-                     f"of each side with {found['requests']} requests each")
-    for name, count in (("three_sessions_see_ratio", "3"), ("five_sessions_see_ratio", "5")):
-        if found[name] is not None:
-            lines.append(f"{count} sessions of each side see differences from {percent(found[name])} % on")
-    rows = [[str(each["requests"]), str(each["sessions"] or "over 1000"), percent(each["noise_ratio"]) + " %"] for each in found["options"]]
-    return "\n".join(lines) + "\n\n" + plain.table(["requests a session", "sessions", "noise"], rows)
 
 
 if __name__ == "__main__":

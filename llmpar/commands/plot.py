@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from llmpar import cli, series, status
+from llmpar import cli, exit_codes, failure
+from llmpar.results.rows import group, path
 
 FORMATS = ("png", "svg")
 HINT = "pip install 'llmpar[plot]', or pip install matplotlib"
@@ -34,22 +35,22 @@ def main(files: tuple[str, ...], output: str | None, form: str | None, x: str | 
     within it. A ring around a point: the client's own delays could have moved it. Reads `summary` records (buffers
     all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
     """
-    rows = series.rows(cli.read_records(files))
+    rows = group(cli.read_records(files))
     if form is None:
         form = Path(output).suffix.removeprefix(".").lower() if output else "png"
         if form not in FORMATS:
-            raise cli.Failure(f"cannot tell the format from '{output}'", status.USAGE, "end it in .png or .svg, or give --format")
+            raise failure.Failure(f"cannot tell the format from '{output}'", exit_codes.USAGE, "end it in .png or .svg, or give --format")
     for metric in metrics:
         try:
-            series.path(metric)
+            path(metric)
         except KeyError:
-            raise cli.Failure(f"unknown metric '{metric}'", status.USAGE, "see docs/report.md for the names") from None
+            raise failure.Failure(f"unknown metric '{metric}'", exit_codes.USAGE, "see docs/report.md for the names") from None
     try:
         from llmpar.render import plot
     except ImportError:
-        raise cli.Failure("matplotlib is not installed", status.UNAVAILABLE, HINT) from None
+        raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
     if not rows:
-        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "llmpar-summarise makes one from requests")
+        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests")
     look = plot.NARROW if narrow else plot.WIDE
     try:
         if not dots and (x or plot.numeric(rows, "clients")):
@@ -57,11 +58,11 @@ def main(files: tuple[str, ...], output: str | None, form: str | None, x: str | 
         else:
             figure = plot.dots(rows, metrics or ("wall_s", "output_tokens_per_s"), look)
     except ValueError as error:
-        raise cli.Failure(str(error), status.TOO_LITTLE) from None
+        raise failure.Failure(str(error), exit_codes.TOO_LITTLE) from None
     picture = plot.png(figure) if form == "png" else plot.svg(figure, "plot").encode()
     with cli.writing(output) as stream:
         stream.write(picture)
-    return status.OK
+    return exit_codes.OK
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
-from llmpar import cli, prompt_files, prompts, records, status, tokenise
-from llmpar.prompts import Prompt
+from llmpar import cli, exit_codes, failure, records
+from llmpar.prompts import files, formats, prompt, synthetic, tokens
+from llmpar.prompts.prompt import BadPrompts, Prompt, names, record
+from llmpar.prompts.tokens import Unavailable, estimate
 
 NAME = "llmpar-prompts"
 FORMATS = ("sharegpt", "jsonl", "text")
@@ -64,38 +66,38 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
     try:
         counter, how = _counter(tokenizer, base_url)
         if index:
-            return _index(where, counter or prompts.estimate, how)
+            return _index(where, counter or estimate, how)
         if source is None:
-            wanted = prompts.lengths(count or 128, tokens, deviation, seed or 0)
-            made = [prompts.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)]
+            wanted = synthetic.lengths(count or 128, tokens, deviation, seed or 0)
+            made = [synthetic.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)]
         else:
             made = _convert(source, form, field)
         if counter:
             made = [_counted(prompt, counter(prompt.text) if source else prompt.tokens, how) for prompt in made]
         if source is not None:
-            made = prompts.choose(made, count, seed, least, most)
+            made = formats.choose(made, count, seed, least, most)
             if count and len(made) < count or not made:
-                raise cli.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
-                                  status.TOO_LITTLE, "widen --least and --most or ask for fewer")
-        entries = [prompts.record(name, prompt) for name, prompt in zip(prompts.names(_stem(source), len(made)), made, strict=True)]
-        changed = prompt_files.write(where, entries, made, replace)
-    except prompts.BadPrompts as error:
-        raise cli.Failure(str(error), status.BAD_INPUT) from None
-    except tokenise.Unavailable as error:
-        raise cli.Failure(str(error), status.UNAVAILABLE, error.hint) from None
-    except prompt_files.Occupied as error:
-        raise cli.Failure(str(error), status.USAGE, error.hint) from None
+                raise failure.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
+                                  exit_codes.TOO_LITTLE, "widen --least and --most or ask for fewer")
+        entries = [record(name, prompt) for name, prompt in zip(names(_stem(source), len(made)), made, strict=True)]
+        changed = files.write(where, entries, made, replace)
+    except BadPrompts as error:
+        raise failure.Failure(str(error), exit_codes.BAD_INPUT) from None
+    except Unavailable as error:
+        raise failure.Failure(str(error), exit_codes.UNAVAILABLE, error.hint) from None
+    except files.Occupied as error:
+        raise failure.Failure(str(error), exit_codes.USAGE, error.hint) from None
     _report(where, entries, "written" if changed else "already there, unchanged")
-    return status.OK
+    return exit_codes.OK
 
 
 def _counter(tokenizer: str | None, base_url: str | None) -> tuple[Callable[[str], int] | None, str]:
     if tokenizer:
         try:
-            return tokenise.from_file(tokenizer), "tokenizer"
+            return tokens.from_file(tokenizer), "tokenizer"
         except ValueError as error:
-            raise prompts.BadPrompts(str(error)) from None
-    return (tokenise.from_server(base_url), "server") if base_url else (None, "rule")
+            raise prompt.BadPrompts(str(error)) from None
+    return (tokens.from_server(base_url), "server") if base_url else (None, "rule")
 
 
 def _counted(prompt: Prompt, tokens: int, how: str) -> Prompt:
@@ -113,42 +115,42 @@ def _convert(source: str, form: str | None, field: str | None) -> list[Prompt]:
     name = os.path.basename(source)
     with cli.opened(source) as stream:
         if form == "jsonl":
-            return list(prompts.jsonl(stream, name, field))
+            return list(formats.jsonl(stream, name, field))
         data = stream.read()
     if form == "sharegpt":
-        return list(prompts.sharegpt(data, name))
+        return list(formats.sharegpt(data, name))
     try:
-        return list(prompts.plain(data.decode(), name))
+        return list(formats.plain(data.decode(), name))
     except UnicodeDecodeError as error:
-        raise prompts.BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
+        raise prompt.BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
 
 
 def _index(where: Path, count: Callable[[str], int], how: str) -> int:
     if not where.is_dir():
-        raise cli.Failure(f"cannot read '{where}': not a directory", status.USAGE)
+        raise failure.Failure(f"cannot read '{where}': not a directory", exit_codes.USAGE)
     # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
-    entries = [prompts.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
-               for name, text in prompt_files.texts(where).items()]
+    entries = [prompt.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
+               for name, text in files.texts(where).items()]
     if not entries:
-        raise cli.Failure(f"'{where}' holds no files", status.TOO_LITTLE)
-    with cli.writing(str(where / prompts.MANIFEST)) as stream:
+        raise failure.Failure(f"'{where}' holds no files", exit_codes.TOO_LITTLE)
+    with cli.writing(str(where / files.MANIFEST)) as stream:
         stream.writelines([records.encode(entry) for entry in entries])
     _report(where, entries, "indexed")
-    return status.OK
+    return exit_codes.OK
 
 
 def _check(where: Path) -> int:
     try:
-        entries = prompt_files.manifest(where)
+        entries = files.manifest(where)
     except (FileNotFoundError, NotADirectoryError):
-        raise cli.Failure(f"'{where}' has no {prompts.MANIFEST}", status.USAGE, "--index writes one") from None
-    wrong = prompts.differences(entries, prompt_files.digests(where))
+        raise failure.Failure(f"'{where}' has no {files.MANIFEST}", exit_codes.USAGE, "--index writes one") from None
+    wrong = files.differences(entries, files.digests(where))
     for line in wrong:
         cli.say(NAME, line)
     if wrong:
-        return status.CHECK_FAILED
+        return exit_codes.CHECK_FAILED
     _report(where, entries, "agrees with its manifest")
-    return status.OK
+    return exit_codes.OK
 
 
 def _report(where: Path, entries: list[dict[str, Any]], word: str) -> None:
@@ -157,7 +159,7 @@ def _report(where: Path, entries: list[dict[str, Any]], word: str) -> None:
         stream.write(records.encode({
             "kind": "prompt_set", "v": 1, "name": where.name or str(where), "count": len(entries), "tokens": total,
             "token_source": entries[0]["token_source"] if entries else None,
-            "sha256": prompts.set_hash((entry["name"], entry["sha256"]) for entry in entries)}))
+            "sha256": files.set_hash((entry["name"], entry["sha256"]) for entry in entries)}))
     cli.say(NAME, f"'{where}' {word}: {len(entries)} prompts, {total} tokens")
 
 

@@ -10,8 +10,14 @@ from typing import Any
 
 import click
 
-from llmpar import claims, cli, records, report, series, status, timeline, words
-from llmpar.render import csv_, markdown, plain
+from llmpar import cli, exit_codes, failure, records
+from llmpar.render import report_csv
+from llmpar.render.report_text import as_markdown, as_text
+from llmpar.report import document, tracks
+from llmpar.report.document import build
+from llmpar.results import rows
+from llmpar.results.rows import group
+from llmpar.verdicts import claim_table, claims
 
 HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown does without"
 
@@ -40,36 +46,36 @@ def main(files: tuple[str, ...], output: str | None, form: str, title: str, tabl
     """
     given = [(name, record) for name in files or ("-",) for record in cli.read_records((name,))]
     summaries = [record for _, record in given if record["kind"] == "summary"]
-    rows = series.rows(summaries)
+    rows = group(summaries)
     if not rows:
-        raise cli.Failure("no summary among the records", status.TOO_LITTLE, "`make sweep` measures; `llmpar-summarise` makes summaries")
+        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "`make sweep` measures; `llmpar-summarise` makes summaries")
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
     stated = [] if no_claims else judged(table, rows)
     verdicts = [record for _, record in given if record["kind"] == "verdict"]
-    document = report.build(title, rows, stated, verdicts, commands(rows, beside))
+    document = build(title, rows, stated, verdicts, commands(rows, beside))
     if form == "html":
         made = as_html(document, rows, beside, timelines)
     else:
-        made = {"markdown": as_markdown, "text": as_text}[form](document) if form != "csv" else csv_.rows(rows)
+        made = {"markdown": as_markdown, "text": as_text}[form](document) if form != "csv" else report_csv.rows(rows)
     with cli.writing(output) as stream:
         stream.write(made.encode("utf-8", "replace"))
-    return status.OK
+    return exit_codes.OK
 
 
-def judged(table: str | None, rows: Sequence[series.Row]) -> list[dict[str, Any]]:
+def judged(table: str | None, rows: Sequence[rows.Row]) -> list[dict[str, Any]]:
     """Claim records of the table, or none where no table is named and none is there."""
-    place = Path(table) if table else claims.default_table()
+    place = Path(table) if table else claim_table.default_table()
     if place is None:
         return []
     with cli.opened(str(place)) as stream:
         text = stream.read().decode("utf-8", "replace")
     try:
-        return [claims.evaluate(claim, rows) for claim in claims.parse(text, str(place))]
-    except claims.BadClaims as error:
-        raise cli.Failure(str(error), status.USAGE) from None
+        return [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
+    except claim_table.BadClaims as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
 
 
-def commands(rows: Sequence[series.Row], beside: dict[int, Path]) -> dict[str, str]:
+def commands(rows: Sequence[rows.Row], beside: dict[int, Path]) -> dict[str, str]:
     """What scripts/run-cell ran for each cell, from command.txt beside its summary."""
     found = {}
     for row in rows:
@@ -97,55 +103,28 @@ def samples(folder: Path | None) -> Iterator[dict[str, Any]]:
                 cli.say("llmpar-report", f"{error}; the time line goes without")
 
 
-def as_html(document: report.Document, rows: Sequence[series.Row], beside: dict[int, Path], most: int) -> str:
+def as_html(document: document.Document, rows: Sequence[rows.Row], beside: dict[int, Path], most: int) -> str:
     try:
-        from llmpar.render import charts, html
+        from llmpar.render import charts, report_html
     except ImportError:
-        raise cli.Failure("matplotlib is not installed", status.UNAVAILABLE, HINT) from None
+        raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
     drawn = {sweep.name: charts.of_sweep(sweep.name or "cells", sweep.rows) for sweep in document.sweeps}
-    lines, shown = [], timeline.chosen(rows, most)
+    lines, shown = [], tracks.chosen(rows, most)
     for row in shown:
         summary = row.summaries[0]
-        one = timeline.of(row, summary, samples(beside.get(id(summary))))
+        one = tracks.of(row, summary, samples(beside.get(id(summary))))
         if one is not None:
             lines.append(charts.of_timeline(one))
     left = len(rows) - len(shown)
-    return html.page(document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else "")
+    return report_html.page(document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else "")
 
 
-def as_markdown(document: report.Document) -> str:
-    parts = [f"# {markdown.escape(document.title)}\n", "".join(f"- {markdown.escape(fact)}\n" for fact in document.facts)]
-    parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
-    if document.claims:
-        parts += ["## The study's findings\n", markdown.table(
-            ("Finding", "Here", "Effect"), [(record["sentence"], record["verdict"], words.claim(record)) for record in document.claims])]
-    for sweep in document.sweeps:
-        parts += [f"## {markdown.escape(sweep.name or 'cells')}\n", markdown.escape(sweep.answer) + "\n" if sweep.answer else "",
-                  _markdown(sweep.table), "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes)]  # fmt: skip
-    for one in (document.study, *document.warnings, *document.runs):
-        parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
-    return "\n".join(part for part in parts if part)
 
 
-def _markdown(one: report.Table) -> str:
-    caption = markdown.escape(one.caption) + "\n\n" if one.caption else ""
-    return caption + markdown.table(one.header, one.rows, one.right) + (f"\n{markdown.escape(one.note)}\n" if one.note else "")
 
 
-def as_text(document: report.Document) -> str:
-    parts = [document.title, *document.facts, ""]
-    parts += [f"{record['verdict']:<13} {record['sentence']}: {words.claim(record)}" for record in document.claims
-              if record["verdict"] != claims.NOT_RUN]  # fmt: skip
-    for sweep in document.sweeps:
-        parts += [*_text(sweep.table, sweep.answer), *sweep.causes]
-    for one in (document.study, *document.warnings):
-        parts += _text(one)
-    return "\n".join(parts) + "\n"
 
 
-def _text(one: report.Table, answer: str = "") -> list[str]:
-    """A table after an empty line, with what is said of it."""
-    return ["", *filter(None, (one.title, answer, one.caption, plain.table(one.header, one.rows).rstrip(), one.note))]
 
 
 if __name__ == "__main__":

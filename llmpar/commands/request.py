@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, status
+from llmpar import cli, exit_codes, failure
 from llmpar.dialects import DIALECTS
 
 
@@ -62,36 +62,37 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
     Under GNU parallel the work is done by a pool of workers that the first job starts (LLMPAR_POOL=no: without).
     Writes `request` records. Exit status: 0; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is written.
     """
-    from llmpar import turns
+    from llmpar.client.plan import Missing, Wrong, from_options
+    from llmpar.client.run import run
 
     try:
-        plan = turns.plan(prompts, options, dict(os.environ))
-    except turns.Wrong as error:
-        raise cli.Failure(str(error), status.USAGE, error.hint) from None
+        plan = from_options(prompts, options, dict(os.environ))
+    except Wrong as error:
+        raise failure.Failure(str(error), exit_codes.USAGE, error.hint) from None
     try:
-        return turns.run(plan, open(0, "rb", buffering=0, closefd=False) if plan.from_stdin else None)
-    except turns.Missing as error:
-        raise cli.Failure(str(error), status.UNAVAILABLE, error.hint) from None
+        return run(plan, open(0, "rb", buffering=0, closefd=False) if plan.from_stdin else None)
+    except Missing as error:
+        raise failure.Failure(str(error), exit_codes.UNAVAILABLE, error.hint) from None
 
 
 def read(arguments: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Prompts and options of a command line, for a pool. Raises turns.Unread."""
-    from llmpar import turns
+    """Prompts and options of a command line, for a pool. Raises client.plan.Unread."""
+    from llmpar.client.plan import Unread
 
     try:
         options = dict(main.command.make_context("llmpar-request", list(arguments)).params)  # type: ignore[attr-defined]
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        raise turns.Unread(text.getvalue()) from None
+        raise Unread(text.getvalue()) from None
     return options.pop("prompts"), options
 
 
 def pool() -> None:
     """Where bin/llmpar-request starts a pool: PARALLEL_PID READY_FD ARGUMENT..."""
-    from llmpar import pool
+    from llmpar.pool.pool import serve
 
-    pool.serve(int(sys.argv[1]), int(sys.argv[2]), read, sys.argv[3:])
+    serve(int(sys.argv[1]), int(sys.argv[2]), read, sys.argv[3:])
 
 
 if __name__ == "__main__":

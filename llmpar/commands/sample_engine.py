@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import click
 
-from llmpar import apikey, cli, status
-from llmpar.beside import Command
-from llmpar.ticks import Ticks
+from llmpar import apikey, cli, exit_codes, failure
+from llmpar.foreground import Command
+from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-engine"
 ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -55,7 +55,7 @@ def main(command: tuple[str, ...], output: str | None, interval: float, duration
         message = "nothing to sample: no metrics URL and no process is known"
         hint = "give --metrics-url or --pid, or run under llmpar-serve"
         if not command:
-            raise cli.Failure(message, status.UNAVAILABLE, hint)
+            raise failure.Failure(message, exit_codes.UNAVAILABLE, hint)
         cli.say(NAME, message + "; running the command without samples", hint)
     with ExitStack() as stack:
         work = None
@@ -89,7 +89,7 @@ def _pids() -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in os.environ.get("LLMPAR_SERVER_PIDS", "").split())
     except ValueError:
-        raise cli.Failure(f"LLMPAR_SERVER_PIDS is '{os.environ['LLMPAR_SERVER_PIDS']}', not process ids", status.USAGE) from None
+        raise failure.Failure(f"LLMPAR_SERVER_PIDS is '{os.environ['LLMPAR_SERVER_PIDS']}', not process ids", exit_codes.USAGE) from None
 
 
 def _key(path: str | None) -> str | None:
@@ -107,7 +107,7 @@ def _start(command: tuple[str, ...]) -> Command:
         return Command(command)
     except OSError as error:
         code = 127 if isinstance(error, FileNotFoundError) else 126  # as shells and env say it
-        raise cli.Failure(f"cannot run '{command[0]}': {error.strerror}", code) from None
+        raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", code) from None
 
 
 def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
@@ -116,13 +116,13 @@ def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
     try:
         return stack.enter_context(open(output, "wb", buffering=0))
     except OSError as error:
-        raise cli.Failure(f"cannot write '{output}': {error.strerror}", status.USAGE) from None
+        raise failure.Failure(f"cannot write '{output}': {error.strerror}", exit_codes.USAGE) from None
 
 
 def _prepare(stream: BinaryIO, urls: list[str], pids: list[int], interval: float,
              key: str | None) -> Callable[[threading.Event], None]:
     """What the thread does."""
-    from llmpar import scrape  # loaded before the command starts, so as not to disturb it
+    from llmpar.sampling import scrape  # loaded before the command starts, so as not to disturb it
 
     sampler = scrape.Sampler(urls, pids, interval, key)
 
@@ -149,7 +149,7 @@ def _wait(duration: float | None, stop: threading.Event) -> int:
         arrived = signal.sigtimedwait(ENDING, left)
         if arrived is not None:
             return 128 + arrived.si_signo
-    return status.OK
+    return exit_codes.OK
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from llmpar import beside, cli, engine_pids, nvml, records, status
+from llmpar import cli, exit_codes, failure, foreground, records
 from llmpar.render import gpu_table
-from llmpar.ticks import Ticks
+from llmpar.sampling import engine_pids, nvml
+from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-gpu"
 
@@ -43,16 +44,16 @@ def main(command: tuple[str, ...], hz: float, wanted: tuple[str, ...], pids: tup
     no GPU can be watched it says so and runs COMMAND all the same. Exit status without COMMAND: 0; 2 usage; 4 no GPU.
     """
     if command and (prometheus or seconds is not None):
-        raise cli.Failure("--prometheus and --seconds do not go with a COMMAND", status.USAGE)
+        raise failure.Failure("--prometheus and --seconds do not go with a COMMAND", exit_codes.USAGE)
     if command and output is None:
-        raise cli.Failure("standard output belongs to COMMAND: say --output FILE", status.USAGE)
+        raise failure.Failure("standard output belongs to COMMAND: say --output FILE", exit_codes.USAGE)
     family = engine_pids.Family(pids) if pids else engine_pids.from_environment(os.environ.get("LLMPAR_SERVER_PIDS"))
     reader = None
     try:
         reader = nvml.Reader(family.owns, wanted)
     except nvml.Unavailable as error:
         if not command:
-            raise cli.Failure(f"no GPU to sample: {error}", status.UNAVAILABLE, "llmpar-doctor says what is missing") from None
+            raise failure.Failure(f"no GPU to sample: {error}", exit_codes.UNAVAILABLE, "llmpar-doctor says what is missing") from None
         cli.say(NAME, f"no GPU to sample: {error}", "running the command without")
     if reader is None:
         return _run(command, lambda stop: None)
@@ -61,7 +62,7 @@ def main(command: tuple[str, ...], hz: float, wanted: tuple[str, ...], pids: tup
             from llmpar.render import gpu_prometheus
 
             sys.stdout.write(gpu_prometheus.snapshot(reader))
-            return status.OK
+            return exit_codes.OK
         write = _writer(output, gpu_table.rows if table else _lines)
 
         def work(stop: threading.Event) -> None:
@@ -92,9 +93,9 @@ def _writer(output: str | None, render: Callable[[list[dict[str, Any]]], bytes])
 def _run(command: tuple[str, ...], work: Callable[[threading.Event], None]) -> int:
     """COMMAND in the foreground, the work in a thread: a driver that hangs cannot hold COMMAND's end back."""
     try:
-        child = beside.Command(command)
+        child = foreground.Command(command)
     except OSError as error:
-        raise cli.Failure(f"cannot run '{command[0]}': {error.strerror}", 126 if isinstance(error, PermissionError) else 127) from None
+        raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", 126 if isinstance(error, PermissionError) else 127) from None
     stop = threading.Event()
 
     def guarded() -> None:
@@ -123,7 +124,7 @@ def _alone(work: Callable[[threading.Event], None], seconds: float | None) -> in
         timer.daemon = True
         timer.start()
     work(stop)
-    return status.OK
+    return exit_codes.OK
 
 
 if __name__ == "__main__":

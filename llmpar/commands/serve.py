@@ -13,8 +13,11 @@ from typing import Any
 
 import click
 
-from llmpar import balancer, beside, cli, orphans, ports, records, runtime, serve, status
-from llmpar.engines import ENGINES, Device, Settings, Unsupported, check
+from llmpar import cli, exit_codes, failure, foreground, records, runtime_directory, sizes
+from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker
+from llmpar.serving import balancer, gpu_memory, launches, orphans, run
+from llmpar.serving.ports import choose_ports
+from llmpar.serving.record import ServerRecord
 
 NAME = "llmpar-serve"
 OPTIONS = [
@@ -79,10 +82,10 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         with cli.opened(cell) as stream:
             try:
                 whole = records.decode(stream.read())
-                found, settings = serve.from_cell(whole)
+                found, settings = launches.from_cell(whole)
                 load = whole.get("load")
             except (ValueError, KeyError) as error:
-                raise cli.Failure(f"cannot read '{cell}': {error}", status.BAD_INPUT) from None
+                raise failure.Failure(f"cannot read '{cell}': {error}", exit_codes.BAD_INPUT) from None
         engine = engine or found
     settings |= {name: value for name, value in given.items() if value is not None}
     if prefix_cache is not None:
@@ -91,43 +94,43 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         settings["engine_args"] = tuple(word for text in engine_args for word in shlex.split(text))
     try:
         if "kv_bytes" in settings:
-            settings["kv_bytes"] = serve.size(settings["kv_bytes"])
-        memory = serve.size(gpu_memory_bytes) if gpu_memory_bytes else serve.gpu_memory()
-        weights = serve.size(weight_bytes) if weight_bytes else None
+            settings["kv_bytes"] = sizes.size(settings["kv_bytes"])
+        memory = sizes.size(gpu_memory_bytes) if gpu_memory_bytes else gpu_memory.gpu_memory()
+        weights = sizes.size(weight_bytes) if weight_bytes else None
     except ValueError as error:
-        raise cli.Failure(str(error), status.USAGE) from None
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
 
-    state = runtime.directory()
+    state = runtime_directory.directory()
     # A look at the settings alone touches nothing.
     if not dry_run:
         clear_orphans(state, kill_orphans)
     if kill_orphans and not command:
-        return status.OK
+        return exit_codes.OK
     if not engine:
-        raise cli.Failure("which engine?", status.USAGE, "--engine NAME, one of: " + ", ".join(ENGINES))
-    row = serve.lookup(engine)
+        raise failure.Failure("which engine?", exit_codes.USAGE, "--engine NAME, one of: " + ", ".join(ENGINES))
+    row = launches.lookup(engine)
     wanted = Settings(**settings)
     try:
         check(row, wanted)
-        first, warning = serve.probe_sampling(row, probe_sampling, load)
-        chosen = serve.choose_runtime(row, wanted.runtime, dry_run)
+        first, warning = launches.probe_sampling(row, probe_sampling, load)
+        chosen = launches.choose_runtime(row, wanted.runtime, dry_run)
         front, to = choose_ports(row.default_port, wanted, dry_run)
-        made = serve.launches(row, dataclasses.replace(wanted, runtime=chosen), Device(memory, weights), chosen, to)
+        made = launches.launches(row, dataclasses.replace(wanted, runtime=chosen), Device(memory, weights), chosen, to)
         if profile and chosen == "docker":
             raise Unsupported("--profile wraps local engines only; nsys does not reach into a container: --runtime local")
     except ValueError as error:
-        raise cli.Failure(str(error), status.USAGE) from None
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
     if dry_run:
         folder = os.path.abspath(server_dir) if server_dir else "SERVER_DIR"
-        for launch in serve.profiled(made, folder) if profile else made:
+        for launch in launches.profiled(made, folder) if profile else made:
             for note in launch.notes:
                 cli.say(NAME, f"note: {note}")
-            click.echo(serve.shell_line(launch))
+            click.echo(launches.shell_line(launch))
         if front is not None:
             click.echo("\n" + balancer.configuration(front, to, folder), nl=False)
-        return status.OK
+        return exit_codes.OK
     if not command:
-        raise cli.Failure("no command to run", status.USAGE, f"{NAME} … -- COMMAND")
+        raise failure.Failure("no command to run", exit_codes.USAGE, f"{NAME} … -- COMMAND")
     need_tools(front is not None, profile)
     # A closed terminal ends us as TERM does, unless nohup was asked for.
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
@@ -135,17 +138,17 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     folder = os.path.abspath(server_dir) if server_dir else tempfile.mkdtemp(prefix="llmpar-serve-")
     os.makedirs(folder, exist_ok=True)
     if profile:
-        made = serve.profiled(made, folder)
-    record = serve.ServerRecord(folder, row, wanted, chosen, made)
+        made = launches.profiled(made, folder)
+    record = ServerRecord(folder, row, wanted, chosen, made)
     if warning:
         record.fields["notes"].append(warning)
         cli.say(NAME, f"note: {warning}")
-    made = [serve.container_argv(launch) for launch in made]
+    made = [docker.container_argv(launch) for launch in made]
 
     def say(message: str, hint: str | None = None) -> None:
         cli.say(NAME, message, hint)
 
-    with serve.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers:
+    with run.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers:
         say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
         os.environ.update(
             LLMPAR_BASE_URL=servers.base_url, LLMPAR_MODEL=made[0].model, LLMPAR_ENGINE=row.name, LLMPAR_API=row.api,
@@ -153,53 +156,38 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
             LLMPAR_SERVER_PIDS=" ".join(map(str, record.fields["pids"])),
         )  # fmt: skip
         try:
-            return beside.Command(command).wait()
+            return foreground.Command(command).wait()
         except OSError as error:
-            raise cli.Failure(f"cannot run '{command[0]}': {error.strerror}", status.USAGE) from None
+            raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", exit_codes.USAGE) from None
 
 
 def clear_orphans(state: str, kill: bool) -> None:
     """End, or name, what an earlier run left; an engine that shares the machine unseen spoils every measurement."""
     for orphan in orphans.find(state):
         if not kill:
-            raise cli.Failure(f"an earlier {NAME} was killed and left {orphan.text()}", status.UNAVAILABLE, f"end it: {NAME} --kill-orphans")
+            raise failure.Failure(f"an earlier {NAME} was killed and left {orphan.text()}", exit_codes.UNAVAILABLE, f"end it: {NAME} --kill-orphans")
         text = orphan.text()
         if not orphans.end(orphan):
-            raise cli.Failure(f"cannot end {orphan.text()}", status.UNAVAILABLE)
+            raise failure.Failure(f"cannot end {orphan.text()}", exit_codes.UNAVAILABLE)
         cli.say(NAME, f"ended {text}")
 
 
 def need_tools(several: bool, profile: str | None) -> None:
     """Raise Failure where nginx or nsys is wanted and missing, before minutes go into loading a model."""
     if several and balancer.missing():
-        raise cli.Failure("several servers need nginx, which is not installed", status.UNAVAILABLE, "sudo apt-get install nginx-light")
+        raise failure.Failure("several servers need nginx, which is not installed", exit_codes.UNAVAILABLE, "sudo apt-get install nginx-light")
     if profile and not shutil.which(profile):
-        raise cli.Failure(f"--profile {profile} needs Nsight Systems, and there is no {profile} on the PATH", status.UNAVAILABLE,
+        raise failure.Failure(f"--profile {profile} needs Nsight Systems, and there is no {profile} on the PATH", exit_codes.UNAVAILABLE,
                           "https://developer.nvidia.com/nsight-systems, or leave --profile out")  # fmt: skip
 
 
-def choose_ports(default: int, wanted: serve.Settings, dry: bool) -> tuple[int | None, list[int]]:
-    """(the balancer's port or None, a port for each server). Raises Failure where a port is taken."""
-    count = wanted.replicas or 1
-    asked = default if wanted.port is None or (dry and wanted.port == 0) else wanted.port
-    first = ports.free() if asked == 0 and not dry else asked
-    if not dry and ports.taken(first):
-        raise cli.Failure(f"port {first} is taken", status.UNAVAILABLE, "another server runs there; end it, or give --port 0 for a free one")
-    if count == 1:
-        return None, [first]
-    behind: list[int] = []
-    while len(behind) < count:
-        port = first + 1 + len(behind) if dry else ports.free()
-        if port != first and port not in behind:
-            behind.append(port)
-    return first, behind
 
 
 def main() -> None:
     """Run the command; `--version` alone is llmpar's own, with a value the engine's."""
     if sys.argv[1:] == ["--version"]:
         click.echo(f"{NAME} {cli.version()}")
-        sys.exit(status.OK)
+        sys.exit(exit_codes.OK)
     sys.exit(cli.run(NAME, serve_command))
 
 

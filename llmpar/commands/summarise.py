@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, records, status
+from llmpar import cli, exit_codes, failure, records
 
 HELP = """Make one summary of the request records of a cell: latencies, throughput, the steady window, warnings.
 
@@ -44,45 +44,46 @@ def main(files: tuple[str, ...], output: str | None, cell: str | None, server: s
          session: str | None, text: bool, table: bool) -> int:
     if table:
         return _table(files, output)
-    from llmpar import summary, summary_read
+    from llmpar.summary import read, warnings
+    from llmpar.summary.summariser import Summariser, parse_objective
 
     try:
-        objectives = dict(map(summary.parse_objective, slo))
+        objectives = dict(map(parse_objective, slo))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    summariser = summary.Summariser()
+    summariser = Summariser()
     for name in files or ("-",):
         with cli.opened(name) as stream:
             if name == "-":
-                summary_read.feed(summariser, stream, name)
+                read.feed(summariser, stream, name)
             else:
-                summary_read.feed_file(summariser, name)
+                read.feed_file(summariser, name)
     for name in filter(None, (cell, server, host, *gpu, *engine)):
         with cli.opened(name) as stream:
-            summary_read.feed(summariser, stream, name)
+            read.feed(summariser, stream, name)
     # An engine that could not be started for want of memory is a result without requests.
-    if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != summary.OUT_OF_MEMORY:
-        raise cli.Failure("there is no request record to summarise", status.TOO_LITTLE, "llmpar-request writes some")
+    if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != warnings.OUT_OF_MEMORY:
+        raise failure.Failure("there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some")
     found = summariser.summary(objectives, label, session, clients, cli.version())
     with cli.writing(output) as out:
         if text:
-            from llmpar.render import text as rendered
+            from llmpar.render import summaries as rendered
 
             out.write(rendered.summary(found).encode())
         else:
             out.write(records.encode(found))
-    return status.OK
+    return exit_codes.OK
 
 
 def _table(files: tuple[str, ...], output: str | None) -> int:
-    from llmpar.render import text as rendered
+    from llmpar.render import summaries as rendered
 
     found: list[dict[str, Any]] = [record for record in cli.read_records(files) if record["kind"] == "summary"]
     if not found:
-        raise cli.Failure("there is no summary record to show", status.TOO_LITTLE, "llmpar-summarise without --table writes them")
+        raise failure.Failure("there is no summary record to show", exit_codes.TOO_LITTLE, "llmpar-summarise without --table writes them")
     with cli.writing(output) as out:
         out.write(rendered.table(found).encode())
-    return status.OK
+    return exit_codes.OK
 
 
 if __name__ == "__main__":

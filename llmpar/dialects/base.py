@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from llmpar import sse
+from llmpar.dialects import sse
 
 MESSAGE_LIMIT = 2000  # characters of an engine's own error text that a record keeps
 

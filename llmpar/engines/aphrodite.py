@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmpar.engines import common, memory
+from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings
 
 QUANTIZE = ("aqlm", "awq", "bnb", "exl2", "gguf", "gptq", "quip", "squeezellm", "marlin")
@@ -14,25 +14,25 @@ DTYPE = {"float16": "half", "float32": "float"}  # its own words
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line. The image of 2024 takes its settings from the environment. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
+    model = flags.need_model(settings)
     python, version = None, settings.version
     if runtime != "docker":
-        python = common.python_of("aphrodite", "aphrodite", "aphrodite")
-        version = common.same_version(settings, common.installed(python, "aphrodite-engine", "aphrodite_engine"))
-    if not common.older(version, 0, 20):
+        python = installed.python_of("aphrodite", "aphrodite", "aphrodite")
+        version = installed.same_version(settings, installed.installed(python, "aphrodite-engine", "aphrodite_engine"))
+    if not installed.older(version, 0, 20):
         words = _rebased(settings)
         if runtime == "docker":
             return _later_image(settings, port, model, words)
         # Through its command: only that falls back where compiled kernels are missing.
-        argv = [common.script_of(python, "aphrodite"), "serve", model, *words, "--host", common.LOOPBACK, "--port", str(port)]
-        return common.local(settings, argv, port, model, environment={"APHRODITE_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
-    common.no_speculation(settings, "Aphrodite as launched here", " before 0.20")
+        argv = [installed.script_of(python, "aphrodite"), "serve", model, *words, "--host", flags.LOOPBACK, "--port", str(port)]
+        return flags.local(settings, argv, port, model, environment={"APHRODITE_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
+    flags.no_speculation(settings, "Aphrodite as launched here", " before 0.20")
     dtype = DTYPE.get(settings.dtype or "", settings.dtype)
-    quantize = common.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
+    quantize = flags.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
-    if runtime == "docker" and common.older(settings.version, 0, 6):
+    if runtime == "docker" and installed.older(settings.version, 0, 6):
         return _first_image(settings, port, model, dtype, quantize, fraction)
-    words = common.flags(
+    words = flags.as_argv(
         ("--dtype", dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
         ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
@@ -40,52 +40,52 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if runtime == "docker":
         return _later_image(settings, port, model, words)
     argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
-    return common.local(settings, argv, port, model)
+    return flags.local(settings, argv, port, model)
 
 
 def _rebased(settings: Settings) -> list[str]:
     """Flags from 0.20 on, rebased on vLLM's V1 engine (0.21 read and run)."""
-    common.ngram_only(settings, "Aphrodite")
-    return common.flags(
+    flags.ngram_only(settings, "Aphrodite")
+    return flags.as_argv(
         ("--dtype", settings.dtype), ("--quantization", settings.quantize), ("--max-model-len", settings.max_total_tokens),
         ("--max-num-seqs", settings.max_sequences), ("--kv-cache-memory-bytes", settings.kv_bytes),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None), ("--seed", settings.seed),
         ("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True),
-        ("--generation-config", "aphrodite"), *common.ngram_config(settings))
+        ("--generation-config", "aphrodite"), *flags.ngram_config(settings))
 
 
 def _later_image(settings: Settings, port: int, model: str, words: list[str]) -> Launch:
-    inside, mounts = common.in_container(model)
-    argv = common.docker(settings, f"alpindale/aphrodite-openai:{common.tag(settings.version or 'latest')}",
+    inside, mounts = docker.in_container(model)
+    argv = docker.docker(settings, f"alpindale/aphrodite-openai:{installed.tag(settings.version or 'latest')}",
                          ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
                          cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-    return common.contained("aphrodite", argv, port, inside, ["the images after 0.6 are not verified"])
+    return docker.contained("aphrodite", argv, port, inside, ["the images after 0.6 are not verified"])
 
 
 def _prefix(settings: Settings) -> str:
-    return "--context-shift" if common.older(settings.version, 0, 6) else "--enable-prefix-caching"
+    return "--context-shift" if installed.older(settings.version, 0, 6) else "--enable-prefix-caching"
 
 
 def _first_image(settings: Settings, port: int, model: str, dtype: str | None, quantize: str | None,
                  fraction: float | None) -> Launch:
     """alpindale/aphrodite-engine, of 2024 and without tags by version: its entry point makes flags of its environment."""
-    inside, mounts = common.in_container(model)
-    more = common.flags(("--max-num-seqs", settings.max_sequences), ("--seed", settings.seed),
+    inside, mounts = docker.in_container(model)
+    more = flags.as_argv(("--max-num-seqs", settings.max_sequences), ("--seed", settings.seed),
                         ("--context-shift", settings.prefix_cache)) + list(settings.engine_args)
     environment = {name: str(value) for name, value in (
         ("MODEL_NAME", inside), ("DATATYPE", dtype), ("QUANTIZATION", quantize), ("CONTEXT_LENGTH", settings.max_total_tokens),
         ("GPU_MEMORY_UTILIZATION", fraction), ("NUM_GPUS", settings.shards if (settings.shards or 1) > 1 else None),
         ("CMD_ADDITIONAL_ARGUMENTS", " ".join(more) or None)) if value is not None}
-    argv = common.docker(replace(settings, engine_args=()), "alpindale/aphrodite-engine", [], port=port, inner_port=7860,
+    argv = docker.docker(replace(settings, engine_args=()), "alpindale/aphrodite-engine", [], port=port, inner_port=7860,
                          cache="", options=["--ipc=host"], environment=environment, mounts=mounts)
-    return common.contained("aphrodite", argv, port, inside,
+    return docker.contained("aphrodite", argv, port, inside,
                             ["this image keeps its models inside: each start downloads the model again"])
 
 
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
-        return common.needs_docker()
-    return common.needs_python("aphrodite", "aphrodite", "aphrodite-engine", "aphrodite")
+        return docker.needs_docker()
+    return installed.needs_python("aphrodite", "aphrodite", "aphrodite-engine", "aphrodite")
 
 
 ENGINE = Engine(
@@ -93,5 +93,5 @@ ENGINE = Engine(
     supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
                         "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
     runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
-    failures=common.TORCH_FAILURES,
+    failures=flags.TORCH_FAILURES,
 )

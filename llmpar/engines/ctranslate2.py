@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from llmpar.engines import common
+from llmpar.engines import flags, installed
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 SERVER = Path(__file__).with_name("ctranslate2_server.py")
@@ -16,30 +16,30 @@ DTYPE = {"half": "float16", "float": "float32"}
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line, under the Python that has ctranslate2. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
+    model = flags.need_model(settings)
     if not os.path.exists(os.path.join(model, "model.bin")):
         raise Unsupported(f"CTranslate2 needs a converted model, and '{model}' has no model.bin: ct2-transformers-converter "
                           f"--model {model} --output_dir DIR --copy_files tokenizer.json, then --model DIR")
     dtype = DTYPE.get(settings.dtype or "", settings.dtype)
-    quantize = common.choose("quantize", settings.quantize, QUANTIZE, "CTranslate2")
+    quantize = flags.choose("quantize", settings.quantize, QUANTIZE, "CTranslate2")
     if quantize == "int8" and dtype:
         quantize = f"int8_{dtype}"  # 8-bit weights, and this type for the rest
     elif quantize and dtype and not quantize.endswith(dtype):
         raise Unsupported(f"CTranslate2 has one compute type: --quantize {quantize} and --dtype {dtype} contradict each other")
-    words = common.flags(
+    words = flags.as_argv(
         ("--model", model), ("--compute-type", quantize or dtype), ("--max-length", settings.max_total_tokens),
         ("--max-batch-size", settings.max_sequences), ("--seed", settings.seed),
-        ("--host", common.LOOPBACK), ("--port", port))
-    python = common.python_of("ctranslate2", "ctranslate2")
-    common.same_version(settings, common.installed(python, "ctranslate2"))
+        ("--host", flags.LOOPBACK), ("--port", port))
+    python = installed.python_of("ctranslate2", "ctranslate2")
+    installed.same_version(settings, installed.installed(python, "ctranslate2"))
     notes = ["CTranslate2 has no server: this is llmpar's own over its Generator; a batch starts and ends together",
              "CTranslate2 sets no limit on memory: take a smaller --max-sequences, or MIG"]
-    launch = common.local(settings, [python or "python", str(SERVER), *words], port, os.path.basename(os.path.abspath(model)), notes)
+    launch = flags.local(settings, [python or "python", str(SERVER), *words], port, os.path.basename(os.path.abspath(model)), notes)
     return launch
 
 
 def needs(runtime: str) -> str | None:
-    return common.needs_python("ctranslate2", "ctranslate2", "ctranslate2 tokenizers")
+    return installed.needs_python("ctranslate2", "ctranslate2", "ctranslate2 tokenizers")
 
 
 ENGINE = Engine(

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 
-from llmpar.engines import common, gguf
+from llmpar.engines import docker, gguf
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.flags import LOOPBACK, as_argv, local
 from llmpar.engines.llamacpp_server import model_path
 
 SEQUENCES, LENGTH = 4, 2048  # where nothing is said
@@ -35,7 +36,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
                           "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')")  # fmt: skip
     port = settings.port or ENGINE.default_port
-    flags = common.flags(
+    flags = as_argv(
         ("-c", length * sequences), ("-np", sequences), ("--port", port), ("--metrics", True), ("--slots", True),
         ("--no-cache-prompt", not settings.prefix_cache), ("--cache-ram", None if settings.prefix_cache else 0),
         ("--spec-type", "ngram-simple" if settings.speculate else None),
@@ -49,10 +50,10 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         if not os.path.exists(model):
             raise Unsupported(f"model: '{model}' is no file; llama.cpp's image needs a .gguf file")
         folder, file = os.path.split(os.path.abspath(model))
-        argv = common.docker(settings, f"{IMAGE}:{settings.version or 'server-cuda'}",
+        argv = docker.docker(settings, f"{IMAGE}:{settings.version or 'server-cuda'}",
                              ["-m", f"/m/{file}", "-a", name, "-ngl", "all", "--host", "0.0.0.0", *flags],
                              port=port, inner_port=port, cache="", mounts=["-v", f"{folder}:/m"])
-        return common.contained("llamacpp", argv, port, name, notes)
+        return docker.contained("llamacpp", argv, port, name, notes)
     if settings.version:
         raise Unsupported("version: a local llama.cpp is the one that is installed, and server.json names it; leave --version out, "
                           "or give a tag of its image with --runtime docker")
@@ -60,7 +61,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         start = ["llama-server", "-m", model if os.path.exists(model) else model_path(model), "-a", name, "-ngl", "all"]
     else:
         start = [sys.executable, "-m", "llmpar.engines.llamacpp_server", "-m", model, "-a", name]
-    return common.local(settings, [*start, "--host", common.LOOPBACK, *flags], port, name, notes)
+    return local(settings, [*start, "--host", LOOPBACK, *flags], port, name, notes)
 
 
 def _kv_bytes_per_token(model: str) -> int | None:
@@ -73,7 +74,7 @@ def _kv_bytes_per_token(model: str) -> int | None:
 def needs(runtime: str) -> str | None:
     """None, or what is missing and how to install it."""
     if runtime == "docker":
-        return common.needs_docker()
+        return docker.needs_docker()
     if shutil.which("llama-server") or importlib.util.find_spec("xllamacpp"):
         return None
     return "neither llama-server nor the xllamacpp package is here; pip install 'llmpar[cpu]', or build llama.cpp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmpar.engines import common, memory, model_files
+from llmpar.engines import flags, installed, memory, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEPLOYMENT = "llmpar"  # part of the path of its route
@@ -16,8 +16,8 @@ PROGRAM = ("import mii,signal; client=mii.serve({words}); ends={{signal.SIGTERM,
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """A Python that serves and waits. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
-    quantize = common.choose("quantize", settings.quantize, ("wf6af16",), "DeepSpeed-MII")
+    model = flags.need_model(settings)
+    quantize = flags.choose("quantize", settings.quantize, ("wf6af16",), "DeepSpeed-MII")
     own = (model_files.config(model) or {}).get("torch_dtype")
     if settings.dtype not in (None, "auto", own, {"float16": "half"}.get(str(own))):
         raise Unsupported(f"DeepSpeed-MII runs a model in its own type{f', {own}' if own else ''}: leave --dtype out")
@@ -35,26 +35,26 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         words["inference_engine_config"] = {"state_manager": state}
     if settings.gpus is not None:
         words["device_map"] = [int(each) for each in settings.gpus.split(",")]  # CUDA_VISIBLE_DEVICES does not work with MII
-    words |= {"enable_restful_api": True, "restful_api_host": common.LOOPBACK, "restful_api_port": port}
+    words |= {"enable_restful_api": True, "restful_api_host": flags.LOOPBACK, "restful_api_port": port}
     text = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in words.items())])
-    python = common.python_of("mii", "mii")
-    common.same_version(settings, common.installed(python, "deepspeed-mii", "deepspeed_mii"))
+    python = installed.python_of("mii", "mii")
+    installed.same_version(settings, installed.installed(python, "deepspeed-mii", "deepspeed_mii"))
     argv = [python or "python", "-c", PROGRAM.format(words=text)]
     notes = ["MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
              "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung"]
     if settings.engine_args:
         raise Unsupported("DeepSpeed-MII is started by a call and has no flags for --engine-args")
-    launch = common.local(replace(settings, gpus=None), argv, port, model, notes)
+    launch = flags.local(replace(settings, gpus=None), argv, port, model, notes)
     return replace(launch, model=DEPLOYMENT)
 
 
 def needs(runtime: str) -> str | None:
-    return common.needs_python("mii", "mii", "deepspeed-mii")
+    return installed.needs_python("mii", "mii", "deepspeed-mii")
 
 
 ENGINE = Engine(
     name="mii", title="DeepSpeed-MII", api="mii", default_port=28080,
     supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "gpus"}),
     runtimes=("local",), command=command, needs=needs, health_path="/healthz",
-    failures=common.TORCH_FAILURES,
+    failures=flags.TORCH_FAILURES,
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 
-from llmpar.engines import common, memory
+from llmpar.engines import flags, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line; it has slots as llama.cpp has, one unless asked. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
+    model = flags.need_model(settings)
     if os.path.isdir(model) or not model.endswith(".gguf"):
         raise Unsupported(f"PowerInfer needs a .powerinfer.gguf file, and --model is '{model}': "
                           "get a ReLU model converted for it (its README lists them)")
@@ -21,11 +21,11 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     budget = None
     if device.gpu_memory_bytes is not None and settings.kv_bytes is not None and device.weight_bytes is not None:
         budget = -(-(device.weight_bytes + settings.kv_bytes + memory.REST_BYTES) // memory.GIB)
-    words = common.flags(("-m", model), ("-c", context), ("-np", slots if slots > 1 else None), ("-cb", slots > 1),
-                         ("--vram-budget", budget), ("--host", common.LOOPBACK), ("--port", port))
+    words = flags.as_argv(("-m", model), ("-c", context), ("-np", slots if slots > 1 else None), ("-cb", slots > 1),
+                         ("--vram-budget", budget), ("--host", flags.LOOPBACK), ("--port", port))
     notes = ["PowerInfer gains only with ReLU models; others run dense",
              "PowerInfer has no /health, no metrics and no key; errors are 404 with plain text"]
-    return common.local(settings, [executable() or "build/bin/server", *words], port, os.path.basename(model), notes)
+    return flags.local(settings, [executable() or "build/bin/server", *words], port, os.path.basename(model), notes)
 
 
 def executable() -> str | None:

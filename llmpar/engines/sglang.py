@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmpar.engines import common, memory
+from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings
 
 DEFAULT_VERSION = "0.5.23"
@@ -13,10 +13,10 @@ QUANTIZE = ("awq", "gptq", "bitsandbytes", "gguf", "fp8", "w8a8_int8", "w8a8_fp8
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line, in a container or not. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
-    common.ngram_only(settings, "SGLang")
-    words = common.flags(
-        ("--dtype", settings.dtype), ("--quantization", common.choose("quantize", settings.quantize, QUANTIZE, "SGLang")),
+    model = flags.need_model(settings)
+    flags.ngram_only(settings, "SGLang")
+    words = flags.as_argv(
+        ("--dtype", settings.dtype), ("--quantization", flags.choose("quantize", settings.quantize, QUANTIZE, "SGLang")),
         ("--context-length", settings.max_total_tokens), ("--max-running-requests", settings.max_sequences),
         ("--mem-fraction-static", memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None),
         ("--tp-size", settings.shards if (settings.shards or 1) > 1 else None), ("--random-seed", settings.seed),
@@ -24,20 +24,20 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--speculative-algorithm", "NGRAM" if settings.speculate else None),
         ("--speculative-num-draft-tokens", settings.speculate or None), ("--enable-metrics", True))
     if runtime == "docker":
-        inside, mounts = common.in_container(model)
-        argv = common.docker(settings, f"lmsysorg/sglang:{common.tag(settings.version or DEFAULT_VERSION)}",
+        inside, mounts = docker.in_container(model)
+        argv = docker.docker(settings, f"lmsysorg/sglang:{installed.tag(settings.version or DEFAULT_VERSION)}",
                              ["python3", "-m", "sglang.launch_server", "--model-path", inside, *words,
                               "--host", "0.0.0.0", "--port", "30000"], port=port, inner_port=30000,
                              cache="/root/.cache/huggingface", options=["--shm-size", "32g", "--ipc=host"], mounts=mounts)
-        return common.contained("sglang", argv, port, inside)
-    python = common.python_of("sglang", "sglang")
-    common.same_version(settings, common.installed(python, "sglang"))
-    argv = [python or "python", "-m", "sglang.launch_server", "--model-path", model, *words, "--host", common.LOOPBACK, "--port", str(port)]
-    return common.local(settings, argv, port, model)
+        return docker.contained("sglang", argv, port, inside)
+    python = installed.python_of("sglang", "sglang")
+    installed.same_version(settings, installed.installed(python, "sglang"))
+    argv = [python or "python", "-m", "sglang.launch_server", "--model-path", model, *words, "--host", flags.LOOPBACK, "--port", str(port)]
+    return flags.local(settings, argv, port, model)
 
 
 def needs(runtime: str) -> str | None:
-    return common.needs_docker() if runtime == "docker" else common.needs_python("sglang", "sglang", "sglang")
+    return docker.needs_docker() if runtime == "docker" else installed.needs_python("sglang", "sglang", "sglang")
 
 
 ENGINE = Engine(
@@ -47,5 +47,5 @@ ENGINE = Engine(
     runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/ready",
     failures=(
         ("out_of_memory", r"Not enough memory\. Please try to (increase|reduce) --mem-fraction-static.*", "not enough memory for the KV cache"),
-        *common.TORCH_FAILURES),
+        *flags.TORCH_FAILURES),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from llmpar.engines import common, memory
+from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEFAULT_VERSION = "3.3.7"
@@ -15,10 +15,10 @@ QUANTIZE_LATER = ("fp8", "marlin", "exl2", "compressed-tensors")
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The launcher's command line, in a container or not. Raises Unsupported."""
     version = settings.version or DEFAULT_VERSION
-    first = common.older(version, 2)
+    first = installed.older(version, 2)
     port = settings.port or ENGINE.default_port
-    model, mounts = common.in_container(common.need_model(settings)) if runtime == "docker" else (common.need_model(settings), [])
-    quantize = common.choose("quantize", settings.quantize, QUANTIZE if first else QUANTIZE + QUANTIZE_LATER, f"TGI {version}")
+    model, mounts = docker.in_container(flags.need_model(settings)) if runtime == "docker" else (flags.need_model(settings), [])
+    quantize = flags.choose("quantize", settings.quantize, QUANTIZE if first else QUANTIZE + QUANTIZE_LATER, f"TGI {version}")
     if quantize and settings.dtype and not quantize.startswith("bitsandbytes"):
         # The shard ends with "Only 1 can be set between `dtype` and `quantize`", minutes after the start.
         raise Unsupported(f"TGI takes no dtype beside --quantize {quantize}: its shards would exit. Leave --dtype out")
@@ -31,7 +31,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         raise Unsupported("TGI needs --max-input-tokens below --max-total-tokens: the rest is for the output")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
     prefill = settings.max_input_tokens if first and (settings.max_input_tokens or 0) > 4096 else None
-    words = common.flags(
+    words = flags.as_argv(
         ("--model-id", model), ("--dtype", settings.dtype), ("--quantize", quantize),
         # Without --num-shard it takes every GPU that it sees.
         ("--num-shard", settings.shards or 1),
@@ -47,19 +47,19 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         notes.append(f"TGI {version} takes prompts of at most 1024 tokens where --max-input-tokens is not given")
     env = {} if first or settings.prefix_cache else {"PREFIX_CACHING": "0"}
     if runtime == "docker":
-        argv = common.docker(settings, f"{common.GHCR}/huggingface/text-generation-inference:{version}", words,
+        argv = docker.docker(settings, f"{docker.GHCR}/huggingface/text-generation-inference:{version}", words,
                              port=port, inner_port=80, cache="/data", options=["--shm-size", "1g"], environment=env,
                              mounts=mounts)
-        return common.contained("tgi", argv, port, model, notes)
+        return docker.contained("tgi", argv, port, model, notes)
     # Two launchers on one machine must not share sockets and rendezvous ports.
-    words += common.flags(("--hostname", common.LOOPBACK), ("--port", port), ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
+    words += flags.as_argv(("--hostname", flags.LOOPBACK), ("--port", port), ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
                           ("--master-port", 20000 + port % 10000))
-    return common.local(settings, ["text-generation-launcher", *words], port, model, notes, env)
+    return flags.local(settings, ["text-generation-launcher", *words], port, model, notes, env)
 
 
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
-        return common.needs_docker()
+        return docker.needs_docker()
     return None if shutil.which("text-generation-launcher") else "text-generation-launcher is not on the PATH: use --runtime docker"
 
 
@@ -72,5 +72,5 @@ ENGINE = Engine(
         ("bad_setting", r"Only 1 can be set between `dtype` and `quantize`", "TGI takes no dtype beside this quantisation: leave --dtype out"),
         ("bad_setting", r"ArgumentValidation\(", "TGI refused its settings"),
         ("unknown_model", r"Error: DownloadError", "the weights could not be downloaded"),
-        *common.TORCH_FAILURES),
+        *flags.TORCH_FAILURES),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmpar.engines import common
+from llmpar.engines import flags, installed
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 QUANTIZE = ("bnb-4bit", "bnb-8bit")
@@ -12,7 +12,7 @@ BLOCK_TOKENS = 256  # of its paged cache, named so that blocks can be counted
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line. It batches only when told to, so it is told to. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
+    model = flags.need_model(settings)
     blocks = None
     if settings.kv_bytes is not None:
         if device.kv_bytes_per_token is None:
@@ -21,19 +21,19 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         blocks = settings.kv_bytes // (device.kv_bytes_per_token * BLOCK_TOKENS)
         if blocks < 1:
             raise Unsupported(f"--kv-bytes {settings.kv_bytes} is less than one block of {BLOCK_TOKENS} tokens")
-    words = common.flags(
-        ("--dtype", settings.dtype), ("--quantization", common.choose("quantize", settings.quantize, QUANTIZE, "transformers")),
+    words = flags.as_argv(
+        ("--dtype", settings.dtype), ("--quantization", flags.choose("quantize", settings.quantize, QUANTIZE, "transformers")),
         ("--continuous-batching", True), ("--cb-block-size", BLOCK_TOKENS if blocks else None), ("--cb-num-blocks", blocks),
-        ("--default-seed", settings.seed), ("--host", common.LOOPBACK), ("--port", port))
-    python = common.python_of("transformers", "transformers", "transformers")
-    common.same_version(settings, common.installed(python, "transformers"))
-    argv = [common.script_of(python, "transformers"), "serve", model, *words]
+        ("--default-seed", settings.seed), ("--host", flags.LOOPBACK), ("--port", port))
+    python = installed.python_of("transformers", "transformers", "transformers")
+    installed.same_version(settings, installed.installed(python, "transformers"))
+    argv = [installed.script_of(python, "transformers"), "serve", model, *words]
     notes = ["transformers refuses fields outside its schema: top_k and full length go into generation_config, as JSON in a string"]
-    return common.local(settings, argv, port, model, notes)
+    return flags.local(settings, argv, port, model, notes)
 
 
 def needs(runtime: str) -> str | None:
-    return common.needs_python("transformers", "transformers", "torch 'transformers[serving]' accelerate", "transformers")
+    return installed.needs_python("transformers", "transformers", "torch 'transformers[serving]' accelerate", "transformers")
 
 
 ENGINE = Engine(
@@ -43,5 +43,5 @@ ENGINE = Engine(
     failures=(
         ("bad_setting", r"No such option|Error: Invalid value|Got unexpected extra argument", "this version of transformers does not know one of the flags"),
         ("missing_package", r"Missing dependencies for serving|pip install .?transformers\[serving\]", "pip install 'transformers[serving]'"),
-        *common.TORCH_FAILURES),
+        *flags.TORCH_FAILURES),
 )

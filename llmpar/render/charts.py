@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from llmpar import series, timeline, words
 from llmpar.render import plot
+from llmpar.report import tracks
+from llmpar.results import rows, words
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Chart:
     note: str = field(default="")
 
 
-def of_sweep(name: str, rows: Sequence[series.Row]) -> list[Chart]:
+def of_sweep(name: str, rows: Sequence[rows.Row]) -> list[Chart]:
     """Curves against clients where they vary; against another numeric setting where that varies; else dots."""
     drawn = [row for row in rows if row.figure("wall_s").value is not None]
     if len(drawn) < 2:
@@ -39,22 +40,22 @@ def of_sweep(name: str, rows: Sequence[series.Row]) -> list[Chart]:
     return [Chart(f"{name}: wall seconds and throughput", described(drawn), draw, intervals(drawn) + ringed)]
 
 
-def _against(rows: Sequence[series.Row], key: str) -> Callable[[plot.Look], Figure]:
+def _against(rows: Sequence[rows.Row], key: str) -> Callable[[plot.Look], Figure]:
     return lambda look: plot.against(rows, key, None, look)
 
 
-def _dots(rows: Sequence[series.Row], metrics: Sequence[str]) -> Callable[[plot.Look], Figure]:
+def _dots(rows: Sequence[rows.Row], metrics: Sequence[str]) -> Callable[[plot.Look], Figure]:
     return lambda look: plot.dots(rows, metrics, look)
 
 
-def intervals(rows: Sequence[series.Row]) -> str:
+def intervals(rows: Sequence[rows.Row]) -> str:
     """What the bars around the points are."""
     if any(len(row.summaries) > 1 for row in rows):
         return "Points: mean over server sessions; bars: 95 % t interval over sessions."
     return "One server session: bars are the 95 % interval within it; where there is no bar there is no interval."
 
 
-def described(rows: Sequence[series.Row]) -> str:
+def described(rows: Sequence[rows.Row]) -> str:
     """Every point's wall seconds and rate in words; the table beside it has the rest."""
     parts = [f"{label}: {words.number(row.figure('wall_s').value)} s wall, "
              f"{words.number(row.figure('output_tokens_per_s').value)} output tokens per second"
@@ -62,9 +63,9 @@ def described(rows: Sequence[series.Row]) -> str:
     return "; ".join(parts)
 
 
-def of_timeline(one: timeline.Timeline) -> Chart:
+def of_timeline(one: tracks.Timeline) -> Chart:
     """A cell's requests in flight with its samples under them."""
-    name = series.name(one.row, sweep=True)
+    name = words.name(one.row, sweep=True)
     peak, span = max(count for _, count in one.flight), one.flight[-1][0]
     under = ", ".join(label for label, _, _ in one.tracks)
     alt = f"up to {peak} requests in flight over {words.number(span)} seconds" + (f"; under them {under}" if under else "")

@@ -1,6 +1,6 @@
 """Charts with matplotlib: curves against clients, dots with intervals, and time lines.
 
-Every chart takes rows of llmpar.series and returns a matplotlib Figure; nothing here reads or writes files. matplotlib
+Every chart takes rows of llmpar.results.rows and returns a matplotlib Figure; nothing here reads or writes files. matplotlib
 is the extra `plot`; importing this module without it raises ImportError. Colours are Okabe and Ito's (2008), which
 people of all kinds of colour vision tell apart, and each series has its own marker and dash as well.
 """
@@ -19,7 +19,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from llmpar import series
+from llmpar.results import rows, words
+from llmpar.results.rows import Row
 
 # The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
@@ -65,7 +66,7 @@ def axis_label(metric: str) -> str:
     return f"{effective}{name}, {statistic}, s"
 
 
-def choose(rows: Sequence[series.Row], stem: str) -> str | None:
+def choose(rows: Sequence[rows.Row], stem: str) -> str | None:
     """The furthest tail of a latency that every row has values enough for: p95, else p90, p50, mean; None where none has."""
     for statistic in ("p95", "p90", "p50", "mean"):
         metric = f"{stem}_{statistic}_s"
@@ -74,13 +75,13 @@ def choose(rows: Sequence[series.Row], stem: str) -> str | None:
     return None
 
 
-def numeric(rows: Sequence[series.Row], key: str) -> bool:
+def numeric(rows: Sequence[rows.Row], key: str) -> bool:
     """Whether a setting takes two numeric values or more over the rows."""
     values = {row.settings.get(key) for row in rows}
     return len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def against(rows: Sequence[series.Row], key: str = "clients", metrics: Sequence[str] | None = None,
+def against(rows: Sequence[rows.Row], key: str = "clients", metrics: Sequence[str] | None = None,
             look: Look = WIDE) -> Figure:  # fmt: skip
     """Curves of several metrics against one numeric setting, a series for each combination of the others.
 
@@ -109,13 +110,13 @@ def against(rows: Sequence[series.Row], key: str = "clients", metrics: Sequence[
     return figure
 
 
-def grouped(rows: Sequence[series.Row], key: str) -> dict[str, list[series.Row]]:
+def grouped(rows: Sequence[rows.Row], key: str) -> dict[str, list[rows.Row]]:
     """Rows by their label without `key`, in order of first appearance, each sorted by `key`."""
-    groups: dict[str, list[series.Row]] = {}
+    groups: dict[str, list[Row]] = {}
     hosts = {row.host for row in rows}
     sweeps = {row.sweep for row in rows}
     for row in rows:
-        parts = [series.label(row, (key,))]
+        parts = [words.label(row, (key,))]
         if len(sweeps) > 1 and row.sweep:
             parts.insert(0, row.sweep)
         if len(hosts) > 1 and row.host:
@@ -126,7 +127,7 @@ def grouped(rows: Sequence[series.Row], key: str) -> dict[str, list[series.Row]]
     return groups
 
 
-def _curves(axis: Any, groups: dict[str, list[series.Row]], key: str, metric: str) -> None:
+def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str) -> None:
     for index, (name, members) in enumerate(groups.items()):
         points = [(float(row.settings[key]), row.figure(metric), row) for row in members]
         points = [point for point in points if point[1].value is not None]
@@ -145,7 +146,7 @@ def _curves(axis: Any, groups: dict[str, list[series.Row]], key: str, metric: st
     axis.set_ylim(bottom=0)
 
 
-def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
+def dots(rows: Sequence[rows.Row], metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
          look: Look = WIDE, names: Sequence[str] | None = None) -> Figure:  # fmt: skip
     """One line a row, a dot at its value and a bar over its interval; for settings that are words.
 
@@ -177,14 +178,14 @@ def dots(rows: Sequence[series.Row], metrics: Sequence[str] = ("wall_s", "output
     return figure
 
 
-def labels(rows: Sequence[series.Row]) -> list[str]:
+def labels(rows: Sequence[rows.Row]) -> list[str]:
     """A short name for each row, unique among them: an engine's alone where no two rows have the same."""
     hosts = {row.host for row in rows}
     engines = [str(row.settings.get("engine")) for row in rows]
     alone = len(set(engines)) == len(rows) and all("engine" in row.varies for row in rows)
     made = []
     for row, engine in zip(rows, engines, strict=True):
-        name = engine if alone else series.name(row)
+        name = engine if alone else words.name(row)
         made.append(f"{name}, {row.host}" if len(hosts) > 1 and row.host else name)
     return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
 
@@ -238,7 +239,7 @@ def svg(figure: Figure, prefix: str) -> str:
     return re.sub(r"url\(#", f"url(#{prefix}-", text)
 
 
-def _bars(figures: Sequence[series.Figure]) -> list[list[float]] | None:
+def _bars(figures: Sequence[rows.Figure]) -> list[list[float]] | None:
     lower, upper = [], []
     for one in figures:
         known = one.value is not None and one.low is not None and one.high is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpar import compare_words
 from llmpar.render import markdown as tables
+from llmpar.results import words
 
 MARKS = {"faster": "▲ faster", "slower": "▼ slower", "same": "= same", "cannot tell": "? cannot tell", "not comparable": "× not comparable"}
 
@@ -29,11 +29,11 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
         effect = each["effect"]
         change = interval = ""
         if effect:
-            change = compare_words.signed(effect["speedup"] - 1) + " %"
+            change = words.signed(effect["speedup"] - 1) + " %"
             if effect["speedup_low"] is not None:
-                interval = f"{compare_words.signed(effect['speedup_low'] - 1)} to {compare_words.signed(effect['speedup_high'] - 1)} %"
-        at = ", ".join(compare_words.where(name, value) for name, value in each["at"].items())
-        rows.append([MARKS[each["verdict"]], each["a"]["label"], each["b"]["label"], at, compare_words.title(each["figure"]), change,
+                interval = f"{words.signed(effect['speedup_low'] - 1)} to {words.signed(effect['speedup_high'] - 1)} %"
+        at = ", ".join(words.setting_phrase(name, value) for name, value in each["at"].items())
+        rows.append([MARKS[each["verdict"]], each["a"]["label"], each["b"]["label"], at, words.title(each["figure"]), change,
                      interval, f"{each['a']['sessions']} / {each['b']['sessions']}"])
     table = tables.table(["verdict", "candidate", "baseline", "at", "figure", "better by", "95 % interval", "sessions"], rows, (5, 6, 7))
     notes = [f"- {tables.escape(each['sentence'])}\n" for each in verdicts if each["verdict"] in ("cannot tell", "not comparable")]

@@ -8,7 +8,9 @@ from pathlib import Path
 import fake_nvml
 import pytest
 
-from llmpar import gpu, host, join, nvml
+from llmpar.machine import host
+from llmpar.sampling import gpu_figures, nvml
+from llmpar.summary import causes
 
 
 def fields(root: Path, kind: str) -> set[str]:
@@ -32,10 +34,10 @@ def test_gpu_samples(root: Path, sample: dict[str, object]) -> None:
 
 def test_gpu_in_a_summary(root: Path, sample: dict[str, object]) -> None:
     text = (root / "docs" / "records.md").read_text().split("In a summary `gpu` holds", 1)[1].split("\n## ", 1)[0]
-    reduced = gpu.reduce([sample], 0, 1)
-    own = {name for name in reduced if name not in gpu.ADDED + gpu.AVERAGED}
+    reduced = gpu_figures.reduce([sample], 0, 1)
+    own = {name for name in reduced if name not in gpu_figures.ADDED + gpu_figures.AVERAGED}
     assert own <= set(re.findall(r"`([a-z0-9_]+)`", text))
-    assert set(gpu.ADDED + gpu.AVERAGED) <= set(sample)
+    assert set(gpu_figures.ADDED + gpu_figures.AVERAGED) <= set(sample)
 
 
 def test_hosts(root: Path) -> None:
@@ -44,4 +46,4 @@ def test_hosts(root: Path) -> None:
 
 def test_causes(root: Path) -> None:
     row = next(line for line in (root / "docs" / "records.md").read_text().splitlines() if line.startswith("| `joined` |"))
-    assert set(join.TITLES) == set(re.findall(r"`([a-z_]+)`", row.split("`causes`")[1]))
+    assert set(causes.TITLES) == set(re.findall(r"`([a-z_]+)`", row.split("`causes`")[1]))

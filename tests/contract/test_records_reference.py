@@ -11,7 +11,7 @@ import pytest
 from fake import fake_engine
 from unit.made import study
 
-from llmpar import cells, records
+from llmpar import records, sweeps
 
 # Kinds whose fields other tests hold against the reference.
 ELSEWHERE = {"engine": "proc/test_sample_engine.py", "gpu": "contract/test_gpu_reference.py", "host": "contract/test_gpu_reference.py",
@@ -52,4 +52,4 @@ def test_fields(kind: str, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_settings_of_a_cells_load(root: Path) -> None:
     row = next(line for line in section(root, "cell").splitlines() if line.startswith("| `load` |"))
-    assert set(re.findall(r"`([a-z_]+)`", row)) - {"load"} == set(cells.LOAD)
+    assert set(re.findall(r"`([a-z_]+)`", row)) - {"load"} == set(sweeps.LOAD)

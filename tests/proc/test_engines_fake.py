@@ -10,10 +10,13 @@ import pytest
 import requests
 from engines_on_path import FAKE, docker, executable
 
-from llmpar import ports, serve, sessions
+from llmpar import procfs
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines import ENGINES, check
 from llmpar.engines.base import Device, Settings
+from llmpar.engines.docker import container_argv
+from llmpar.serving import launches, ports, run
+from llmpar.serving.record import ServerRecord
 
 CASES = [
     # engine, runtime, version, the fake's dialect, what a line of its own says to find the port
@@ -44,10 +47,10 @@ def test_launch_wait_ask_and_end(name: str, runtime: str, version: str | None, d
     engine = ENGINES[name]
     settings = Settings(model=model, version=version, runtime=runtime, dtype=None if name in ("mii", "powerinfer") else "float16", max_total_tokens=4000)
     check(engine, settings)
-    made = [serve.container_argv(each) for each in serve.launches(engine, settings, Device(), runtime, [ports.free()])]
-    record = serve.ServerRecord(str(tmp_path), engine, settings, runtime, made)
+    made = [container_argv(each) for each in launches.launches(engine, settings, Device(), runtime, [ports.free()])]
+    record = ServerRecord(str(tmp_path), engine, settings, runtime, made)
     said: list[str] = []
-    with serve.running(engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))) as servers:
+    with run.running(engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))) as servers:
         pid = servers.servers[0].process.pid
         sampling = Sampling(max_tokens=6, temperature=0.1, top_p=0.3, top_k=100)
         for stream in (False, True) if name != "mii" else (False,):
@@ -60,7 +63,7 @@ def test_launch_wait_ask_and_end(name: str, runtime: str, version: str | None, d
         for url in record.fields["metrics_urls"]:
             assert requests.get(url, timeout=20).status_code == 200
     assert record.fields["outcome"] == "ok" and record.fields["probe"]["output_tokens"] >= 1
-    assert sessions.members(pid) == [] and not ports.taken(made[0].port), said
+    assert procfs.members(pid) == [] and not ports.taken(made[0].port), said
 
 
 def test_every_engine_is_proven_somehow() -> None:

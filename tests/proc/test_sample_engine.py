@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from fake import fake_engine
 
-from llmpar import metrics, records
+from llmpar import records
+from llmpar.sampling import engine_figures, engine_metrics
 
 ASK = """
 import json, sys, threading, urllib.request
@@ -52,7 +53,7 @@ def test_beside_a_command_it_sees_what_the_engine_did(tmp_path: Path) -> None:
     assert samples[-1]["prompt_tokens_total"] == 9 and samples[-1]["counters_at_end"] is False
     counts = [sample["generation_tokens_total"] for sample in samples]
     assert counts == sorted(counts) and len(set(counts)) > 5
-    found = metrics.reduce(samples, truth[0]["received_at"], max(entry["ended_at"] for entry in truth))
+    found = engine_figures.reduce(samples, truth[0]["received_at"], max(entry["ended_at"] for entry in truth))
     assert found["running"]["max"] == 2 and found["rss_bytes_max"] > 1e6 and found["cpu_cores_mean"] < 2
 
 
@@ -203,9 +204,9 @@ def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: 
         done = run("--duration", "0.1", LLMPAR_METRICS_URLS=f"{one.url}/metrics {two.url}/metrics")
     sample = json.loads(done.stdout.splitlines()[0])
     assert sorted(sample) == sorted(listed)
-    assert set(sample["replicas"][0]) == {"url", "error", *metrics.FIELDS}
+    assert set(sample["replicas"][0]) == {"url", "error", *engine_metrics.FIELDS}
     figures = section.split("reduces the samples")[1]
-    assert set(metrics.reduce([sample], 0, 1)) <= set(re.findall(r"`([a-z_]+)`", figures))
+    assert set(engine_figures.reduce([sample], 0, 1)) <= set(re.findall(r"`([a-z_]+)`", figures))
 
 
 def test_a_server_that_hangs_costs_a_sample_and_no_more(tmp_path: Path) -> None:

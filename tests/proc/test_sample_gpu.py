@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmpar import engine_pids
+from llmpar.sampling import engine_pids
 
 GIB = 1 << 30
 

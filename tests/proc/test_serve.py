@@ -17,9 +17,9 @@ import psutil
 import pytest
 from engines_on_path import docker, executable, llama_server
 
-from llmpar import balancer, orphans, ports, records, runtime, sessions
-from llmpar import serve as starting
+from llmpar import procfs, records, runtime_directory
 from llmpar.engines.base import Launch
+from llmpar.serving import balancer, gpu_memory, orphans, ports, process_groups
 
 LLAMA = ("--engine", "llamacpp", "--model", "m.gguf", "--port", "0", "--server-dir", "sd")
 
@@ -200,9 +200,9 @@ def test_processes_that_ignore_term_are_killed_with_all_their_children(tmp_path:
     script = "trap '' TERM; sleep 600 & (trap '' TERM; sleep 600) & touch up; wait"
     process = subprocess.Popen(["bash", "-c", script], start_new_session=True)
     until(lambda: Path("up").exists(), "the script's start")
-    until(lambda: len(sessions.members(process.pid)) >= 3, "its children")
-    assert sessions.end(process, 0.3)
-    assert sessions.members(process.pid) == [] and process.wait(5) == -signal.SIGKILL
+    until(lambda: len(procfs.members(process.pid)) >= 3, "its children")
+    assert process_groups.end(process, 0.3)
+    assert procfs.members(process.pid) == [] and process.wait(5) == -signal.SIGKILL
 
 
 def test_a_second_signal_does_not_wait_for_the_engine(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_second_signal_does_not_wait_for_the_engine(tmp_path: Path) -> None:
     until(lambda: not any("fake_engine" in line for line in left_behind(tmp_path)), "the engine's end")
     began = time.monotonic()
     running.send_signal(signal.SIGTERM)
-    assert running.wait(30) == 143 and time.monotonic() - began < sessions.TERM_S - 5
+    assert running.wait(30) == 143 and time.monotonic() - began < process_groups.TERM_S - 5
     assert left_behind(tmp_path) == []
 
 
@@ -276,9 +276,9 @@ def test_replicas_without_nginx_say_how_to_get_it_before_anything_starts(tmp_pat
     monkeypatch.setattr(balancer, "ELSEWHERE", ())
     monkeypatch.setenv("PATH", str(tools))
     assert balancer.missing()
-    done = subprocess.run([sys.executable, "-c", "from llmpar import balancer; balancer.ELSEWHERE = (); from llmpar.commands.serve import main; main()",
+    done = subprocess.run([sys.executable, "-c", "from llmpar.serving import balancer; balancer.ELSEWHERE = (); from llmpar.commands.serve import main; main()",
                            *LLAMA, "--replicas", "2", "--", "true"], capture_output=True, text=True, timeout=60,
-                          env=os.environ | {"PYTHONPATH": str(Path(starting.__file__).parents[1])})  # fmt: skip
+                          env=os.environ | {"PYTHONPATH": str(Path(balancer.__file__).parents[2])})  # fmt: skip
     assert done.returncode == 4 and "nginx" in done.stderr and "apt-get install nginx" in done.stderr
     assert not Path("started").exists() and not Path("sd").exists()
 
@@ -289,20 +289,20 @@ def test_a_container_that_outlives_a_killed_wrapper_is_named_and_ended(tmp_path:
     running = start(*arguments, "sh", "-c", "echo $$ > ran; exec sleep 600")
     until(lambda: Path("ran").exists() and Path("ran").read_text(), "the command's start")
     assert answers(int(arguments[7]))
-    clients = json.loads(next(Path(runtime.directory()).glob("serve.*.json")).read_text())["sessions"]
+    clients = json.loads(next(Path(runtime_directory.directory()).glob("serve.*.json")).read_text())["sessions"]
     running.kill()
     running.wait(10)
     # The daemon keeps the container when its client is gone too.
     (inside,) = (int(each.read_text()) for each in tmp_path.glob("*.container"))
-    for pid in [int(Path("ran").read_text()), *(pid for each in clients for pid in sessions.members(int(each)) if pid != inside)]:
+    for pid in [int(Path("ran").read_text()), *(pid for each in clients for pid in procfs.members(int(each)) if pid != inside)]:
         os.kill(pid, signal.SIGKILL)
-    (orphan,) = orphans.find(runtime.directory())
+    (orphan,) = orphans.find(runtime_directory.directory())
     assert orphan.containers and "vllm on port" in orphan.text()
     again = serve(*arguments, "true")
     assert again.returncode == 4 and "--kill-orphans" in again.stderr
     ended = serve("--kill-orphans")
     assert ended.returncode == 0 and not answers(int(arguments[7]))
-    assert list(orphans.find(runtime.directory())) == []
+    assert list(orphans.find(runtime_directory.directory())) == []
 
 
 def test_a_container_is_named_stopped_and_removed(tmp_path: Path) -> None:
@@ -384,14 +384,14 @@ def test_a_setting_of_the_cell_is_overridden_by_an_option(tmp_path: Path) -> Non
 def test_the_gpus_memory_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gib = 1 << 30
     readings = iter([[20 * gib, gib], [9 * gib, gib], [gib + gib // 4, gib]])
-    monkeypatch.setattr(starting, "gpu_used", lambda: next(readings))
-    monkeypatch.setattr(starting.time, "sleep", lambda seconds: None)
-    assert starting.wait_for_memory([gib, gib]) is None
+    monkeypatch.setattr(gpu_memory, "gpu_used", lambda: next(readings))
+    monkeypatch.setattr(gpu_memory.time, "sleep", lambda seconds: None)
+    assert gpu_memory.wait_for_memory([gib, gib]) is None
     assert next(readings, None) is None, "it looked until the memory was back"
-    monkeypatch.setattr(starting, "gpu_used", lambda: [gib, 4 * gib])
-    assert starting.wait_for_memory([gib, gib], None, 0.0) == "3.0 GiB of GPU memory are still in use after the server's end"
-    assert starting.wait_for_memory([gib, gib], {0}, 0.0) is None, "another's GPU is none of this server's business"
-    assert starting.wait_for_memory(None) is None, "no GPU, nothing to wait for"
+    monkeypatch.setattr(gpu_memory, "gpu_used", lambda: [gib, 4 * gib])
+    assert gpu_memory.wait_for_memory([gib, gib], None, 0.0) == "3.0 GiB of GPU memory are still in use after the server's end"
+    assert gpu_memory.wait_for_memory([gib, gib], {0}, 0.0) is None, "another's GPU is none of this server's business"
+    assert gpu_memory.wait_for_memory(None) is None, "no GPU, nothing to wait for"
 
 
 def test_the_gpus_of_a_server_are_those_it_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,10 +399,10 @@ def test_the_gpus_of_a_server_are_those_it_may_see(monkeypatch: pytest.MonkeyPat
         return Launch(("server",), 1, environment)
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert starting.own_gpus([launch(CUDA_VISIBLE_DEVICES="0"), launch(CUDA_VISIBLE_DEVICES="2, 3")]) == {0, 2, 3}
-    assert starting.own_gpus([launch()]) is None and starting.own_gpus([launch(CUDA_VISIBLE_DEVICES="GPU-1")]) is None
+    assert gpu_memory.own_gpus([launch(CUDA_VISIBLE_DEVICES="0"), launch(CUDA_VISIBLE_DEVICES="2, 3")]) == {0, 2, 3}
+    assert gpu_memory.own_gpus([launch()]) is None and gpu_memory.own_gpus([launch(CUDA_VISIBLE_DEVICES="GPU-1")]) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert starting.own_gpus([launch()]) == {1}
+    assert gpu_memory.own_gpus([launch()]) == {1}
 
 
 @pytest.mark.engine

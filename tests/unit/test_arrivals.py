@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llmpar import arrivals
+from llmpar.client import arrivals
 
 rates = st.floats(0.01, 1e4)
 counts = st.integers(1, 300)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import cells
+from llmpar import sweeps
 
 
 def plan(text, **kwargs):
-    return cells.cells(cells.parse(text, "t.tsv"), "t", **kwargs)
+    return sweeps.cells(sweeps.parse(text, "t.tsv"), "t", **kwargs)
 
 
 def test_alternatives_expand_to_a_product_and_share_sessions():
@@ -41,7 +41,7 @@ def test_quoted_values_comments_and_empty_ones():
     ],
 )
 def test_bad_tables_say_where_and_what(text, said):
-    with pytest.raises(cells.BadSweep, match=said):
+    with pytest.raises(sweeps.BadSweep, match=said):
         plan(text)
 
 
@@ -57,29 +57,29 @@ def test_repeats_shuffle_sessions_by_seed_and_keep_cells_together():
 
 @given(st.text(max_size=30))
 def test_slugs_are_safe_in_targets(text):
-    assert set(cells.slug(text)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert set(sweeps.slug(text)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def test_write_keeps_the_age_of_cells_that_did_not_change(tmp_path):
-    cells.write(plan("engine\tclients\nvllm\t4,8\n"), str(tmp_path))
+    sweeps.write(plan("engine\tclients\nvllm\t4,8\n"), str(tmp_path))
     first, second = tmp_path / "c004" / "cell.json", tmp_path / "c008" / "cell.json"
     import os
 
     for path in (first, second):
         os.utime(path, (1, 1))
     # Another varying column changes what varies in every cell, but measures only the new one again.
-    cells.write(plan("engine\tclients\tmax_tokens\nvllm\t4\t64\nvllm\t8\t32\n"), str(tmp_path))
+    sweeps.write(plan("engine\tclients\tmax_tokens\nvllm\t4\t64\nvllm\t8\t32\n"), str(tmp_path))
     assert first.stat().st_mtime == 1  # its name changed: the old cell is left as it was
     made = plan("engine\tclients\nvllm\t4\nvllm\t8\n")
     made[1]["load"] = made[1]["load"] | {"max_tokens": 1}
     made[1]["settings_sha256"] = "new"
     made[0]["varies"] = {"clients": 4, "x": None}
-    cells.write(made, str(tmp_path))
+    sweeps.write(made, str(tmp_path))
     assert first.stat().st_mtime == 1 and json.loads(first.read_text())["varies"]["x"] is None
     assert second.stat().st_mtime > 1
 
 
 def test_fragment_lists_cells_by_session():
-    text = cells.fragment(plan("engine\tspeculate\tclients\nvllm\t0,2\t8\n"))
+    text = sweeps.fragment(plan("engine\tspeculate\tclients\nvllm\t0,2\t8\n"))
     assert "CELLS := speculate-0 speculate-2\n" in text
     assert "cells-of-speculate-2 := speculate-2\n" in text

@@ -11,17 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import claims, records, series, words
+from llmpar import records
+from llmpar.results import rows
+from llmpar.results.rows import group
+from llmpar.verdicts import claim_table, claims, sentences
 
-HEADER = "\t".join(claims.COLUMNS) + "\n"
+HEADER = "\t".join(claim_table.COLUMNS) + "\n"
 
 
-def table(a: str, b: str, expect: str = "A<B", metric: str = "wall_s") -> list[claims.Claim]:
-    return claims.parse(HEADER + "\t".join(("one", "clients", "A sentence", metric, a, b, expect, "-", "")) + "\n", "t.tsv")
+def table(a: str, b: str, expect: str = "A<B", metric: str = "wall_s") -> list[claim_table.Claim]:
+    return claim_table.parse(HEADER + "\t".join(("one", "clients", "A sentence", metric, a, b, expect, "-", "")) + "\n", "t.tsv")
 
 
 def verdict(summaries, a: str, b: str, expect: str = "A<B", metric: str = "wall_s") -> dict:
-    return claims.evaluate(table(a, b, expect, metric)[0], series.rows(summaries))
+    return claims.evaluate(table(a, b, expect, metric)[0], rows.group(summaries))
 
 
 def two(walls_a: list[float], walls_b: list[float], **options) -> list[dict]:
@@ -125,7 +128,7 @@ def test_speculation_on_random_weights_decides_nothing(extra, wanted):
 def test_a_reason_that_all_comparisons_share_is_said_of_them_together():
     summaries = [made.summary(wall, server={"speculate": tokens, "engine_args": "--load-format dummy"}, repeat=repeat)
                  for tokens, wall in ((8, 10.0), (2, 20.0), (0, 30.0)) for repeat in (1, 2)]  # fmt: skip
-    said = words.claim(verdict(summaries, "speculate=8", "speculate=0,2", "A>B"))
+    said = sentences.claim(verdict(summaries, "speculate=8", "speculate=0,2", "A>B"))
     assert said.startswith("2 comparisons: 2 cannot tell;") and "random weights" in said
 
 
@@ -149,12 +152,12 @@ def test_other_prompts_are_not_compared():
     ],
 )
 def test_bad_tables_name_the_place(text, message):
-    with pytest.raises(claims.BadClaims, match=message.replace("(", r"\(")):
-        claims.parse(text, "t.tsv")
+    with pytest.raises(claim_table.BadClaims, match=message.replace("(", r"\(")):
+        claim_table.parse(text, "t.tsv")
 
 
 def test_shipped_table_states_each_finding_and_its_own_ratios(root):
-    stated = {claim.id: claim for claim in claims.parse((root / "study" / "claims.tsv").read_text(), "claims.tsv")}
+    stated = {claim.id: claim for claim in claim_table.parse((root / "study" / "claims.tsv").read_text(), "claims.tsv")}
     assert {"parallel-beats-threads", "many-clients", "too-many-clients", "speculate-2-helps", "speculate-8-hurts", "eetq-helps-most",
             "memory-sublinear", "two-servers-in-turn", "balancer-beats-sharding", "4090-beats-a6000", "a6000-beats-half-a6000",
             "half-a6000-beats-3090"} <= set(stated)  # fmt: skip
@@ -187,7 +190,7 @@ def test_command_says_all_claims_in_each_format(root):
     assert "not run       EETQ helps most" in said.stdout.decode()
     lines = [json.loads(line) for line in run(root, "--format", "json", given=given).stdout.splitlines()]
     assert all(line["kind"] == "claim" and line["v"] == 1 for line in lines)
-    assert len(lines) == len(claims.parse((root / "study" / "claims.tsv").read_text(), "c"))
+    assert len(lines) == len(claim_table.parse((root / "study" / "claims.tsv").read_text(), "c"))
     assert run(root, "--format", "markdown", given=given).stdout.startswith(b"| Finding of the study |")
 
 
@@ -205,7 +208,7 @@ def test_command_exit_codes(root, tmp_path):
 
 
 def test_results_of_a_cpu_are_no_evidence_on_gpus():
-    stated = {claim.id: claim for claim in claims.parse((claims.default_table()).read_text(), "claims.tsv")}
+    stated = {claim.id: claim for claim in claim_table.parse((claim_table.default_table()).read_text(), "claims.tsv")}
     small = [claim for name, claim in stated.items() if name.endswith("-small")]
     for claim in stated.values():
         wanted = "cpu" if claim in small else "gpu"
@@ -218,7 +221,7 @@ def test_results_of_a_cpu_are_no_evidence_on_gpus():
                 for speculate, wall in ((0, 20.0), (2, 10.0)) for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
 
     def said(summaries):
-        rows = series.rows(summaries)
+        rows = group(summaries)
         return [claims.evaluate(stated[name], rows)["verdict"] for name in ("speculate-2-helps", "speculate-2-helps-small")]
 
     assert said(sweep()) == ["not run", "supported"]
@@ -228,11 +231,11 @@ def test_results_of_a_cpu_are_no_evidence_on_gpus():
 
 
 def test_eetq_is_compared_with_quantised_checkpoints_of_other_names():
-    claim = next(claim for claim in claims.parse((claims.default_table()).read_text(), "claims.tsv") if claim.id == "eetq-helps-most")
+    claim = next(claim for claim in claim_table.parse((claim_table.default_table()).read_text(), "claims.tsv") if claim.id == "eetq-helps-most")
     summaries = []
     for quantize, model, wall in (("eetq", "vicuna", 10.0), (None, "vicuna", 20.0), ("awq", "vicuna-AWQ", 15.0)):
         summaries += [made.summary(wall * noise, sweep="quantise", server={"quantize": quantize, "model": model}, varies=("quantize", "model"),
                                    repeat=repeat, gpus=("NVIDIA H100",)) for repeat, noise in enumerate((1.0, 1.01, 0.99), 1)]  # fmt: skip
-    record = claims.evaluate(claim, series.rows(summaries))
+    record = claims.evaluate(claim, rows.group(summaries))
     assert record["verdict"] == "supported" and len(record["comparisons"]) == 2
     assert record["comparisons"][0]["a"]["device"] == "NVIDIA H100"

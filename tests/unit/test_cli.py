@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmpar import cli, status
+from llmpar import cli, exit_codes, failure
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -56,6 +56,6 @@ def test_a_device_is_never_replaced() -> None:
 
 
 def test_a_directory_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(cli.Failure) as caught, cli.writing(str(tmp_path)):
+    with pytest.raises(failure.Failure) as caught, cli.writing(str(tmp_path)):
         pass
-    assert caught.value.code == status.USAGE and "cannot write" in caught.value.message
+    assert caught.value.code == exit_codes.USAGE and "cannot write" in caught.value.message

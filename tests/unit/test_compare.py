@@ -14,8 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from llmpar import compare, compare_cells, compare_history, records
+from llmpar import records
 from llmpar.render import verdicts as rendered
+from llmpar.stats import change_points, effects, power
+from llmpar.verdicts import history, pairs
+from llmpar.verdicts.pairs import by
+from llmpar.verdicts.verdict import decide, verdict_records
 
 
 def made(value: float, session: str | None, engine: str = "vllm", clients: int = 128, **changes: Any) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def sessions(values: list[float], **fields: Any) -> list[dict[str, Any]]:
 
 
 def verdict(a: list[dict[str, Any]], b: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    found = compare_cells.verdicts(compare_cells.against(a, b), options.pop("figures", ("output_tokens_per_s",)), **options)
+    found = verdict_records(pairs.against(a, b), options.pop("figures", ("output_tokens_per_s",)), **options)
     assert len(found) == 1
     records.encode(found[0])
     return found[0]
@@ -59,7 +63,7 @@ VLLM, TGI = [112.0, 111.0, 113.0], [100.0, 101.0, 99.0]
 @pytest.mark.filterwarnings("ignore:Precision loss")
 @given(st.lists(st.floats(1, 1000), min_size=2, max_size=6), st.lists(st.floats(1, 1000), min_size=2, max_size=6))
 def test_welch_agrees_with_scipy_on_logarithms(a: list[float], b: list[float]) -> None:
-    found = compare.welch(a, b)
+    found = effects.welch(a, b)
     if found.error is None or found.error < 1e-4:
         return
     wanted = scipy_stats.ttest_ind(np.log(a), np.log(b), equal_var=False)
@@ -84,15 +88,15 @@ def test_permutation_is_exact_over_all_deals() -> None:
 
     mine = statistic((0, 1, 2, 3))
     wanted = np.mean([statistic(chosen) >= mine * (1 - 1e-9) for chosen in itertools.combinations(range(8), 4)])
-    found = compare.permutation(a, b)
+    found = effects.permutation(a, b)
     assert found.p_value == pytest.approx(wanted) and found.method == "permutation"
-    assert compare.permutation([2.0, 2.1, 2.2], [1.0, 1.1, 1.2]).p_value == pytest.approx(0.1)
+    assert effects.permutation([2.0, 2.1, 2.2], [1.0, 1.1, 1.2]).p_value == pytest.approx(0.1)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
 def test_corrections_are_monotone_and_never_smaller_than_the_raw_value(p_values: list[float | None]) -> None:
-    for correction in compare.CORRECTIONS:
-        adjusted = compare.adjust(p_values, correction)
+    for correction in effects.CORRECTIONS:
+        adjusted = effects.adjust(p_values, correction)
         pairs = sorted((raw, new) for raw, new in zip(p_values, adjusted, strict=True) if raw is not None and new is not None)
         assert [raw is None for raw in p_values] == [new is None for new in adjusted]
         assert all(raw <= new + 1e-12 <= 1 + 1e-9 for raw, new in pairs)
@@ -100,8 +104,8 @@ def test_corrections_are_monotone_and_never_smaller_than_the_raw_value(p_values:
 
 
 def test_corrections_by_hand() -> None:
-    assert compare.adjust([0.01, 0.04, None, 0.03], "holm") == pytest.approx([0.03, 0.06, None, 0.06])
-    assert compare.adjust([0.01, 0.04, None, 0.03], "benjamini-hochberg") == pytest.approx([0.03, 0.04, None, 0.04])
+    assert effects.adjust([0.01, 0.04, None, 0.03], "holm") == pytest.approx([0.03, 0.06, None, 0.06])
+    assert effects.adjust([0.01, 0.04, None, 0.03], "benjamini-hochberg") == pytest.approx([0.03, 0.04, None, 0.04])
 
 
 def test_faster_says_so_in_the_sentence() -> None:
@@ -174,21 +178,21 @@ def test_cells_of_one_session_are_paired() -> None:
     # Sessions differ by 20 %, the effect of the client count within each does not.
     found = [made(value * factor, f"s{number}", clients=clients) for number, value in enumerate([100.0, 120.0, 90.0])
              for clients, factor in ((24, 1.0), (128, 1.3 + number / 1000))]
-    paired = compare_cells.verdicts(compare_cells.by(found, ("clients",), "24"), ("output_tokens_per_s",))
+    paired = verdict_records(pairs.by(found, ("clients",), "24"), ("output_tokens_per_s",))
     assert [each["verdict"] for each in paired] == ["faster"] and paired[0]["method"] == "paired-log"
-    welch = compare_cells.verdicts(compare_cells.by(found, ("clients",), "24"), ("output_tokens_per_s",), method="welch")
+    welch = verdict_records(pairs.by(found, ("clients",), "24"), ("output_tokens_per_s",), method="welch")
     assert welch[0]["verdict"] == "cannot tell"
 
 
 def test_many_cells_are_matched_and_corrected() -> None:
     found = [each for clients in (24, 64, 128) for engine, base in (("vllm", VLLM), ("tgi", TGI))
              for each in sessions(base, engine=engine, clients=clients)]
-    pairs = compare_cells.by(found, ("engine",), "tgi")
+    pairs = by(found, ("engine",), "tgi")
     assert [(pair.a.label, pair.b.label, pair.at) for pair in pairs] == [("vllm", "tgi", {"clients": count}) for count in (24, 64, 128)]
-    verdicts = compare_cells.verdicts(pairs, ("output_tokens_per_s",))
+    verdicts = verdict_records(pairs, ("output_tokens_per_s",))
     assert all(each["p_adjusted"] == pytest.approx(3 * each["p_value"]) for each in verdicts)
     with pytest.raises(ValueError, match="there are vllm, tgi"):
-        compare_cells.by(found, ("engine",), "mii")
+        by(found, ("engine",), "mii")
 
 
 def own(engine: str, values: list[float], clients: int, **server: Any) -> list[dict[str, Any]]:
@@ -199,7 +203,7 @@ def own(engine: str, values: list[float], clients: int, **server: Any) -> list[d
 def test_an_engine_brings_its_version_model_and_flags() -> None:
     found = [each for clients in (24, 128) for each in (
         *own("vllm", VLLM, clients, version="0.23.0"), *own("llamacpp", TGI, clients, version="b1", model="m.gguf", engine_args="-fa"))]
-    verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "vllm"), ("output_tokens_per_s",))
+    verdicts = verdict_records(pairs.by(found, ("engine",), "vllm"), ("output_tokens_per_s",))
     assert [(each["verdict"], each["at"]) for each in verdicts] == [("slower", {"clients": 24}), ("slower", {"clients": 128})]
     assert (verdicts[0]["a"]["label"], verdicts[0]["b"]["label"]) == ("llamacpp, version b1", "vllm, version 0.23.0")
     (told,) = [reason["message"] for reason in verdicts[0]["reasons"] if reason["code"] == "own_settings"]
@@ -210,29 +214,29 @@ def test_an_engine_brings_its_version_model_and_flags() -> None:
 
 def test_an_engine_in_two_versions_is_not_taken_for_one() -> None:
     found = [*own("vllm", VLLM, 128, version="0.23.0"), *own("vllm", VLLM, 128, version="0.24.0"), *own("tgi", TGI, 128, version="3")]
-    verdicts = compare_cells.verdicts(compare_cells.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
+    verdicts = verdict_records(pairs.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
     assert {each["verdict"] for each in verdicts} == {"cannot tell"}
-    both = compare_cells.by(found, ("engine", "version"), "tgi")
+    both = pairs.by(found, ("engine", "version"), "tgi")
     assert [(pair.a.label, pair.b.label) for pair in both] == [("vllm, version 0.23.0", "tgi, version 3"), ("vllm, version 0.24.0", "tgi, version 3")]
 
 
 def test_a_load_that_differs_with_the_engine_is_no_part_of_it() -> None:
     found = [*own("vllm", VLLM, 128), *own("tgi", TGI, 64)]
-    (made_of,) = compare_cells.verdicts(compare_cells.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
+    (made_of,) = verdict_records(pairs.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
     assert made_of["verdict"] == "cannot tell" and "what differs besides: clients (--by engine --by clients)" in made_of["sentence"]
 
 
 def test_settings_that_differ_together_can_be_named_together() -> None:
     found = [*own("vllm", VLLM, 128, replicas=2, shards=1), *own("vllm", TGI, 128, replicas=1, shards=2)]
-    (lost,) = compare_cells.verdicts(compare_cells.by(found, ("replicas",), "1"), ("output_tokens_per_s",))
+    (lost,) = verdict_records(pairs.by(found, ("replicas",), "1"), ("output_tokens_per_s",))
     assert lost["verdict"] == "cannot tell" and "--by replicas --by shards" in lost["sentence"]
-    (both,) = compare_cells.verdicts(compare_cells.by(found, ("replicas", "shards"), "replicas 1, shards 2"), ("output_tokens_per_s",))
+    (both,) = verdict_records(pairs.by(found, ("replicas", "shards"), "replicas 1, shards 2"), ("output_tokens_per_s",))
     assert both["verdict"] == "faster" and both["a"]["label"] == "replicas 2, shards 1"
 
 
 def test_a_cell_that_one_side_lacks_is_not_forgotten() -> None:
     a = [*sessions(VLLM), *sessions(VLLM, clients=64)]
-    found = compare_cells.verdicts(compare_cells.against(a, sessions(TGI, engine="tgi")), ("output_tokens_per_s",))
+    found = verdict_records(pairs.against(a, sessions(TGI, engine="tgi")), ("output_tokens_per_s",))
     assert sorted(each["verdict"] for each in found) == ["cannot tell", "faster"]
     assert any(reason["code"] == "missing" for each in found for reason in each["reasons"])
 
@@ -259,22 +263,22 @@ def test_markdown_escapes_and_counts() -> None:
     (0.01, 0.05, 2), (0.005, 0.0, 2), (0.01, 0.05, 3), (0.03, 0.05, 5), (0.03, 0.05, 20), (0.03, 0.2, 3), (0.02, 0.0, 5), (0.01, 0.02, 4), (0.01, 0.03, 5)])
 def test_power_agrees_with_simulated_verdicts(sigma: float, difference: float, count: int) -> None:
     random = np.random.default_rng([1, count])
-    said = [compare.decide(compare.welch(np.exp(sigma * random.standard_normal(count) + math.log1p(difference)).tolist(),
+    said = [decide(effects.welch(np.exp(sigma * random.standard_normal(count) + math.log1p(difference)).tolist(),
                                          np.exp(sigma * random.standard_normal(count)).tolist()), True) for _ in range(2000)]
     slack = 0.035  # three standard errors of a share of 2000
-    assert said.count("faster") / 2000 == pytest.approx(compare.power(sigma, difference, count), abs=slack)
-    assert said.count("same") / 2000 == pytest.approx(compare.power_same(sigma, difference, count), abs=slack)
+    assert said.count("faster") / 2000 == pytest.approx(power.power_different(sigma, difference, count), abs=slack)
+    assert said.count("same") / 2000 == pytest.approx(power.power_same(sigma, difference, count), abs=slack)
 
 
 def test_sessions_needed_are_the_fewest_that_suffice() -> None:
-    for sigma, difference, found in ((0.03, 0.05, compare.power), (0.01, 0.0, compare.power_same), (0.05, 0.3, compare.power)):
-        count = compare.sessions_needed(sigma, difference)
+    for sigma, difference, found in ((0.03, 0.05, power.power_different), (0.01, 0.0, power.power_same), (0.05, 0.3, power.power_different)):
+        count = power.sessions_needed(sigma, difference)
         assert count is not None and found(sigma, difference, count) >= 0.9
         assert count == 2 or found(sigma, difference, count - 1) < 0.9
     # At the margin itself nobody can be sure of either verdict, and just beyond it hardly.
-    assert compare.sessions_needed(0.02, 0.03) is None and compare.sessions_needed(0.02, 0.031) is None
-    assert compare.sessions_needed(0.02, 0.03, margin=0.01) is not None
-    assert compare.sessions_needed(1.0, 0.05, most=50) is None
+    assert power.sessions_needed(0.02, 0.03) is None and power.sessions_needed(0.02, 0.031) is None
+    assert power.sessions_needed(0.02, 0.03, margin=0.01) is not None
+    assert power.sessions_needed(1.0, 0.05, most=50) is None
 
 
 def nights(values: list[float]) -> list[dict[str, Any]]:
@@ -283,33 +287,33 @@ def nights(values: list[float]) -> list[dict[str, Any]]:
 
 def test_a_slow_night_is_told_from_the_nights_before() -> None:
     steady = [100.0, 101.0, 99.5, 100.4, 99.8, 100.9, 100.1]
-    found = compare_history.verdicts(nights([*steady, 90.0]), ("output_tokens_per_s",), 14)
+    found = history.verdicts(nights([*steady, 90.0]), ("output_tokens_per_s",), 14)
     assert [each["verdict"] for each in found] == ["slower"] and found[0]["method"] == "prediction-t"
     assert "the newest night is 10 % slower than the 7 nights before at 128 clients" in found[0]["sentence"]
-    usual = compare_history.verdicts(nights([*steady, 100.2]), ("output_tokens_per_s",), 14)
+    usual = history.verdicts(nights([*steady, 100.2]), ("output_tokens_per_s",), 14)
     assert usual[0]["verdict"] == "same" and not usual[0]["history"]["change_points"]
 
 
 def test_a_change_of_level_starts_the_baseline_anew() -> None:
     before = [100.0, 101.0, 99.5, 100.4, 99.8, 100.9, 100.1, 99.9]
     after = [80.0, 80.5, 79.6, 80.2, 79.9]
-    found = compare_history.verdicts(nights([*before, *after, 80.1]), ("output_tokens_per_s",), 20)[0]
+    found = history.verdicts(nights([*before, *after, 80.1]), ("output_tokens_per_s",), 20)[0]
     assert found["verdict"] == "same" and [each["index"] for each in found["history"]["change_points"]] == [8]
     assert "the level fell by 20 % at night 9 of 14" in found["sentence"]
 
 
 def test_change_points_are_rare_in_noise_and_found_in_steps() -> None:
     random = np.random.default_rng(2)
-    false = sum(bool(compare_history.changes(np.exp(0.02 * random.standard_normal(20)).tolist(), seed=number)) for number in range(60))
+    false = sum(bool(change_points.changes(np.exp(0.02 * random.standard_normal(20)).tolist(), seed=number)) for number in range(60))
     assert false <= 7  # 5 % wanted; more than 7 of 60 would be a chance of 1 in 100
-    found = sum([each.index for each in compare_history.changes(
+    found = sum([each.index for each in change_points.changes(
         np.exp(0.02 * random.standard_normal(20) + np.where(np.arange(20) < 12, 0, 0.08)).tolist(), seed=number)][:1] == [12]
         for number in range(20))
     assert found >= 17
 
 
 def test_few_nights_are_too_few() -> None:
-    found = compare_history.verdicts(nights([100.0, 101.0, 80.0]), ("output_tokens_per_s",), 14)[0]
+    found = history.verdicts(nights([100.0, 101.0, 80.0]), ("output_tokens_per_s",), 14)[0]
     assert found["verdict"] == "cannot tell" and found["reasons"][0]["code"] == "few_nights"
 
 

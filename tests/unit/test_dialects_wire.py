@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_samples import OTHER, SAMPLES, SPEC, STREAMS, WIRE, Want, head_and_body, load, parse
 
-from llmpar import summary, summary_read
+from llmpar.client.http1 import Framer
 from llmpar.dialects import DIALECTS
-from llmpar.http1 import Framer
+from llmpar.summary import read
+from llmpar.summary.summariser import Summariser
 
 
 def test_every_sample_is_here_or_named_as_another_matter() -> None:
@@ -168,8 +169,8 @@ def test_bursts_as_they_arrived_are_counted_by_tokens(file: str, words: str | No
     at = [second for second, _ in events]
     tokens = [len(re.findall(words, text)) if words else 1 for _, text in events]
     record = made_requests.request(0, events=tuple(at), event_tokens=tokens, output_tokens=sum(tokens), e2e_s=at[-1], ttft_s=at[0])
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, [record])
+    summariser = Summariser()
+    read.feed_records(summariser, [record])
     latency = summariser.summary()["latency"]
     assert latency["event_latency_s"]["n"] == len(events) - 1
     assert latency["itl_s"]["n"] == sum(tokens[1:])

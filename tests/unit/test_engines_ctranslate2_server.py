@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmpar import metrics
 from llmpar.dialects import openai_completions
 from llmpar.engines import ctranslate2_server as server
+from llmpar.sampling import engine_metrics
 
 PATIENCE_S = 20.0
 # A byte a token: what a byte-level vocabulary does to characters of several bytes.
@@ -213,6 +213,6 @@ def test_other_routes(service: SimpleNamespace) -> None:
     assert service.ask(None, "/health", "GET")[0] == 200
     assert json.loads(service.ask(None, "/v1/models", "GET")[2])["data"][0]["id"] == "m"
     service.ask({"prompt": "abc", "max_tokens": 5})
-    told = metrics.parse(service.ask(None, "/metrics", "GET")[2])
+    told = engine_metrics.parse(service.ask(None, "/metrics", "GET")[2])
     assert (told["running"], told["waiting"], told["counters_at_end"]) == (0, 0, False)
     assert (told["generation_tokens_total"], told["prompt_tokens_total"]) == (5, 3)

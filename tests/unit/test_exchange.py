@@ -10,8 +10,11 @@ import time
 
 import pytest
 
-from llmpar import exchange, stamps
-from llmpar.exchange import Cancelled, Connections, Gate, Raw, Target
+from llmpar import procfs
+from llmpar.client import exchange, http1, stamps
+from llmpar.client.exchange import Connections, Raw
+from llmpar.client.gate import Cancelled, Gate
+from llmpar.client.target import Target
 
 STEP_NS = 2_000_000
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"
@@ -62,8 +65,8 @@ def test_waiting_for_a_processor_is_counted_for_this_thread():
 
 def test_start_of_the_process():
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    assert stamps.process_start() <= time.time_ns() + tick
-    assert abs(stamps.process_start() - stamps.process_start()) <= 2 * tick
+    assert procfs.process_start() <= time.time_ns() + tick
+    assert abs(procfs.process_start() - procfs.process_start()) <= 2 * tick
 
 
 def test_the_gate_raises_only_while_it_is_armed():
@@ -98,7 +101,7 @@ def test_targets():
     (TimeoutError(), "timeout"), (BlockingIOError(errno.EAGAIN, "x"), "timeout"), (OSError(errno.EINPROGRESS, "x"), "timeout"),
     (ConnectionRefusedError(), "connect_refused"), (ConnectionResetError(), "connection_reset"), (socket.gaierror(-2, "no such name"), "unknown_host"),
     (OSError(errno.EMFILE, "x"), "too_many_files"), (OSError(errno.EHOSTUNREACH, "No route to host"), "socket_ehostunreach"),
-    (exchange.BadFraming("odd"), "bad_http")])
+    (http1.BadFraming("odd"), "bad_http")])
 def test_names_of_faults(error, kind):
     assert exchange.named(error, 3)[0] == kind and exchange.named(error, 3)[1]
 

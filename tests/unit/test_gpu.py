@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import gpu
+from llmpar.sampling import gpu_figures
 
 
 def sample(at: float, **fields: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def run(seconds: float = 10.0, step: float = 0.1, watts: float = 300.0, **fields
 
 
 def test_energy_is_read_between_samples() -> None:
-    found = gpu.reduce(run(), 2.03, 7.58)
+    found = gpu_figures.reduce(run(), 2.03, 7.58)
     assert found["energy_j"] == pytest.approx(300 * 5.55)
     assert found["energy_source"] == "counter"
     assert found["energy_resolution_j"] == pytest.approx(30)  # what the counter grew from one sample to the next
@@ -38,15 +38,15 @@ def test_energy_of_any_load_is_within_its_resolution(steps: list[tuple[float, fl
         points.append((at, joules))
         samples.append(sample(at, energy_counter_j=joules))
     start, end = 100 + first * (at - 100), 100 + last * (at - 100)
-    truth = gpu.at_instant(points, end) - gpu.at_instant(points, start)  # type: ignore[operator]
-    found = gpu.reduce(samples, start, end)
+    truth = gpu_figures.at_instant(points, end) - gpu_figures.at_instant(points, start)  # type: ignore[operator]
+    found = gpu_figures.reduce(samples, start, end)
     assert found["energy_j"] == pytest.approx(truth, abs=1e-6)
     assert found["energy_resolution_j"] >= min(watts * length for length, watts in steps) - 1e-6
 
 
 def test_a_counter_that_moves_in_steps_is_read_at_its_steps() -> None:
     samples = [sample(at / 10, energy_counter_j=200.0 * (at // 5) * 0.5, power_w=200.0) for at in range(101)]  # every 0.5 s
-    found = gpu.reduce(samples, 2.2, 7.4)
+    found = gpu_figures.reduce(samples, 2.2, 7.4)
     assert found["energy_j"] == pytest.approx(200 * 5.2)
     assert found["energy_resolution_j"] == pytest.approx(100)
 
@@ -58,7 +58,7 @@ def test_between_two_readings_the_counter_grows_as_power_does() -> None:
     for sooner, later in itertools.pairwise(watts):
         joules.append(joules[-1] + (sooner + later) / 20)
     samples = [sample(at / 10, power_w=watts[at], energy_counter_j=1.002 * joules[at] if at % 20 == 0 else None) for at in range(101)]
-    found = gpu.reduce(samples, 2.9, 6.1)
+    found = gpu_figures.reduce(samples, 2.9, 6.1)
     assert found["energy_source"] == "counter"
     assert found["energy_j"] == pytest.approx(1.002 * (joules[61] - joules[29]), rel=2e-3)
     assert found["energy_resolution_j"] == pytest.approx(70, rel=0.02), "one sample's time at the highest power"
@@ -67,8 +67,8 @@ def test_between_two_readings_the_counter_grows_as_power_does() -> None:
 def test_a_counter_that_wraps_goes_on() -> None:
     samples = run()
     for each in samples:
-        each["energy_counter_j"] = (gpu.WRAP_J - 900 + 300 * each["at"]) % gpu.WRAP_J
-    found = gpu.reduce(samples, 1, 9)
+        each["energy_counter_j"] = (gpu_figures.WRAP_J - 900 + 300 * each["at"]) % gpu_figures.WRAP_J
+    found = gpu_figures.reduce(samples, 1, 9)
     assert found["energy_j"] == pytest.approx(2400) and found["energy_source"] == "counter" and found["counter_resets"] == 0
 
 
@@ -77,28 +77,28 @@ def test_a_counter_that_is_reset_gives_way_to_power() -> None:
     for each in samples:
         if each["at"] > 5:
             each["energy_counter_j"] = 300 * (each["at"] - 5)
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert (found["energy_source"], found["counter_resets"]) == ("power", 1)
     assert found["energy_j"] == pytest.approx(2400, rel=1e-3)
 
 
 def test_without_a_counter_power_is_integrated() -> None:
     samples = [sample(at / 10, power_w=100.0 + at) for at in range(101)]
-    found = gpu.reduce(samples, 2.0, 6.0)
+    found = gpu_figures.reduce(samples, 2.0, 6.0)
     assert found["energy_source"] == "power" and found["energy_j"] == pytest.approx(4 * 140)
     assert found["power_w"]["max"] == 160
 
 
 def test_energy_is_null_where_samples_do_not_reach_the_edges() -> None:
-    assert gpu.reduce(run(5.0), 1, 9)["energy_j"] is None
-    assert gpu.reduce([], 1, 9)["energy_j"] is None
-    assert gpu.reduce([sample(3, power_w=3.0)], 1, 9)["energy_j"] is None
+    assert gpu_figures.reduce(run(5.0), 1, 9)["energy_j"] is None
+    assert gpu_figures.reduce([], 1, 9)["energy_j"] is None
+    assert gpu_figures.reduce([sample(3, power_w=3.0)], 1, 9)["energy_j"] is None
 
 
 def test_several_gpus_add_up_and_average() -> None:
     samples = [each | {"gpu": index, "uuid": f"GPU-{index}", "gpu_util_ratio": 0.5 + index / 4, "memory_used_bytes": 100 * (index + 1)}
                for index in (0, 1) for each in run(watts=100 * (index + 1))]
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["gpus_chosen_by"]) == (2, "all")
     assert found["energy_j"] == pytest.approx(8 * 300)
     assert found["power_w"]["mean"] == pytest.approx(300)
@@ -108,7 +108,7 @@ def test_several_gpus_add_up_and_average() -> None:
 
 def test_gpus_without_the_engine_do_not_count() -> None:
     samples = run(engine_memory_bytes=70) + [each | {"gpu": 1, "uuid": "GPU-1", "engine_memory_bytes": None} for each in run(watts=50)]
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["gpus_chosen_by"]) == (1, "engine")
     assert found["energy_j"] == pytest.approx(2400)
     assert found["engine_memory_bytes"]["max"] == 70
@@ -116,7 +116,7 @@ def test_gpus_without_the_engine_do_not_count() -> None:
 
 def test_mig_instances_share_their_parents_energy() -> None:
     samples = [each | {"uuid": f"MIG-{n}", "mig": {"instance": n}, "memory_used_bytes": 10 * (n + 1)} for n in (0, 1) for each in run()]
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["instances"]) == (1, 2)
     assert found["energy_j"] == pytest.approx(2400) and found["power_w"]["mean"] == pytest.approx(300)
     assert found["memory_used_bytes"]["max"] == 30
@@ -124,13 +124,13 @@ def test_mig_instances_share_their_parents_energy() -> None:
 
 def test_a_mean_is_of_time_not_of_samples() -> None:
     samples = [sample(0, tensor_ratio=0.0), sample(1, tensor_ratio=0.0), sample(9, tensor_ratio=1.0), sample(9.1, tensor_ratio=1.0), sample(10, tensor_ratio=1.0)]
-    assert gpu.reduce(samples, 0, 10)["tensor_ratio"]["mean"] == pytest.approx(0.5)
+    assert gpu_figures.reduce(samples, 0, 10)["tensor_ratio"]["mean"] == pytest.approx(0.5)
 
 
 def test_nulls_leave_no_trace() -> None:
     samples = run(sm_util_ratio=None)
     samples[50]["sm_util_ratio"] = 0.25
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert found["sm_util_ratio"] == {"mean": 0.25, "max": 0.25, "n": 1}
     assert found["dram_ratio"] is None and found["clock_limits"] is None
 
@@ -141,7 +141,7 @@ def test_limits_errors_missed_and_gaps() -> None:
         each["clock_limits"] = ["power_cap"]
     samples[60] = sample(samples[60]["at"], missed=4, error={"type": "gpu_lost", "message": "", "nvml": 15})
     del samples[61:70]
-    found = gpu.reduce(samples, 0, 10)
+    found = gpu_figures.reduce(samples, 0, 10)
     assert found["clock_limits"] == {"power_cap": pytest.approx(20 / 91)}
     assert (found["errors"], found["missed"]) == (1, 4)
     assert found["gaps"] == {"n": 1, "longest_s": pytest.approx(1.1)}
@@ -149,13 +149,13 @@ def test_limits_errors_missed_and_gaps() -> None:
 
 def test_byte_counters_make_rates() -> None:
     samples = [each | {"pcie_tx_bytes": 5000 * each["at"], "pcie_rx_bytes": None} for each in run()]
-    found = gpu.reduce(samples, 1, 9)
+    found = gpu_figures.reduce(samples, 1, 9)
     assert found["pcie_tx_bytes_per_s"]["mean"] == pytest.approx(5000) and found["pcie_rx_bytes_per_s"] is None
     samples[50]["pcie_tx_bytes"] = 1.0
-    assert gpu.reduce(samples, 1, 9)["pcie_tx_bytes_per_s"] is None  # reset: not known
+    assert gpu_figures.reduce(samples, 1, 9)["pcie_tx_bytes_per_s"] is None  # reset: not known
 
 
 @given(st.permutations(range(30)))
 def test_order_does_not_matter(order: list[int]) -> None:
     samples = run(2.9)
-    assert gpu.reduce([samples[place] for place in order], 0.5, 2.5) == gpu.reduce(samples, 0.5, 2.5)
+    assert gpu_figures.reduce([samples[place] for place in order], 0.5, 2.5) == gpu_figures.reduce(samples, 0.5, 2.5)

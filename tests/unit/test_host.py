@@ -8,7 +8,8 @@ from pathlib import Path
 import fake_nvml
 import pytest
 
-from llmpar import host, records
+from llmpar import records
+from llmpar.machine import host
 
 
 def test_the_record_is_one() -> None:

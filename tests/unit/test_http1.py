@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar.http1 import HEAD_LIMIT, BadFraming, Framer, parse_head, post
+from llmpar.client.http1 import HEAD_LIMIT, BadFraming, Framer, parse_head, post
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1, max_size=12)
 VALUE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from llmpar import cli, imports, summary, summary_read
+from llmpar import cli, other_tools
 from llmpar.commands import import_ as command
+from llmpar.summary import read
+from llmpar.summary.summariser import Summariser
 
 
 def vllm(**changes: Any) -> dict[str, Any]:
@@ -38,13 +40,13 @@ def guidellm(streams: int = 4) -> dict[str, Any]:
 
 
 def summarise(made: list[dict[str, Any]]) -> dict[str, Any]:
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, made)
+    summariser = Summariser()
+    read.feed_records(summariser, made)
     return summariser.summary()
 
 
 def test_vllm_lists_become_records_on_our_definitions() -> None:
-    made = list(imports.requests(vllm(), "vllm"))
+    made = list(other_tools.requests(vllm(), "vllm"))
     assert [each["status"] for each in made] == ["ok", "ok", "ok", "error"]
     assert made[0]["event_s"] == [0.1, 0.11, 0.13] and made[0]["e2e_s"] == 0.13 and made[0]["output_tokens"] == 3
     assert made[1]["sent_at"] - made[0]["sent_at"] == pytest.approx(0.1)
@@ -61,7 +63,7 @@ def test_vllm_lists_become_records_on_our_definitions() -> None:
 def test_results_without_start_times_have_latencies_but_no_throughput() -> None:
     document = vllm()
     del document["start_times"]
-    made = list(imports.requests(document, imports.detect(document)))
+    made = list(other_tools.requests(document, other_tools.detect(document)))
     assert made[0]["sent_at"] is None and made[0]["e2e_s"] == 0.13
     found = summarise(made)
     assert found["latency"]["ttft_s"]["n"] == 3 and found["throughput"]["output_tokens_per_s"]["wall"]["value"] is None
@@ -91,7 +93,7 @@ def test_sglang_lines_with_infinity(capfdbinary: Any) -> None:
 
 def test_guidellm_keeps_first_and_last_token_only() -> None:
     document = guidellm()
-    made = list(imports.requests(document["benchmarks"][0], imports.detect(document), engine="vllm"))
+    made = list(other_tools.requests(document["benchmarks"][0], other_tools.detect(document), engine="vllm"))
     assert [each["status"] for each in made] == ["ok", "ok", "ok", "error"]
     assert made[0]["ttft_s"] == pytest.approx(0.2) and made[0]["e2e_s"] == pytest.approx(1.01) and made[0]["event_s"] == []
     found = summarise(made)
@@ -101,7 +103,7 @@ def test_guidellm_keeps_first_and_last_token_only() -> None:
 
 def test_flat_fields_of_older_guidellm_reports() -> None:
     each = {"start_time": 10.0, "end_time": 12.0, "first_token_time": 10.5, "output_tokens": 4, "prompt_tokens": 2, "prompt": "p"}
-    made = list(imports.requests({"requests": {"successful": [each]}}, "guidellm"))
+    made = list(other_tools.requests({"requests": {"successful": [each]}}, "guidellm"))
     assert made[0]["ttft_s"] == 0.5 and made[0]["e2e_s"] == 2.0 and made[0]["output_tokens"] == 4
 
 

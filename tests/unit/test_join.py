@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmpar import join
+from llmpar.summary import causes, join
 
 
 def engine(at: float, **fields: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_neither_alone_is_a_full_cache(kv: float | None, waiting: int, named: li
 @pytest.mark.parametrize("running, limit, named", [(64, 64, "sequences_full"), (64, 256, "requests_waited"), (64, None, "requests_waited")])
 def test_a_full_batch_is_named_only_where_the_limit_is_reached(running: int, limit: int | None, named: str) -> None:
     samples = [engine(at, kv_usage_ratio=0.5, waiting=7, running=running) for at in range(10)]
-    (cause,) = join.engine_causes({}, samples, limit)
+    (cause,) = causes.engine_causes({}, samples, limit)
     assert cause["code"] == named
     assert ("max sequences" in cause["message"]) == (named == "sequences_full")
 
@@ -111,24 +111,24 @@ def summary(clients: int, *found: str) -> dict[str, Any]:
 
 def test_from_which_client_count_on() -> None:
     rows = [summary(128, "kv_cache_full", "power_limited"), summary(24), summary(64, "kv_cache_full"), summary(24, "gpu_idle")]
-    assert join.onsets(rows) == [
+    assert causes.onsets(rows) == [
         {"code": "kv_cache_full", "clients": [64, 128], "from": 64, "sentence": "KV cache full from 64 clients on"},
         {"code": "power_limited", "clients": [128], "from": 128, "sentence": "GPU clocks held down by the power limit from 128 clients on"}]
 
 
 def test_what_holds_several_groups_back_is_said_once() -> None:
     groups = {"a": [summary(8, "power_limited"), summary(16, "power_limited", "kv_cache_full")], "b": [summary(8, "power_limited"), summary(16, "power_limited")]}
-    assert join.held(groups) == ["GPU clocks held down by the power limit at every client count", "a: KV cache full from 16 clients on"]
-    assert join.held({"a": groups["b"], "b": groups["b"], "c": [summary(8), summary(16)]}) == [
+    assert causes.held(groups) == ["GPU clocks held down by the power limit at every client count", "a: KV cache full from 16 clients on"]
+    assert causes.held({"a": groups["b"], "b": groups["b"], "c": [summary(8), summary(16)]}) == [
         "a, b: GPU clocks held down by the power limit at every client count"]
-    assert join.held({"": groups["b"]}) == ["GPU clocks held down by the power limit at every client count"]
+    assert causes.held({"": groups["b"]}) == ["GPU clocks held down by the power limit at every client count"]
 
 
 def test_a_cause_that_comes_and_goes_has_no_onset() -> None:
     rows = [summary(1, "gpu_idle"), summary(2), summary(4, "gpu_idle")]
-    assert join.onsets(rows) == [{"code": "gpu_idle", "clients": [1, 4], "from": None, "sentence": "GPU waited for work at 1, 4 clients"}]
+    assert causes.onsets(rows) == [{"code": "gpu_idle", "clients": [1, 4], "from": None, "sentence": "GPU waited for work at 1, 4 clients"}]
 
 
 def test_a_cause_everywhere_and_none() -> None:
-    assert join.onsets([summary(1, "gpu_idle"), summary(2, "gpu_idle")])[0]["sentence"] == "GPU waited for work at every client count"
-    assert join.onsets([{"concurrency": {"asked": 4}, "joined": None}]) == []
+    assert causes.onsets([summary(1, "gpu_idle"), summary(2, "gpu_idle")])[0]["sentence"] == "GPU waited for work at every client count"
+    assert causes.onsets([{"concurrency": {"asked": 4}, "joined": None}]) == []

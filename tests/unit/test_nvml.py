@@ -10,7 +10,9 @@ import pynvml as nv
 import pytest
 from fake_nvml import GIB, Gpu, Library, Mig
 
-from llmpar import engine_pids, nvml, nvml_facts, nvml_gpm, records
+from llmpar import records
+from llmpar.machine import gpu_facts
+from llmpar.sampling import engine_pids, nvml, nvml_gpm
 
 
 class Clock:
@@ -268,7 +270,7 @@ def test_a_driver_without_gpus(clock: Clock) -> None:
 def test_facts(clock: Clock) -> None:
     fake_nvml.install(Library([Gpu(), Gpu(uuid="GPU-1", migs=[Mig("MIG-a", 1)], gpm=None, errors={
         "nvmlDeviceGetVbiosVersion": nv.NVML_ERROR_NOT_SUPPORTED, "nvmlDeviceGetEccMode": nv.NVML_ERROR_NOT_SUPPORTED})], clock))
-    found = nvml_facts.facts()
+    found = gpu_facts.facts()
     assert (found["driver"], found["cuda"]) == ("580.1", "13.0")
     first, second = found["gpus"]
     assert first | {"name": "Fake H200", "vbios": "96.00.AA", "power_limit_w": 700, "ecc": True, "mig": False, "compute_capability": "9.0",

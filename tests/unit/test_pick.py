@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import pick, records, series
+from llmpar import records, sizes
+from llmpar.results import rows
+from llmpar.results.rows import across, group
+from llmpar.verdicts import pick
 
 
 def judged(summaries, objectives=None, prices=None, sure=False):
-    return pick.judge(series.rows(summaries), objectives or {}, prices or {}, sure)
+    return pick.judge(rows.group(summaries), objectives or {}, prices or {}, sure)
 
 
 def cell(clients: int, wall: float, ttft: float = 0.1, **more) -> dict:
@@ -36,10 +39,10 @@ def test_a_gpu_has_its_price_as_often_as_it_is_used():
     one = made.summary(10.0, gpus=gpus)
     two = made.summary(10.0, gpus=gpus, server={"replicas": 2}, varies=("replicas",))
     both = made.summary(10.0, gpus=gpus, server={"replicas": 2, "gpus": "0"}, varies=("replicas", "gpus"))
-    prices = [pick.price(row, {"h100": 2.5}) for row in series.rows([one, two, both])]
+    prices = [pick.price(row, {"h100": 2.5}) for row in rows.group([one, two, both])]
     assert prices == [2.5, 5.0, 2.5]  # two replicas on the one GPU cost one
-    assert pick.price(series.rows([one])[0], {"": 3.0}) == 3.0
-    assert pick.price(series.rows([one])[0], {"A6000": 3.0}) is None
+    assert pick.price(rows.group([one])[0], {"": 3.0}) == 3.0
+    assert pick.price(rows.group([one])[0], {"A6000": 3.0}) is None
 
 
 def test_objectives_bar_and_say_why():
@@ -109,7 +112,7 @@ def test_other_work_is_said(root):
 
 
 def test_an_objective_missed_is_an_answer_whatever_else_is_unknown():
-    rows = series.rows([made.summary(10, ttft=1.0)])  # memory was not measured
+    rows = group([made.summary(10, ttft=1.0)])  # memory was not measured
     (choice,) = pick.judge(rows, {"ttft_p95_s": 0.5, "memory_bytes": 2**30}, {})
     assert not choice.ranked and not choice.unknown
     (choice,) = pick.judge(rows, {"ttft_p95_s": 5.0, "memory_bytes": 2**30}, {})
@@ -117,9 +120,9 @@ def test_an_objective_missed_is_an_answer_whatever_else_is_unknown():
 
 
 def test_no_interval_reaches_below_nothing():
-    one = series.across([1.0, 30.0])
+    one = across([1.0, 30.0])
     assert one.low == 0.0 and one.high is not None and one.high > 30
-    rows = series.rows([made.summary(wall, repeat=repeat) for repeat, wall in enumerate((1.0, 30.0), 1)])
+    rows = group([made.summary(wall, repeat=repeat) for repeat, wall in enumerate((1.0, 30.0), 1)])
     (choice,) = pick.judge(rows, {}, {"": 1.0})
     assert choice.cost.value is not None and choice.cost.high is None and choice.cost.low is not None and choice.cost.low > 0
 
@@ -127,4 +130,4 @@ def test_no_interval_reaches_below_nothing():
 @pytest.mark.parametrize(("text", "value"), [("8GiB", 8 << 30), ("24 GB", 24e9), ("1.5k", 1500.0), (7, 7.0), (".5GiB", None), ("5.", None), ("1.2.3", None),
                                              ("-1", None), ("", None), ("GiB", None)])  # fmt: skip
 def test_a_size_is_a_whole_number_or_a_decimal_one_with_its_unit(text, value):
-    assert series.quantity(text) == value
+    assert sizes.quantity(text) == value

@@ -11,8 +11,10 @@ import pytest
 from made import summary
 from test_summary_docs import fields
 
-from llmpar import cli, compare, plan, records
+from llmpar import cli, records
 from llmpar.commands import plan as command
+from llmpar.stats import effects
+from llmpar.verdicts import sample_size, verdict
 
 
 def pilot(sigma: float, sessions: int = 3, cells: int = 4, within: float = 0.005, seed: int = 1) -> list[dict]:
@@ -30,7 +32,7 @@ def pilot(sigma: float, sessions: int = 3, cells: int = 4, within: float = 0.005
 
 
 def test_noise_is_pooled_over_cells_and_split_in_two() -> None:
-    found = plan.noise(pilot(0.03, sessions=5, cells=40), "output_tokens_per_s")
+    found = sample_size.noise(pilot(0.03, sessions=5, cells=40), "output_tokens_per_s")
     assert found is not None
     assert found.total == pytest.approx(0.03, rel=0.12) and found.within == pytest.approx(0.005, rel=0.01)
     assert found.freedom == 160 and found.upper > found.total and found.requests == 200
@@ -39,40 +41,40 @@ def test_noise_is_pooled_over_cells_and_split_in_two() -> None:
 def test_the_upper_limit_holds_the_truth_as_often_as_it_says() -> None:
     above = 0
     for seed in range(300):
-        found = plan.noise(pilot(0.03, sessions=3, cells=2, seed=seed), "output_tokens_per_s")
+        found = sample_size.noise(pilot(0.03, sessions=3, cells=2, seed=seed), "output_tokens_per_s")
         assert found is not None
         above += found.upper > 0.03
     assert 0.73 < above / 300 < 0.87
 
 
 def test_more_prompts_help_only_against_noise_within_sessions() -> None:
-    own = plan.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.05, 200, 1)
-    starts = plan.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.001, 200, 1)
-    helped = [each.sessions for each in plan.options(own, 0.05)]
-    same = [each.sessions for each in plan.options(starts, 0.05)]
+    own = sample_size.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.05, 200, 1)
+    starts = sample_size.Noise("output_tokens_per_s", 0.05, 0.05, 10, 0.001, 200, 1)
+    helped = [each.sessions for each in sample_size.options(own, 0.05)]
+    same = [each.sessions for each in sample_size.options(starts, 0.05)]
     assert all(isinstance(each, int) for each in [*helped, *same])
     assert helped[0] > 3 * helped[-1] and same[0] == same[-1]  # type: ignore[operator]
-    chosen = plan.best(plan.options(starts, 0.05), 1)
+    chosen = sample_size.best(sample_size.options(starts, 0.05), 1)
     assert chosen is not None and chosen.requests == 50
-    assert plan.best(plan.options(starts, 0.05), 150).requests == 200  # type: ignore[union-attr]
+    assert sample_size.best(sample_size.options(starts, 0.05), 150).requests == 200  # type: ignore[union-attr]
 
 
 def test_a_plan_sees_what_it_promises() -> None:
-    found = plan.Noise("output_tokens_per_s", 0.02, 0.02, 10, None, 200, 1)
-    chosen = plan.best(plan.options(found, 0.05), 1)
+    found = sample_size.Noise("output_tokens_per_s", 0.02, 0.02, 10, None, 200, 1)
+    chosen = sample_size.best(sample_size.options(found, 0.05), 1)
     assert chosen is not None and chosen.sessions is not None
     random = np.random.default_rng(3)
-    hits = sum(compare.decide(compare.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
+    hits = sum(verdict.decide(effects.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
                                             np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist()), True) == "faster"
                for _ in range(600))
     assert hits / 600 > 0.87
-    smallest = plan.seen(found, chosen.sessions)
+    smallest = sample_size.seen(found, chosen.sessions)
     assert smallest is not None and smallest <= 0.05
 
 
 def test_percentiles_have_a_least_number_of_requests() -> None:
-    assert plan.least_requests("ttft_p95_s") == 72 and plan.least_requests("ttft_p99_s") == 368
-    assert plan.least_requests("output_tokens_per_s") == 1
+    assert sample_size.least_requests("ttft_p95_s") == 72 and sample_size.least_requests("ttft_p99_s") == 368
+    assert sample_size.least_requests("output_tokens_per_s") == 1
 
 
 def test_the_command_says_a_plan_or_asks_for_a_pilot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,9 @@ import xml.etree.ElementTree as ET
 import made
 import pytest
 
-from llmpar import records, series
+from llmpar import records
+from llmpar.results import rows
+from llmpar.results.rows import across, group
 
 plot = pytest.importorskip("llmpar.render.plot")
 
@@ -26,20 +28,20 @@ def lines(summaries) -> bytes:
 
 
 def test_curves_have_every_point_of_every_series():
-    rows = [row for row in series.rows(made.study()) if row.sweep == "clients"]
+    rows = [row for row in group(made.study()) if row.sweep == "clients"]
     figure = plot.against(rows)
     axis = figure.axes[0]
     drawn = {container.get_label(): container.lines[0].get_xydata() for container in axis.containers}
     assert set(drawn) == {"vllm", "tgi"}
     assert drawn["vllm"][:, 0].tolist() == [24, 64, 128, 256, 512]
-    assert drawn["vllm"][2, 1] == pytest.approx(series.across([102_400 / (17.8 * noise) for noise in (1.0, 1.02, 0.99)]).value, rel=0.02)
+    assert drawn["vllm"][2, 1] == pytest.approx(across([102_400 / (17.8 * noise) for noise in (1.0, 1.02, 0.99)]).value, rel=0.02)
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
         "output tokens per second", "time to first token, p95, s", "time per output token, p95, s"]  # fmt: skip
     assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)
 
 
 def test_bars_are_the_interval_over_sessions():
-    rows = [row for row in series.rows(made.study()) if row.sweep == "speculate"]
+    rows = [row for row in group(made.study()) if row.sweep == "speculate"]
     figure = plot.dots(rows, ("wall_s",))
     container = figure.axes[0].containers[2]
     segment = container.lines[2][0].get_segments()[0]
@@ -49,18 +51,18 @@ def test_bars_are_the_interval_over_sessions():
 
 
 def test_a_tail_that_few_values_cannot_give_falls_back_for_all():
-    rows = series.rows([made.summary(load={"clients": 1}), made.summary(load={"clients": 2}, tails=False)])
+    rows = group([made.summary(load={"clients": 1}), made.summary(load={"clients": 2}, tails=False)])
     assert plot.choose(rows, "ttft") == "ttft_p90_s"
 
 
 def test_limited_points_are_ringed():
-    rows = series.rows([made.summary(load={"clients": 1}), made.summary(load={"clients": 2}, limited=("ttft_s",))])
+    rows = group([made.summary(load={"clients": 1}), made.summary(load={"clients": 2}, limited=("ttft_s",))])
     axis = plot.against(rows).axes[0]
     assert [line.get_xydata().tolist()[0][0] for line in axis.lines if line.get_markersize() == 10] == [2.0]
 
 
 def test_svg_is_well_formed_with_ids_of_its_own_and_no_addresses():
-    figure = plot.against([row for row in series.rows(made.study()) if row.sweep == "clients"])
+    figure = plot.against([row for row in rows.group(made.study()) if row.sweep == "clients"])
     text = plot.svg(figure, "one")
     root = ET.fromstring(text)
     ids = [element.get("id") for element in root.iter() if element.get("id")]
@@ -72,14 +74,14 @@ def test_svg_is_well_formed_with_ids_of_its_own_and_no_addresses():
 
 
 def test_the_same_rows_give_the_same_svg():
-    rows = series.rows(made.study())
+    rows = group(made.study())
     assert plot.svg(plot.dots(rows), "x") == plot.svg(plot.dots(rows), "x")
 
 
 def test_every_series_differs_in_more_than_colour():
     summaries = [made.summary(10 + index, server={"engine": f"e{index}"}, load={"clients": clients}, varies=("engine", "clients"))
                  for index in range(12) for clients in (1, 8)]  # fmt: skip
-    axis = plot.against(series.rows(summaries)).axes[0]
+    axis = plot.against(rows.group(summaries)).axes[0]
     looks = [(str(c.lines[0].get_marker()), str(c.lines[0].get_linestyle()), c.lines[0].get_color()) for c in axis.containers]
     assert len(looks) == 12 and len(set(looks)) == 12
     assert len({look[:2] for look in looks[:8]}) == 8

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from llmpar.ratio import ratio
+from llmpar.stats.effects import ratio
 
 TRIALS = 1000
 

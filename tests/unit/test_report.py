@@ -12,13 +12,17 @@ from html.parser import HTMLParser
 import made
 import pytest
 
-from llmpar import records, report, series, study, timeline
+from llmpar import records
+from llmpar.report import document, provenance, study, tracks
+from llmpar.report.tracks import of
+from llmpar.results import rows
+from llmpar.results.rows import group
 
 BAD = "<script>alert('&')</script>\"'"
 
 
-def built(summaries) -> report.Document:
-    return report.build("T", series.rows(summaries), [], [], {})
+def built(summaries) -> document.Document:
+    return document.build("T", rows.group(summaries), [], [], {})
 
 
 def three(walls: dict[int, float], **more) -> list[dict]:
@@ -76,7 +80,7 @@ def test_repeats_are_one_line_with_the_interval_over_sessions():
     table = built(three({1: 30.0, 2: 20.0})).sweeps[0].table
     assert [line[0] for line in table.rows] == ["1", "2"]
     assert table.rows[0][-1] == "3"
-    one = series.across([30.0, 30.6, 29.7])
+    one = rows.across([30.0, 30.6, 29.7])
     assert table.rows[0][1] == f"{one.value:.1f} ({one.low:.1f} to {one.high:.1f})"
     assert "over server sessions" in table.note
 
@@ -86,7 +90,7 @@ def test_the_studys_figures_stand_beside_and_are_labelled():
     column = next(index for index, name in enumerate(table.header) if study.LABEL in name)
     assert [line[column] for line in table.rows] == ["", "664", "554"]  # by clients
     assert "RTX A6000" in table.note
-    assert [line[-1] for line in report.study_table().rows] == ["664", "561", "554", "568", "596", "945", "741", "481", "707", "1205"]
+    assert [line[-1] for line in document.study_table().rows] == ["664", "561", "554", "568", "596", "945", "741", "481", "707", "1205"]
     plain = built(three({1: 2.0, 2: 1.0})).sweeps[0].table
     assert not any(study.LABEL in name for name in plain.header)
 
@@ -109,27 +113,27 @@ def test_sessions_of_other_nights_are_other_sessions():
     first, second = made.summary(10.0), made.summary(12.0)
     second["started_at"] += 86400
     second["server"]["started_at"] = 1
-    assert len(series.rows([first, second])[0].by_session("wall_s")) == 2
+    assert len(rows.group([first, second])[0].by_session("wall_s")) == 2
 
 
 def test_a_start_that_served_two_sweeps_is_one_server_session():
     one, other = made.summary(10.0, load={"clients": 1}), made.summary(10.0, load={"clients": 1})
     other["session"] = "another/s"
-    assert ", 2 server sessions, " in report.facts(series.rows([one, other]))[0]
+    assert ", 2 server sessions, " in provenance.facts(rows.group([one, other]))[0]
     for summary in (one, other):
         summary["server"] = {**(summary.get("server") or {}), "started_at": 1700000000.25}
-    assert ", 1 server session, " in report.facts(series.rows([one, other]))[0]
+    assert ", 1 server session, " in provenance.facts(rows.group([one, other]))[0]
 
 
 def test_timeline_has_samples_of_one_device_on_the_same_clock():
     summary = made.summary(20.0)
-    row = series.rows([summary])[0]
+    row = rows.group([summary])[0]
     start = summary["series"]["start_at"]
     samples = [{"kind": "gpu", "v": 1, "at": start + second, "uuid": uuid, "gpu_util_ratio": ratio}
                for second in range(0, 20, 5) for uuid, ratio in (("a", 0.5), ("b", 0.1))]  # fmt: skip
     samples += [{"kind": "engine", "v": 1, "at": start + second, "cpu_s": 2.0 * second, "waiting": None} for second in range(0, 20, 5)]
     samples.append({"kind": "gpu", "v": 1, "at": start + 500, "uuid": "a", "gpu_util_ratio": 0.9})
-    one = timeline.of(row, summary, samples)
+    one = of(row, summary, samples)
     tracks = {label: (seconds, values) for label, seconds, values in one.tracks}
     assert tracks["GPU busy, %"] == ([0, 5, 10, 15], [50, 50, 50, 50])
     assert tracks["engine CPU, cores"] == ([2.5, 7.5, 12.5], [2, 2, 2])
@@ -142,17 +146,17 @@ def test_timeline_is_of_the_gpu_that_the_engine_used_and_bridges_what_was_not_du
     samples = [{"kind": "gpu", "v": 1, "at": summary["series"]["start_at"] + at / 10, "uuid": uuid, "error": "lost" if at == 6 else None,
                 "gpu_util_ratio": None if at % 2 or at == 6 else used, "engine_memory_bytes": memory if at % 10 == 0 else None}
                for at in range(12) for uuid, used, memory in (("GPU-a", 0.1, None), ("GPU-b", 0.9, 1 << 30))]  # fmt: skip
-    one = timeline.of(series.rows([summary])[0], summary, samples)
+    one = tracks.of(rows.group([summary])[0], summary, samples)
     seconds, values = next((seconds, values) for label, seconds, values in one.tracks if label == "GPU busy, %")
     assert seconds == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert values == pytest.approx([90, 90, 90, None, 90, 90])
 
 
 def test_timelines_are_chosen_from_every_sweep():
-    rows = series.rows(made.study())
-    assert [(row.sweep, row.cell) for row in timeline.chosen(rows, 2)] == [
+    rows = group(made.study())
+    assert [(row.sweep, row.cell) for row in tracks.chosen(rows, 2)] == [
         ("clients", "engine-vllm-clients-128"), ("speculate", "speculate-2")]  # fmt: skip
-    assert len(timeline.chosen(rows, 99)) == len(rows)
+    assert len(tracks.chosen(rows, 99)) == len(rows)
 
 
 class Page(HTMLParser):
@@ -255,5 +259,5 @@ def test_command_exit_codes(root, tmp_path):
 
 
 def test_a_session_that_comes_twice_counts_twice():
-    row = series.rows([made.summary(10.0), made.summary(12.0)])[0]
+    row = rows.group([made.summary(10.0), made.summary(12.0)])[0]
     assert sorted(row.by_session("wall_s").values()) == [10.0, 12.0]

@@ -27,8 +27,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_HOME", raising=False)
-    monkeypatch.setattr("llmpar.serve.gpu_memory", lambda: None)
-    monkeypatch.setattr("llmpar.engines.common.CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setattr("llmpar.serving.gpu_memory.gpu_memory", lambda: None)
+    monkeypatch.setattr("llmpar.engines.installed.CHECKOUT", tmp_path / "checkout")
     for folder in ("7b", "7b-ct2"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(json.dumps(LLAMA))

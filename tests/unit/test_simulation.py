@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import simulation  # noqa: E402
 
-from llmpar import compare  # noqa: E402
+from llmpar.stats import effects  # noqa: E402
 
 TRIALS = 1000
 
@@ -57,7 +57,7 @@ def test_equal_sides_are_called_different_at_most_5_times_in_100(alarms: list[si
 
 
 def test_a_difference_of_the_margin_is_called_the_same_about_5_times_in_100(alarms: list[simulation.Alarm]) -> None:
-    assert compare.MARGIN == 0.03
+    assert effects.MARGIN == 0.03
     found = [each for each in alarms if each.difference == 0.03]
     assert len(found) == 8
     assert all(each.verdicts["same"] <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5 and each.verdicts["slower"] == 0 for each in found)

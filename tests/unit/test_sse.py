@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar import sse
+from llmpar.dialects import sse
 
 
 def naive(body: bytes) -> list[tuple[int, bytes]]:

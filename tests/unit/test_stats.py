@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar import stats
+from llmpar.stats import intervals
 
 
 def binomial_at_most(count: int, n: int, percent: int) -> Fraction:
@@ -18,19 +18,19 @@ def binomial_at_most(count: int, n: int, percent: int) -> Fraction:
     return sum((math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(count + 1)), Fraction(0))
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.sampled_from(stats.PERCENTS))
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.sampled_from(intervals.PERCENTS))
 def test_nearest_rank_is_the_smallest_value_with_that_share_at_or_below(values: list[int], percent: int) -> None:
     ordered = sorted(values)
     wanted = next(each for each in ordered if sum(1 for value in values if value <= each) * 100 >= percent * len(values))
-    assert ordered[stats.rank(len(values), percent) - 1] == wanted
+    assert ordered[intervals.rank(len(values), percent) - 1] == wanted
 
 
-@pytest.mark.parametrize("percent", stats.PERCENTS)
+@pytest.mark.parametrize("percent", intervals.PERCENTS)
 @pytest.mark.parametrize("n", [5, 6, 7, 35, 36, 71, 72, 100, 367, 368, 401])
 def test_order_statistics_cover_by_exact_binomial_sums(n: int, percent: int) -> None:
-    found = stats.ranks(n, percent)
+    found = intervals.ranks(n, percent)
     exists = 1 - Fraction(percent, 100) ** n >= Fraction(39, 40)
-    assert (found is not None) == exists == (n >= stats.needed(percent))
+    assert (found is not None) == exists == (n >= intervals.needed(percent))
     if found:
         low, high = found
         covers = binomial_at_most(high - 1, n, percent) - binomial_at_most(low - 1, n, percent)
@@ -42,25 +42,25 @@ def test_order_statistics_cover_by_exact_binomial_sums(n: int, percent: int) -> 
 
 
 def test_needed_is_what_the_text_table_says() -> None:
-    assert [stats.needed(percent) for percent in stats.PERCENTS] == [6, 36, 72, 368]
+    assert [intervals.needed(percent) for percent in intervals.PERCENTS] == [6, 36, 72, 368]
 
 
 def test_too_few_values_are_refused_with_the_number_needed() -> None:
-    found = stats.distribution(np.arange(1.0, 31.0))
+    found = intervals.distribution(np.arange(1.0, 31.0))
     assert found is not None
     assert found["p50"]["value"] == 15.0
     assert found["p90"] == {"value": None, "needed": 36}
     assert found["p99"] == {"value": None, "needed": 368}
-    assert stats.distribution(np.zeros(0)) is None
+    assert intervals.distribution(np.zeros(0)) is None
 
 
 def test_mean_of_few_independent_values_has_students_interval() -> None:
     values = np.array([1.0, 2.0, 4.0, 9.0])
-    found = stats.mean(values)
+    found = intervals.mean(values)
     half = 3.182446305284263 * values.std(ddof=1) / 2
     assert found["value"] == 4.0
     assert found["low"] == pytest.approx(4 - half) and found["high"] == pytest.approx(4 + half)
-    assert stats.mean(values[:2]) == {"value": 1.5, "low": None, "high": None}
+    assert intervals.mean(values[:2]) == {"value": 1.5, "low": None, "high": None}
 
 
 def test_correlated_values_count_for_fewer() -> None:
@@ -71,7 +71,7 @@ def test_correlated_values_count_for_fewer() -> None:
     def width(estimate: dict) -> float:
         return estimate["high"] - estimate["low"]
 
-    blocks, mixed = stats.distribution(steps), stats.distribution(shuffled)
+    blocks, mixed = intervals.distribution(steps), intervals.distribution(shuffled)
     assert blocks is not None and mixed is not None
     assert blocks["p50"]["value"] == mixed["p50"]["value"]
     assert width(blocks["mean"]) > 4 * width(mixed["mean"])
@@ -91,7 +91,7 @@ def test_mser5_is_the_least_error_of_the_mean_by_brute_force(series: list[int]) 
         return sum(((each - mean) ** 2 for each in rest), Fraction(0)) / len(rest) ** 2
 
     errors = [error(cut) for cut in range(len(means) - 5)]
-    found = stats.mser5(np.array(series, dtype=float))
+    found = intervals.mser5(np.array(series, dtype=float))
     if found is None:
         # Floating point may break an exact tie between a cut in the first half and one in the second.
         assert min(errors[len(means) // 2 + 1:], default=Fraction(0)) <= min(errors[:len(means) // 2 + 1]) + Fraction(1, 10**6)
@@ -103,28 +103,28 @@ def test_mser5_is_the_least_error_of_the_mean_by_brute_force(series: list[int]) 
 def test_mser5_cuts_a_ramp_and_refuses_a_slope() -> None:
     random = np.random.default_rng(1)
     ramp = np.concatenate([np.linspace(0, 128, 100), 128 + random.standard_normal(900)])
-    found = stats.mser5(ramp)
+    found = intervals.mser5(ramp)
     assert found is not None and 90 <= found <= 115
-    assert stats.mser5(np.arange(1000.0)) is None
-    assert stats.mser5(np.ones(20)) is None
+    assert intervals.mser5(np.arange(1000.0)) is None
+    assert intervals.mser5(np.ones(20)) is None
 
 
 def test_mser5_with_a_floor_leaves_small_variations_alone() -> None:
     # One dip in a flat series: the stretch after it varies less, but nothing was ever starting up.
     series = np.full(1000, 8.0)
     series[600:605] = 7.5
-    assert stats.mser5(series[::-1]) == 400 and stats.mser5(series[::-1], 0.1) == 0
+    assert intervals.mser5(series[::-1]) == 400 and intervals.mser5(series[::-1], 0.1) == 0
     ramp = np.concatenate([np.linspace(0, 8, 100), np.full(900, 8.0)])
-    found = stats.mser5(ramp, 0.1)
+    found = intervals.mser5(ramp, 0.1)
     assert found is not None and 60 <= found <= 100
 
 
 def test_rate_is_counts_over_time_and_has_no_interval_from_few_steps() -> None:
     counts = np.array([3, 5] * 50)
-    found = stats.rate(counts, 0.5)
+    found = intervals.rate(counts, 0.5)
     assert found["value"] == 8.0 and found["low"] <= 8.0 <= found["high"]
-    assert stats.rate(counts[:10], 0.5) == {"value": 8.0, "low": None, "high": None}
-    assert stats.rate(np.zeros(0, dtype=int), 0.5)["value"] is None
+    assert intervals.rate(counts[:10], 0.5) == {"value": 8.0, "low": None, "high": None}
+    assert intervals.rate(np.zeros(0, dtype=int), 0.5)["value"] is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 5)), min_size=1, max_size=50))
@@ -133,9 +133,9 @@ def test_histogram_is_a_sorted_list(pairs: list[tuple[int, int]]) -> None:
     for value, count in pairs:
         counts[value] = counts.get(value, 0) + count
     values = sorted(counts)
-    histogram = stats.Histogram(np.array(values), np.array([counts[value] for value in values]))
+    histogram = intervals.Histogram(np.array(values), np.array([counts[value] for value in values]))
     plain = sorted(value for value, count in pairs for _ in range(count))
     assert histogram.total == len(plain)
     assert histogram.mean() == sum(plain) / len(plain)
-    for percent in stats.PERCENTS:
-        assert histogram.percentile(percent) == plain[stats.rank(len(plain), percent) - 1]
+    for percent in intervals.PERCENTS:
+        assert histogram.percentile(percent) == plain[intervals.rank(len(plain), percent) - 1]

@@ -14,12 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_requests import START, failed, request
 
-from llmpar import records, stats, summary, summary_read, summary_window, tally
+from llmpar import records
+from llmpar.stats import intervals
+from llmpar.summary import read, summariser, tally, window
+from llmpar.summary import read as summary_read
+from llmpar.summary.summariser import Summariser
 
 
 def summarise(given_records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, given_records)
+    summariser = Summariser()
+    read.feed_records(summariser, given_records)
     return summariser.summary(**options)
 
 
@@ -94,19 +98,19 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
         assert figure["n"] == len(values)
         assert figure["min"] == pytest.approx(values[0], abs=1e-9) and figure["max"] == pytest.approx(values[-1], abs=1e-9)
         assert figure["mean"]["value"] == pytest.approx(math.fsum(values) / len(values), rel=1e-9, abs=1e-12)
-        for percent in stats.PERCENTS:
+        for percent in intervals.PERCENTS:
             estimate = figure[f"p{percent}"]
             if estimate["value"] is not None:
-                assert estimate["value"] == pytest.approx(values[stats.rank(len(values), percent) - 1], abs=1e-9)
+                assert estimate["value"] == pytest.approx(values[intervals.rank(len(values), percent) - 1], abs=1e-9)
                 assert estimate["low"] <= estimate["value"] <= estimate["high"]
             if name in ("ttft_s", "e2e_s", "tpot_s"):
-                enclosing = stats.ranks(len(values), percent)
+                enclosing = intervals.ranks(len(values), percent)
                 assert (estimate["value"] is None) == (enclosing is None)
                 if enclosing:
                     assert estimate["low"] == pytest.approx(values[enclosing[0] - 1])
                     assert estimate["high"] == pytest.approx(values[enclosing[1] - 1])
                 else:
-                    assert estimate["needed"] == stats.needed(percent)
+                    assert estimate["needed"] == intervals.needed(percent)
     assert found["wall_s"]["value"] == pytest.approx(wanted["wall_s"], abs=1e-6)
     assert found["concurrency"]["peak"] == wanted["peak"]
     if wanted["achieved"] is None:
@@ -126,14 +130,14 @@ def test_bytes_do_not_depend_on_order_or_split(made: list[dict[str, Any]], shuff
     once = records.encode(summarise(made))
     mixed = list(made)
     shuffle.shuffle(mixed)
-    summariser = summary.Summariser()
+    summariser = Summariser()
     for part in range(parts):
-        other = summary.Summariser()
+        other = Summariser()
         lines = b"".join(records.encode(each) for each in mixed[part::parts])
         if part % 2:
-            summary_read.feed(summariser, io.BytesIO(lines), "x")
+            read.feed(summariser, io.BytesIO(lines), "x")
         else:
-            summary_read.feed(other, io.BytesIO(lines), "x")
+            read.feed(other, io.BytesIO(lines), "x")
             summariser.merge(other)
     assert records.encode(summariser.summary()) == once
 
@@ -190,10 +194,10 @@ def test_drift_is_a_change_beyond_chance() -> None:
     import numpy as np
 
     noise = np.random.default_rng(1).poisson(100, 500)
-    assert summary_window._drift(noise) == 0.0
+    assert window._drift(noise) == 0.0
     falling = np.random.default_rng(1).poisson(np.linspace(120, 80, 500))
-    assert summary_window._drift(falling) == pytest.approx(-0.4, abs=0.05)
-    assert summary_window._drift(falling[::-1]) == pytest.approx(0.4, abs=0.05)
+    assert window._drift(falling) == pytest.approx(-0.4, abs=0.05)
+    assert window._drift(falling[::-1]) == pytest.approx(0.4, abs=0.05)
 
 
 def codes(found: dict[str, Any]) -> list[str]:
@@ -302,7 +306,7 @@ def test_a_bad_field_names_stream_line_and_field(line: dict[str, Any], message: 
     lines = [orjson.dumps(request(number, number)) + b"\n" for number in range(3)]
     lines.insert(2, orjson.dumps(request(9, 9.0) | line) + b"\n")
     with pytest.raises(records.BadRecord, match=f"'r.jsonl' line 3.*{message}"):
-        summary_read.feed(summary.Summariser(), io.BytesIO(b"".join(lines)), "r.jsonl")
+        read.feed(summariser.Summariser(), io.BytesIO(b"".join(lines)), "r.jsonl")
 
 
 def test_missing_fields_unknown_fields_and_other_kinds_pass() -> None:
@@ -313,8 +317,8 @@ def test_missing_fields_unknown_fields_and_other_kinds_pass() -> None:
 
 def test_a_torn_last_line_is_dropped_and_counted() -> None:
     data = orjson.dumps(request(1)) + b"\n" + orjson.dumps(request(2))[:100]
-    summariser = summary.Summariser()
-    summary_read.feed(summariser, io.BytesIO(data), "x")
+    summariser = Summariser()
+    read.feed(summariser, io.BytesIO(data), "x")
     found = summariser.summary()
     assert found["n"]["requests"] == 1 and found["n"]["torn_lines"] == 1 and "torn_lines" in codes(found)
 
@@ -325,15 +329,15 @@ def test_a_file_read_in_parts_gives_the_same_bytes(tmp_path: Any, monkeypatch: p
     monkeypatch.setattr(summary_read.os, "sched_getaffinity", lambda pid: {0, 1, 2})
     found = []
     for part in (1 << 40, 1000):
-        monkeypatch.setattr(summary_read, "PART_BYTES", part)
-        summariser = summary.Summariser()
-        summary_read.feed_file(summariser, str(path))
+        monkeypatch.setattr(read, "PART_BYTES", part)
+        summariser = Summariser()
+        read.feed_file(summariser, str(path))
         found.append(records.encode(summariser.summary()))
     assert found[0] == found[1]
     with path.open("ab") as stream:
         stream.write(b"{}\n" + orjson.dumps(request(1)) + b"\n")
     with pytest.raises(records.BadRecord, match="line 301"):
-        summary_read.feed_file(summary.Summariser(), str(path))
+        read.feed_file(Summariser(), str(path))
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=50), st.integers(1, 8))
@@ -350,7 +354,7 @@ def test_requests_in_flight_by_step_add_up(spans: list[tuple[int, int]], steps: 
 
 
 def test_table_says_from_how_many_clients_on_the_kv_cache_is_full() -> None:
-    from llmpar.render import text
+    from llmpar.render import summaries
 
     cells = []
     for clients in (4, 8, 16):
@@ -361,10 +365,10 @@ def test_table_says_from_how_many_clients_on_the_kv_cache_is_full() -> None:
         samples = [{"kind": "engine", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "running": 4, "waiting": 3 if full else 0,
                     "kv_usage_ratio": 0.99 if full else 0.5} for tick in range(80)]
         cells.append(summarise([*made, cell, *samples]))
-    assert "KV cache full from 8 clients on\n" in text.table(cells)
+    assert "KV cache full from 8 clients on\n" in summaries.table(cells)
     gpu = [{"kind": "gpu", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "gpu": 0, "error": None, "energy_counter_j": 30.0 * tick,
             "gpu_util_ratio": 0.93, "tensor_ratio": 0.2, "memory_used_bytes": 30 << 30, "clock_limits": ["power_cap"]} for tick in range(80)]
-    single = text.summary(summarise([*made, cell, *samples, *gpu]))
+    single = summaries.summary(summarise([*made, cell, *samples, *gpu]))
     assert "J per output token (from the energy counter, to " in single
     assert "GPU: busy 93%, tensor cores 20%, peak memory 30.0 GiB" in single
     assert "engine: KV cache at most 99%, waiting on average 3.00" in single
@@ -373,17 +377,17 @@ def test_table_says_from_how_many_clients_on_the_kv_cache_is_full() -> None:
 
 
 def test_text_and_table_say_what_a_person_asks() -> None:
-    from llmpar.render import text
+    from llmpar.render import summaries
 
     cells = []
     for clients in (4, 8):
         cell = {"kind": "cell", "v": 1, "id": f"c{clients}", "sweep": "s", "session": "x", "repeat": 1, "varies": {"clients": clients},
                 "server": {"engine": "fake"}, "load": {"clients": clients}}
         cells.append(summarise([*closed_loop(100, clients), cell]))
-    shown = text.table(cells)
+    shown = summaries.table(cells)
     lines = shown.splitlines()
     assert lines[0].split()[:3] == ["clients", "wall", "s"]
     assert lines[1].split()[0] == "4" and lines[2].split()[0] == "8" and lines[2].split()[1].endswith("*")
     assert "p99 368" in shown
-    single = text.summary(json.loads(records.encode(cells[0])))
+    single = summaries.summary(json.loads(records.encode(cells[0])))
     assert "100 requests (100 ok)" in single and "TTFT" in single and "– (needs 368)" in single

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from made_requests import request
 
-from llmpar import compare, compare_cells, summary, summary_read, summary_warnings
+from llmpar.summary import read, warnings
+from llmpar.summary.summariser import Summariser
+from llmpar.verdicts import pairs, verdict
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -23,30 +25,30 @@ def fields(kind: str) -> set[str]:
 
 
 def test_the_summary_has_the_documented_fields() -> None:
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, [request(number, number * 0.1) for number in range(10)])
+    summariser = Summariser()
+    read.feed_records(summariser, [request(number, number * 0.1) for number in range(10)])
     assert set(summariser.summary()) == fields("summary")
 
 
 def test_the_verdict_has_the_documented_fields() -> None:
     found: dict[str, Any] = {}
-    summariser = summary.Summariser()
-    summary_read.feed_records(summariser, [request(number, number * 0.1) for number in range(10)])
+    summariser = Summariser()
+    read.feed_records(summariser, [request(number, number * 0.1) for number in range(10)])
     made = summariser.summary()
-    found = compare_cells.verdicts(compare_cells.against([made], [made]), ("output_tokens_per_s",))[0]
+    found = verdict.verdict_records(pairs.against([made], [made]), ("output_tokens_per_s",))[0]
     assert set(found) == fields("verdict")
-    assert found["verdict"] in compare.VERDICTS
+    assert found["verdict"] in verdict.VERDICTS
 
 
 def test_every_warning_is_in_the_table_in_order() -> None:
     text = (ROOT / "docs/metrics.md").read_text()
     table = text.split("## Warnings")[1].split("## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == list(summary_warnings.TABLE)
-    for _, hint in summary_warnings.TABLE.values():
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == list(warnings.TABLE)
+    for _, hint in warnings.TABLE.values():
         assert hint in table
 
 
-@pytest.mark.parametrize("code", compare_cells.CHECKS)
+@pytest.mark.parametrize("code", verdict.CHECKS)
 def test_every_check_is_allowed_by_name(code: str) -> None:
     from llmpar.commands import compare as command
 

@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import runtime, shared_queue, turns
+from llmpar import procfs
+from llmpar.client import prompt_queue, run
+from llmpar.client.plan import Plan, Unread, Wrong, from_options
 from llmpar.commands.request import read
-from llmpar.worker import MAGIC, Call, Parser, RunCold
+from llmpar.pool.parser import Parser
+from llmpar.pool.protocol import MAGIC, Call, RunCold
 
 ENVIRON = {"LLMPAR_BASE_URL": "http://127.0.0.1:9"}
 
 
-def plan(*arguments: str, **environ: str) -> turns.Plan:
+def plan(*arguments: str, **environ: str) -> Plan:
     prompts, options = read(["--base-url", "http://127.0.0.1:9", *arguments])
-    return turns.plan(prompts, options, ENVIRON | environ)
+    return from_options(prompts, options, ENVIRON | environ)
 
 
 @pytest.mark.parametrize("options,words", [
@@ -38,22 +41,22 @@ def plan(*arguments: str, **environ: str) -> turns.Plan:
 ])
 def test_what_does_not_go_together(options, words, monkeypatch):
     monkeypatch.setenv("LLMPAR_BASE_URL", "http://127.0.0.1:9")
-    with pytest.raises(turns.Wrong, match="(?s)") as caught:
+    with pytest.raises(Wrong, match="(?s)") as caught:
         prompts, parsed = read(options)
-        turns.plan(prompts, parsed, ENVIRON)
+        from_options(prompts, parsed, ENVIRON)
     assert words in str(caught.value) and "word@" not in str(caught.value) and "sk" not in str(caught.value).split()
 
 
 @pytest.mark.parametrize("options", [["--timeout", "0", "p"], ["--max-bytes", "0", "p"], ["--colour"], ["--api", "x", "p"], ["--threads", "0"]])
 def test_what_click_refuses_comes_with_its_words(options):
-    with pytest.raises(turns.Unread, match="(?s)Usage: llmpar-request.*Error: "):
+    with pytest.raises(Unread, match="(?s)Usage: llmpar-request.*Error: "):
         read(options)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two words", "caf\xe9", "a\nb"])
 def test_key_file_that_holds_no_key(text):
     Path("key").write_text(text, encoding="utf-8")
-    with pytest.raises(turns.Wrong, match="'key' does not hold one API key"):
+    with pytest.raises(Wrong, match="'key' does not hold one API key"):
         plan("--api-key-file", "key", "p")
 
 
@@ -104,9 +107,9 @@ def test_a_pool_parses_once_for_jobs_that_differ_in_their_prompt():
     assert reading.count == 5
     assert parser.parse(call("--max-tokens", "5", "p", "q")).launcher == "turns"
     assert parser.parse(call("--queue", "l")).queue == "l"
-    with pytest.raises(turns.Unread):
+    with pytest.raises(Unread):
         parser.parse(call("p", "--max-tokens", "x"))
-    with pytest.raises(turns.Wrong, match="--at is for one"):
+    with pytest.raises(Wrong, match="--at is for one"):
         parser.parse(call("--at", "+1", "p", "q"))
 
 
@@ -132,9 +135,9 @@ names = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs
 @given(st.lists(names, max_size=8), st.booleans())
 def test_names_from_a_stream(found, last):
     text = "\n".join(found) + ("\n" if last and found else "")
-    assert list(turns.names(io.BytesIO(text.encode()))) == found  # type: ignore[arg-type]
+    assert list(run.names(io.BytesIO(text.encode()))) == found  # type: ignore[arg-type]
     if found:
-        assert list(turns.names(io.BytesIO("\0".join([*found, "a\nb", ""]).encode()))) == [*found, "a\nb"]  # type: ignore[arg-type]
+        assert list(run.names(io.BytesIO("\0".join([*found, "a\nb", ""]).encode()))) == [*found, "a\nb"]  # type: ignore[arg-type]
 
 
 def test_names_that_come_in_pieces():
@@ -144,22 +147,22 @@ def test_names_that_come_in_pieces():
         def read(self, size: int = -1) -> bytes:
             return self.pieces.pop(0) if self.pieces else b""
 
-    assert list(turns.names(Slow())) == ["one", "two", "three"]
+    assert list(run.names(Slow())) == ["one", "two", "three"]
 
 
 def test_queue_of_many_takers():
     Path("list").write_text("".join(f"n{number}\n" for number in range(50)) + "\n")
-    mine, other = runtime.process_key(os.getpid()), runtime.process_key(os.getppid())
-    first, second = shared_queue.Queue("list", mine), shared_queue.Queue("list", mine)
+    mine, other = procfs.process_key(os.getpid()), procfs.process_key(os.getppid())
+    first, second = prompt_queue.Queue("list", mine), prompt_queue.Queue("list", mine)
     one, two = first.take(11), second.take(22)
     got = [(next(one), next(two)) for _ in range(10)]
     assert got == [(f"n{2 * number}", f"n{2 * number + 1}") for number in range(10)]
     assert first.taken(11) == [pair[0] for pair in got] and second.taken(22) == [pair[1] for pair in got]
     rest = list(one)
     assert rest == [f"n{number}" for number in range(20, 50)] and list(two) == []
-    assert list(shared_queue.Queue("list", mine).take(33)) == []
-    assert next(shared_queue.Queue("list", other).take(33)) == "n0"
+    assert list(prompt_queue.Queue("list", mine).take(33)) == []
+    assert next(prompt_queue.Queue("list", other).take(33)) == "n0"
     # Positions of fan-outs that are gone are swept up.
-    assert list(shared_queue.Queue("list", "1-1").take(44)) and list(shared_queue.Queue("list", "1-1").take(44))
+    assert list(prompt_queue.Queue("list", "1-1").take(44)) and list(prompt_queue.Queue("list", "1-1").take(44))
     Path("nul").write_bytes(b"a\nb\0c\0")
-    assert shared_queue.read("nul") == ["a\nb", "c"]
+    assert prompt_queue.read("nul") == ["a\nb", "c"]

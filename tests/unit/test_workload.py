@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmpar import workload
 from llmpar.dialects import DIALECTS
 from llmpar.dialects.base import Sampling
+from llmpar.results import workload
 
 # API, the engine behind it, and whether it streams.
 SPELLINGS = [("tgi", "tgi"), ("llamacpp", "llamacpp"), ("llamacpp", "powerinfer"), ("openai-completions", "vllm"), ("openai-completions", "llamacpp"),

@@ -1,0 +1,216 @@
+"""One request from a prompt file to a record: settings, the prompt, the exchange, what the dialect reads, the record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from llmpar import clock, records
+from llmpar.client import exchange, gate, http1, target
+from llmpar.client.gate import Cancelled
+from llmpar.dialects import DIALECTS, Reply, Sampling, Unsupported
+
+AGENT = "llmpar"
+STEP_WARNING_NS = 1_000_000  # a wall clock that moved by more than this under a request spoils its times
+
+
+@dataclass(slots=True)
+class Settings:
+    """What all requests of one command line share. `api_key` goes into a header and nowhere else."""
+
+    base_url: str
+    api: str
+    model: str | None = None
+    engine: str | None = None
+    stream: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    timeout_s: float = 600.0
+    max_bytes: int = 64 << 20
+    text: bool = True
+    kernel: bool = True
+    keep_alive: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    api_key: str | None = None
+    concurrency: int | None = None
+    target: target.Target = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = target.Target.of(self.base_url)
+
+
+class Launch(NamedTuple):
+    """What one request is called and when it began; instants in epoch nanoseconds."""
+
+    launcher: str
+    launched_ns: int | None
+    attempt: int = 1
+    slot: int | None = None
+    seq: int | None = None
+    scheduled_ns: int | None = None
+
+
+class Prompt(NamedTuple):
+    """A prompt file. `fault` is (type, message) where it cannot be asked, else None."""
+
+    name: str
+    text: str
+    sha256: str | None
+    fault: tuple[str, str] | None
+
+
+class Asked(NamedTuple):
+    """A prepared request: the bytes to send and the route and body in them, or why there are none."""
+
+    message: bytes
+    sampling: dict[str, Any]
+    fault: tuple[str, str] | None
+    path: str = ""
+    body: bytes = b""
+
+
+def read_prompt(path: str) -> Prompt:
+    """Read a prompt file; never raises. One newline at its end belongs to the file, not to the prompt."""
+    # Bytes that are not UTF-8 in a name arrive as surrogates, which no JSON can hold.
+    name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts = []
+            while part := os.read(fd, 1 << 20):
+                parts.append(part)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return Prompt(name, "", None, ("prompt_unreadable", f"cannot read '{name}': {why}"))
+    data = b"".join(parts)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        text = data.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        return Prompt(name, "", digest, ("prompt_not_utf8", f"'{name}' is not UTF-8 at byte {error.start}"))
+    if not text.strip():
+        return Prompt(name, text, digest, ("prompt_empty", f"'{name}' holds no text"))
+    return Prompt(name, text, digest, None)
+
+
+def ask(settings: Settings, prompt: Prompt) -> Asked:
+    """The request's bytes for a prompt."""
+    if prompt.fault is not None:
+        return Asked(b"", {}, prompt.fault)
+    try:
+        call = DIALECTS[settings.api].request(prompt.text, settings.model, settings.sampling, settings.stream,
+                                              settings.engine)
+    except Unsupported as error:
+        return Asked(b"", {}, ("unsupported", str(error)))
+    headers = request_headers(settings)
+    body = orjson.dumps(call.body)
+    path = settings.target.path(call.path)
+    message = http1.post(path, settings.target.authority, headers, body, settings.keep_alive)
+    return Asked(message, call.sampling, None, path, body)
+
+
+def request_headers(settings: Settings) -> list[tuple[str, str]]:
+    """All headers but those of the connection itself."""
+    headers = [("User-Agent", AGENT), ("Accept", "text/event-stream" if settings.stream else "application/json"),
+               ("Content-Type", "application/json")]
+    if settings.api_key:
+        headers.append(("Authorization", f"Bearer {settings.api_key}"))
+    headers.extend(settings.headers)
+    return headers
+
+
+def perform(settings: Settings, launch: Launch, path: str, connections: exchange.Connections,
+            gate: gate.Gate) -> dict[str, Any]:
+    """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its record."""
+    prompt = read_prompt(path)
+    asked = ask(settings, prompt)
+    if asked.fault is not None:
+        return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault))
+    raw = exchange.Raw(settings.kernel)
+    try:
+        gate.arm()
+        if launch.scheduled_ns is not None:
+            wait_until(launch.scheduled_ns)
+        exchange.exchange(raw, connections, settings.target, asked.message, settings.timeout_s, settings.max_bytes,
+                          settings.keep_alive)
+        gate.armed = False
+    except Cancelled as cancelled:
+        raw.error = ("cancelled", str(cancelled))
+    finally:
+        gate.armed = False
+    connections.done(raw, settings.target, settings.keep_alive)
+    return record(settings, launch, prompt, asked, raw)
+
+
+def wait_until(due_ns: int) -> None:
+    """Sleep until an instant, in epoch nanoseconds."""
+    while (left := due_ns - time.time_ns()) > 0:
+        time.sleep(left / 1e9)
+
+
+def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw) -> dict[str, Any]:
+    """The request record of docs/records.md."""
+    reply = Reply()
+    http_status = raw.framer.status
+    if http_status is not None:
+        reply = DIALECTS[settings.api].parse(http_status, raw.framer.headers, bytes(raw.framer.body), settings.stream)
+    sent, due = raw.sent_ns, launch.scheduled_ns
+    error = reply.error
+    if raw.error is not None and (error is None or raw.error[0] != "cut_body"):
+        # The transport's fault goes before what a dialect makes of the part that came, but a body cut after an error
+        # event failed for the reason in the event.
+        error = {"type": raw.error[0], "message": raw.error[1], "http_status": http_status}
+    kind = None if error is None else error["type"]
+    status = "ok" if kind is None else kind if raw.error and kind in ("timeout", "cancelled") else "error"
+    seconds = clock.duration
+    times = []
+    if sent is not None:
+        marks, stamps, last = raw.marks, raw.stamps, len(raw.marks) - 1
+        times = [round((stamps[min(bisect_left(marks, event.offset), last)] - sent) / 1e9, 6) for event in reply.events]
+    tokens: list[int] | None = [event.tokens for event in reply.events]  # type: ignore[misc]
+    if not tokens or None in tokens:
+        tokens = None
+    ttft = times[0] if times else None
+    e2e = None if sent is None or raw.end_ns is None else seconds(raw.end_ns - sent)
+    late = None if due is None or sent is None else seconds(sent - due)
+    made: dict[str, Any] = {
+        "kind": "request", "v": records.VERSIONS["request"][-1],
+        "id": os.urandom(8).hex(),
+        "prompt": prompt.name, "prompt_sha256": prompt.sha256, "attempt": launch.attempt,
+        "engine": settings.engine, "api": settings.api, "model": settings.model, "base_url": settings.base_url,
+        "stream": settings.stream,
+        "status": status, "error": error,
+        "host": HOST, "pid": os.getpid(), "slot": launch.slot, "seq": launch.seq,
+        "launcher": launch.launcher, "concurrency": settings.concurrency,
+        "scheduled_at": None if due is None else clock.instant(due),
+        "launched_at": None if launch.launched_ns is None else clock.instant(launch.launched_ns),
+        "sent_at": None if sent is None else clock.instant(sent),
+        "lateness_s": late,
+        "connect_s": None if raw.connect_ns is None else seconds(raw.connect_ns),
+        "headers_s": None if sent is None or raw.headers_ns is None else seconds(raw.headers_ns - sent),
+        "ttft_s": ttft, "e2e_s": e2e,
+        "effective_ttft_s": None if late is None or ttft is None else round(ttft + late, 6),
+        "effective_e2e_s": None if late is None or e2e is None else round(e2e + late, 6),
+        "event_s": times, "event_tokens": tokens,
+        "clock": "kernel" if raw.kernel else "user",
+        "cpu_wait_s": None if raw.cpu_wait_ns is None else seconds(raw.cpu_wait_ns),
+        "prompt_tokens": reply.prompt_tokens, "cached_tokens": reply.cached_tokens,
+        "output_tokens": reply.output_tokens, "token_source": reply.token_source,
+        "finish_reason": reply.finish_reason, "text": reply.text if settings.text else None,
+        "sampling": asked.sampling,
+        "bytes_sent": raw.bytes_sent, "bytes_received": raw.bytes_received,
+    }
+    if abs(raw.clock_step_ns) > STEP_WARNING_NS:
+        made["clock_step_s"] = seconds(raw.clock_step_ns)
+    return made
+
+
+HOST = socket.gethostname()

@@ -1,0 +1,134 @@
+"""What one llmpar-request does with its prompts: its plan, and carrying it out in this process, one after the other,
+from a shared queue, in threads or in coroutines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from io import RawIOBase
+from typing import Any
+
+from llmpar.client import exchange, gate, prompt_queue
+from llmpar.client.gate import Cancelled, Gate
+from llmpar.client.output import Output, Tally, warn
+from llmpar.client.plan import Plan
+from llmpar.client.request import Launch, ask, perform, read_prompt, record
+
+
+def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
+    """Carry a plan out in this process; its exit code. The first INT or TERM cancels what is out and starts nothing new;
+    every request that was started has its record before the process ends. The second ends it at once."""
+    output, tally, gate = Output(plan.output), Tally(), Gate()
+    ends: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        if ends:
+            os._exit(128 + number)
+        ends.append(number)
+        gate.cancel(f"{signal.Signals(number).name} arrived")
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        paths = source(plan, stdin)
+        if stdin is not None and not plan.threads and not plan.coroutines:
+            paths = until(gate, paths)
+        if plan.lost is not None:
+            lose(plan, paths, output.put, tally)
+        if plan.coroutines:
+            from llmpar.client import coroutines
+
+            coroutines.run(plan, paths, output, tally, gate)
+        elif plan.threads:
+            from llmpar.client import threads
+
+            threads.run(plan, paths, output, tally, gate)
+        else:
+            in_turn(plan, paths, output.put, tally, exchange.Connections(), gate)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if plan.queue is not None and not tally.done and "PARALLEL_PID" not in os.environ:
+        warn(f"nothing is left of '{plan.queue}': the processes of one shell take each name once; "
+             "start them from a shell of their own, or copy the list")
+    return 128 + ends[0] if ends else tally.status
+
+
+def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally) -> None:
+    """The record of the prompt on which a worker died. Whether it had been sent nobody knows, so it is not sent again;
+    what stands before it in `paths` has its record and is passed over."""
+    done, path = plan.lost or 0, None
+    if plan.queue is not None:
+        taken = _queue(plan.queue, plan.lost).taken(os.getpid())
+        path = taken[done] if done < len(taken) else None
+    else:
+        for _ in range(done + 1):
+            path = next(paths, None)
+    if path is None:
+        return
+    launcher = "pool" if plan.launcher == "cold" else plan.launcher
+    launch = Launch(launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+    raw = exchange.Raw(error=("worker_died", "the worker that had the request died"))
+    prompt = read_prompt(path)
+    made = record(plan.settings, launch, prompt, ask(plan.settings, prompt), raw)
+    tally.add(made)
+    put(made)
+
+
+def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally,
+            connections: exchange.Connections, gate: gate.Gate) -> None:
+    """One request after the other, until the prompts end or the gate is shut."""
+    launched = plan.launched_ns
+    for path in paths:
+        launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
+        made = perform(plan.settings, launch, path, connections, gate)
+        tally.add(made)
+        put(made)
+        if gate.why is not None:
+            return
+        launched = time.time_ns()
+
+
+def source(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
+    """Paths of prompt files, one by one as they are wanted."""
+    if plan.queue is not None:
+        return _queue(plan.queue, plan.lost).take(os.getpid())
+    if stdin is not None:
+        return names(stdin)
+    return iter(plan.prompts)
+
+
+def _queue(path: str, lost: int | None) -> prompt_queue.Queue:
+    """The list; after a worker's death the one in which it took names for this process."""
+    queue = prompt_queue.Queue(path)
+    return queue if lost is None else queue.resume(os.getpid())
+
+
+def until(gate: gate.Gate, paths: Iterator[str]) -> Iterator[str]:
+    """The same names as long as the gate is open: a signal ends the wait for the next one."""
+    while True:
+        try:
+            gate.arm()
+            path = next(paths, None)
+        except Cancelled:
+            return
+        finally:
+            gate.armed = False
+        if path is None:
+            return
+        yield path
+
+
+def names(stream: RawIOBase) -> Iterator[str]:
+    """File names from an unbuffered stream, separated by newlines; by NULs where its first piece holds one.
+
+    Unbuffered, because a thread that waits inside a buffered reader cannot be left behind at the end of the process.
+    """
+    mark, rest = b"", b""
+    while piece := stream.read(1 << 16):
+        mark = mark or (b"\0" if b"\0" in piece else b"\n")
+        *whole, rest = (rest + piece).split(mark)
+        yield from (os.fsdecode(name) for name in whole if name)
+    if rest.strip(b"\n"):
+        yield os.fsdecode(rest)

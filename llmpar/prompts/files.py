@@ -1,0 +1,90 @@
+"""Prompt sets on the disk: a directory with one file a prompt and its manifest, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llmpar import records
+from llmpar.prompts.prompt import BadPrompts, Prompt
+
+MANIFEST = ".manifest.jsonl"
+
+
+class Occupied(Exception):
+    """The directory holds something else; the text says what, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str):
+        super().__init__(message)
+        self.hint = hint
+
+
+def digests(where: Path) -> dict[str, str]:
+    """Name and SHA-256 of each file, hidden ones left out, sorted by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(where.iterdir()) if path.is_file() and not path.name.startswith(".")}
+
+
+def manifest(where: Path) -> list[dict[str, Any]]:
+    """The manifest's records. Raises FileNotFoundError, records.BadRecord."""
+    path = where / MANIFEST
+    with path.open("rb") as stream:
+        return list(records.read(stream, str(path)))
+
+
+def texts(where: Path) -> dict[str, str]:
+    """The files' contents by name. Raises BadPrompts for one that is not UTF-8."""
+    found = {}
+    for name in digests(where):
+        try:
+            found[name] = (where / name).read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise BadPrompts(f"cannot read '{where / name}': not UTF-8 at byte {error.start}") from None
+    return found
+
+
+def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replace: bool) -> bool:
+    """Put the set in place whole; whether anything changed. Another set gives way only when `replace` says so, and what
+    is no prompt set never does: Occupied.
+    """
+    lines = b"".join([records.encode(entry) for entry in entries])
+    if where.is_dir() and any(where.iterdir()):
+        kept = where / MANIFEST
+        if not kept.is_file():
+            raise Occupied(f"'{where}' is not empty and no prompt set: it has no {MANIFEST}", "choose another directory")
+        if kept.read_bytes() == lines and not differences(entries, digests(where)):
+            return False
+        if not replace:
+            raise Occupied(f"'{where}' holds another prompt set", "--replace puts the new one in its place")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=where.parent, prefix=where.name + ".", suffix=".part"))
+    try:
+        for entry, prompt in zip(entries, made, strict=True):
+            (part / entry["name"]).write_bytes(prompt.text.encode())
+        (part / MANIFEST).write_bytes(lines)
+        part.chmod(0o755)
+        if where.exists():
+            shutil.rmtree(where)
+        part.rename(where)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return True
+
+
+def set_hash(entries: Iterable[tuple[str, str]]) -> str:
+    """One SHA-256 for a set, from (file name, its SHA-256) in any order: that of the lines `sha256  name`, sorted by name."""
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(entries)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def differences(manifest: list[dict[str, Any]], files: dict[str, str]) -> list[str]:
+    """What a directory (name -> SHA-256) has otherwise than its manifest says; empty when they agree."""
+    told = {str(entry.get("name")): entry.get("sha256") for entry in manifest}
+    found = [f"'{name}' is missing" for name in sorted(told.keys() - files.keys())]
+    found += [f"'{name}' is not in the manifest" for name in sorted(files.keys() - told.keys())]
+    found += [f"'{name}' was changed" for name in sorted(told.keys() & files.keys()) if told[name] != files[name]]
+    return found

@@ -1,0 +1,29 @@
+"""Rows as CSV (RFC 4180, `.` for decimals): one line a cell, each figure with its interval and sessions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from llmpar.report import document
+from llmpar.results.rows import Row
+
+
+def rows(given: Sequence[Row]) -> str:
+    """A header and one line a row; an empty field was not measured."""
+    keys = list(dict.fromkeys(key for row in given for key in row.settings))
+    metrics = [metric for metric in document.CSV_METRICS if any(row.figure(metric).value is not None for row in given)]
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["sweep", "cell", "host", *keys, "sessions", "requests", "failed", "client_limited",
+                     *(f"{metric}{part}" for metric in metrics for part in ("", "_low", "_high"))])  # fmt: skip
+    for row in given:
+        requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+        line = [row.sweep, row.cell, row.host, *(row.settings.get(key) for key in keys), len(row.summaries), requests,
+                row.failures, " ".join(row.limited)]  # fmt: skip
+        for metric in metrics:
+            one = row.figure(metric)
+            line += [one.value, one.low, one.high]
+        writer.writerow(["" if value is None else value for value in line])
+    return out.getvalue()

@@ -1,0 +1,204 @@
+"""Summaries and verdicts as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmpar.render import plain
+from llmpar.results import rows, words
+from llmpar.results.rows import group
+from llmpar.stats import intervals
+from llmpar.summary import causes
+
+DASH = "–"
+PERCENTILES = {f"p{percent}": intervals.needed(percent) for percent in (50, 90, 95, 99)}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with so many significant digits and no exponent; a dash where there is none."""
+    if value is None:
+        return DASH
+    if value == 0:
+        return "0"
+    size = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    if size >= digits:
+        return f"{value:.0f}"
+    return f"{value:.{min(digits - size if size else digits, 6)}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Seconds as milliseconds."""
+    return DASH if value is None else number(value * 1000)
+
+
+def estimate(item: dict[str, Any] | None, show: Any = number) -> str:
+    """`value (low to high)`, `value`, or what is needed to know it."""
+    if item is None:
+        return DASH
+    if item["value"] is None:
+        return f"{DASH} (needs {item['needed']})" if item.get("needed") else DASH
+    if item.get("low") is None:
+        return str(show(item["value"]))
+    return f"{show(item['value'])} ({show(item['low'])} to {show(item['high'])})"
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One summary in a screen: what happened, the figures with their intervals, warnings."""
+    n, window, tokens = found["n"], found["window"], found["tokens"]
+    lines = []
+    workload = found["workload"]
+    head = [str(part) for part in (found["label"], workload["engine"], workload["model"]) if part]
+    if head:
+        lines.append(" · ".join(head))
+    states = [f"{n['ok']} ok"] + [f"{n[name]} {name}" for name in ("error", "timeout", "cancelled") if n[name]]
+    lines.append(f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
+                 f"{number(tokens['output'])} output tokens")
+    concurrency = found["concurrency"]
+    asked = f" of {concurrency['asked']} asked" if concurrency["asked"] else ""
+    lines.append(f"wall {number(found['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
+                 f"peak {concurrency['peak']}")
+    if window["steady"]:
+        lines.append(f"steady for {number(window['duration_s'])} s after {number(window['ramp_s'])} s of ramp, "
+                     f"before {number(window['drain_s'])} s of drain")
+    lines.append("")
+    rows = []
+    for name, title in (("output_tokens_per_s", "output tokens/s"), ("total_tokens_per_s", "all tokens/s"),
+                        ("requests_per_s", "requests/s"), ("goodput_per_s", "goodput/s")):
+        rate = found["throughput"][name]
+        if rate is not None:
+            rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
+    lines.append(plain.table(["throughput", "whole run", "steady (95 % interval)"], rows))
+    rows = []
+    for name, title in (("ttft_s", "TTFT"), ("itl_s", "ITL"), ("event_latency_s", "event latency"), ("tpot_s", "TPOT"),
+                        ("e2e_s", "E2E"), ("effective_ttft_s", "effective TTFT"), ("effective_e2e_s", "effective E2E")):
+        figure = found["latency"][name]
+        if figure is not None:
+            rows.append([title, str(figure["n"]), *(estimate(figure[key], milliseconds) for key in ("mean", "p50", "p90", "p95", "p99"))])
+    if rows:
+        lines.append(plain.table(["latency, ms", "n", "mean", "p50", "p90", "p95", "p99"], rows))
+    if found["goodput"]:
+        goals = ", ".join(f"{name} ≤ {bound:g}" for name, bound in found["goodput"]["objectives"].items())
+        lines.append(f"{found['goodput']['met']} of {n['requests']} requests met {goals}\n")
+    beside = samples(found)
+    if beside:
+        lines.append("\n".join(beside) + "\n")
+    lines += warnings([found])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def warnings(summaries: list[dict[str, Any]]) -> list[str]:
+    """Warnings by code, each with the cells it concerns, and what to try."""
+    where: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for place, found in enumerate(summaries, 1):
+        for warning in found.get("warnings") or []:
+            where.setdefault(warning["code"], []).append((str(found.get("label") or place), warning))
+    lines = []
+    for code, cells in where.items():
+        _, first = cells[0]
+        if len(summaries) == 1:
+            lines.append(f"warning ({code}): {first['message']}")
+        else:
+            names = ", ".join(name for name, _ in cells[:4]) + (f" and {len(cells) - 4} more" if len(cells) > 4 else "")
+            lines.append(f"warning ({code}) in {names}: {first['message']}")
+        lines.append(f"  try: {first['try']}")
+    return lines
+
+
+def samples(found: dict[str, Any]) -> list[str]:
+    """What GPU and engine did meanwhile, as far as it was sampled, and what held them back."""
+    joined, gpu, engine = found.get("joined"), found.get("gpu") or {}, found.get("engine") or {}
+    if not joined:
+        return []
+    lines = []
+    if joined["energy_per_output_token_j"] is not None:
+        source = {"counter": "the energy counter", "power": "integrated power"}.get(gpu["energy_source"], "counters and integrated power")
+        lines.append(f"{number(joined['energy_per_output_token_j'])} J per output token (from {source}, "
+                     f"to {number(joined['energy_per_output_token_resolution_j'])} J)")
+    told = [f"{title} {value}" for title, value in (
+        ("busy", share(gpu.get("gpu_util_ratio"), "mean")), ("tensor cores", share(gpu.get("tensor_ratio"), "mean")),
+        ("memory traffic", share(gpu.get("dram_ratio"), "mean")),
+        ("peak memory", words.size(gpu["memory_used_bytes"]["max"]) if gpu.get("memory_used_bytes") else None)) if value]
+    if told:
+        lines.append("GPU: " + ", ".join(told))
+    told = [f"{title} {value}" for title, value in (
+        ("KV cache at most", share(engine.get("kv_usage_ratio"), "max")),
+        ("waiting on average", number(engine["waiting"]["mean"]) if engine.get("waiting") else None)) if value]
+    told += [f"{title} {milliseconds(joined[name])} ms" for title, name in (
+        ("queue", "queue_s_mean"), ("prefill", "prefill_s_mean"), ("decode", "decode_s_mean")) if joined[name] is not None]
+    if told:
+        lines.append("engine: " + ", ".join(told))
+    return lines + [cause["message"] for cause in joined["causes"]]
+
+
+def share(figure: dict[str, Any] | None, statistic: str) -> str | None:
+    """A sampled ratio in per cent; None where it was not measured."""
+    return None if figure is None else f"{figure[statistic]:.0%}"
+
+
+def table(summaries: list[dict[str, Any]]) -> str:
+    """Many summaries in the study's form: wall seconds by client count, then one line a cell with its percentiles.
+
+    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time of those without failures: a
+    server that refuses work is quick.
+    """
+    rows = group(summaries)
+    if not rows:
+        return "no summaries\n"
+    names = {row.key: words.label(row) for row in rows}
+    clients = {row.key: row.settings.get("clients") or _asked(row) for row in rows}
+    walls = {row.key: row.figure("wall_s").value for row in rows}
+    parts = []
+    columns = sorted({count for count in clients.values() if count})
+    groups = list(dict.fromkeys(names.values()))
+    if len(columns) > 1 and len(groups) > 1 and len({(names[row.key], clients[row.key]) for row in rows}) == len(rows):
+        grid = [[name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups]
+        parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
+    # A percentile that no cell has enough requests for gets no column.
+    shown = [(figure, name) for figure in ("ttft", "tpot") for name in PERCENTILES
+             if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)]
+    whole = {row.key: known for row in rows if (known := walls[row.key]) is not None
+             and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)}
+    best = min(whole, key=whole.__getitem__) if whole and len(rows) > 1 else None
+    several = any(len(row.summaries) > 1 for row in rows)
+    lines = []
+    for row in sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0)):
+        wall = row.figure("wall_s")
+        star = "*" if row.key == best else ""
+        requests = sum(found["n"]["requests"] for found in row.summaries)
+        ok = sum(found["n"]["ok"] for found in row.summaries)
+        cells = [names[row.key] or row.cell] if len(groups) > 1 or not clients[row.key] else []
+        cells += [str(clients[row.key] or DASH)]
+        if several:
+            cells.append(str(len(row.summaries)))
+        cells += [number(wall.value) + star, number(row.figure("output_tokens_per_s").value)]
+        cells += [milliseconds(row.figure(f"{figure}_{name}_s").value) for figure, name in shown]
+        cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
+        lines.append(cells)
+    header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
+    header += ["clients", *(["sessions"] if several else []), "wall s", "tokens/s",
+               *(name if name != "p50" else f"{figure.upper()} {name}" for figure, name in shown), "in flight", "ok"]
+    if not all(clients.values()) and len(groups) == 1:
+        lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
+    parts.append(plain.table(header, lines))
+    notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds." + (" *: the least wall seconds." if best else "")]
+    if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
+        notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
+    parts.append("\n".join(notes) + "\n")
+    held = causes.held(words.by_label(rows))
+    if held:
+        parts.append("\n".join(held) + "\n")
+    warned = warnings(summaries)
+    if warned:
+        parts.append("\n".join(warned) + "\n")
+    return "\n".join(parts)
+
+
+def _asked(row: rows.Row) -> int | None:
+    asked = {found["concurrency"]["asked"] for found in row.summaries}
+    return asked.pop() if len(asked) == 1 else None
+
+
+def _wall(rows: list[rows.Row], names: dict[str, str], clients: dict[str, Any], walls: dict[str, float | None],
+          name: str, count: int) -> str:
+    found = [walls[row.key] for row in rows if names[row.key] == name and clients[row.key] == count]
+    return number(found[0]) if found else ""

@@ -1,0 +1,233 @@
+"""Summaries to rows: repeats of one cell together, each figure with its interval, for tables, charts, claims and picks.
+
+The server session is the unit of repetition: with two sessions or more a row's figure is their mean with Student's t
+interval over sessions; with one session it is that session's figure with the interval within the session, and `sessions`
+says so. Intervals of the two sorts answer different questions, so every reader shows which it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar import sizes
+
+CONFIDENCE = 0.95
+# What an unset setting means, so that `-` in one sweep and the default in another are the same setting.
+UNSET: dict[str, Any] = {"shards": 1, "replicas": 1, "speculate": 0, "quantize": "none", "launcher": "parallel"}
+LATENCIES = ("ttft_s", "itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")
+RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One value with its interval. `sessions` 1: the interval is within one server session; `needed`: too few values."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    sessions: int = 0
+    needed: int | None = None
+
+
+@dataclass
+class Row:
+    """All summaries of one cell: repeats of whole server sessions on one host."""
+
+    key: str
+    sweep: str
+    cell: str
+    host: str
+    settings: dict[str, Any]
+    varies: dict[str, Any]
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+
+    def figure(self, metric: str) -> Figure:
+        """The metric over this row's sessions; its value is None where no session has it."""
+        single = [reading(summary, metric) for summary in self.summaries]
+        have = [one for one in single if one.value is not None]
+        if not have:
+            return single[0] if single else Figure(None)
+        if len(have) == 1:
+            return have[0]
+        return across([one.value for one in have if one.value is not None])
+
+    def by_session(self, metric: str) -> dict[str, float]:
+        """The metric's value in each server session that has one.
+
+        Sessions are told apart by name and by their server's start, so that two nights of one plan are two sessions; a
+        name that comes twice without such a start gets a number.
+        """
+        values: dict[str, float] = {}
+        for summary in self.summaries:
+            one = reading(summary, metric)
+            if one.value is not None:
+                name = f"{summary.get('session')} {(summary.get('server') or {}).get('started_at') or ''}".strip()
+                count = sum(key == name or key.startswith(name + "#") for key in values)
+                values[name if not count else f"{name}#{count + 1}"] = one.value
+        return values
+
+    @property
+    def limited(self) -> list[str]:
+        """Figures that the client's own delays could have moved, in any session."""
+        names = {name for summary in self.summaries for name in (summary.get("client") or {}).get("limited") or []}
+        return sorted(names)
+
+    @property
+    def failures(self) -> int:
+        """Requests that did not end well, over all sessions."""
+        return sum(int((summary.get("n") or {}).get(key) or 0) for summary in self.summaries
+                   for key in ("error", "timeout", "cancelled"))  # fmt: skip
+
+    @property
+    def warnings(self) -> list[dict[str, Any]]:
+        """Warnings of all sessions, each code once with how many sessions have it."""
+        seen: dict[str, dict[str, Any]] = {}
+        for summary in self.summaries:
+            for warning in summary.get("warnings") or []:
+                code = str(warning.get("code"))
+                if code in seen:
+                    seen[code]["sessions"] += 1
+                else:
+                    seen[code] = dict(warning) | {"sessions": 1}
+        return list(seen.values())
+
+
+def reading(summary: dict[str, Any], metric: str) -> Figure:
+    """A metric of one summary, with its interval within the session.
+
+    Names: `wall_s`; a rate of RATES, over the whole wall time, or with `_steady` appended over the steady window; a
+    latency of LATENCIES as `ttft_p95_s`; `memory_bytes`, `joules_per_token`; anything else as a dotted path. Raises KeyError for none of these.
+    """
+    at = path(metric)
+    value: Any = summary
+    for key in at:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, dict) and "value" not in value and "wall" in value:
+        value = value["wall"]
+    if isinstance(value, dict):
+        number = value.get("value")
+        return Figure(_number(number), _number(value.get("low")), _number(value.get("high")),
+                      1 if number is not None else 0, value.get("needed"))  # fmt: skip
+    number = _number(value)
+    return Figure(number, sessions=0 if number is None else 1)
+
+
+def path(metric: str) -> tuple[str, ...]:
+    """Where a summary holds a metric. Raises KeyError for an unknown name."""
+    if metric == "wall_s":
+        return ("wall_s",)
+    if metric in OTHERS:
+        return OTHERS[metric]
+    if metric in RATES:
+        return ("throughput", metric, "wall")
+    if metric.endswith("_steady") and metric.removesuffix("_steady") in RATES:
+        return ("throughput", metric.removesuffix("_steady"), "steady")
+    stem, _, statistic = metric.removesuffix("_s").rpartition("_")
+    if f"{stem}_s" in LATENCIES and statistic in STATISTICS:
+        return ("latency", f"{stem}_s", statistic)
+    if "." in metric:
+        return tuple(metric.split("."))
+    raise KeyError(metric)
+
+
+OTHERS: dict[str, tuple[str, ...]] = {
+    "memory_bytes": ("gpu", "memory_used_bytes", "max"),
+    "joules_per_token": ("joined", "energy_per_output_token_j"),
+    "concurrency": ("concurrency", "achieved"),
+}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of the metric is better: times, memory and energy yes, rates no."""
+    return not any(metric.startswith(rate) for rate in (*RATES, "concurrency"))
+
+
+def across(values: list[float]) -> Figure:
+    """Mean and Student's t interval of one value a session. Needs two values or more; see docs/metrics.md.
+
+    No figure can be negative, so the interval ends at 0.
+    """
+    from llmpar.stats import intervals  # scipy: not for those who only group rows
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Figure(mean, sessions=n)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = intervals.student(n - 1, CONFIDENCE) * spread / math.sqrt(n)
+    return Figure(mean, max(0.0, mean - half), mean + half, n)
+
+
+def settings(summary: dict[str, Any]) -> dict[str, Any]:
+    """Server and load settings of a summary's cell in one mapping, unset ones made plain by UNSET."""
+    cell = summary.get("cell") or {}
+    merged = dict(UNSET)
+    for part in ("server", "load"):
+        merged |= {key: value for key, value in (cell.get(part) or {}).items() if value is not None and value != ""}
+    return merged
+
+
+def host_of(summary: dict[str, Any]) -> str:
+    """The name of the host that measured, or ''."""
+    host = summary.get("host")
+    name = host.get("hostname") or host.get("name") or host.get("host") if isinstance(host, dict) else host
+    return str(name or next(iter((summary.get("client") or {}).get("hosts") or []), ""))
+
+
+def gpus_of(summary: dict[str, Any]) -> list[str]:
+    """Names of the GPUs of the host that measured; empty without a GPU or a host record."""
+    host = summary.get("host")
+    listed = host.get("gpus") if isinstance(host, dict) else None
+    return [str(gpu.get("name")) for gpu in listed or [] if isinstance(gpu, dict) and gpu.get("name")]
+
+
+def device(summary: dict[str, Any]) -> str:
+    """`gpu` or `cpu`: what the engine ran on. The tables of sweeps/cpu are for the CPU on whatever host."""
+    small = str((summary.get("cell") or {}).get("sweep") or "").startswith("cpu-")
+    return "gpu" if gpus_of(summary) and not small else "cpu"
+
+
+def hardware(summary: dict[str, Any]) -> str:
+    """The same in words: the GPUs' names, or `CPU of HOST`."""
+    if device(summary) == "gpu":
+        return ", ".join(dict.fromkeys(gpus_of(summary)))
+    return f"CPU of {host_of(summary)}" if host_of(summary) else "CPU"
+
+
+def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
+    """Group summaries into rows, in the order in which each row's first summary came.
+
+    Two summaries belong together when sweep, settings and host agree; other kinds are skipped.
+    """
+    found: dict[str, Row] = {}
+    for number, summary in enumerate(summaries):
+        if summary.get("kind") != "summary":
+            continue
+        cell = summary.get("cell") or {}
+        merged = settings(summary)
+        sweep, host = str(cell.get("sweep") or ""), host_of(summary)
+        identity: Any = [sweep, host, merged] if cell else [number]
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        if key not in found:
+            name = str(cell.get("id") or f"summary-{number + 1}")
+            repeat = cell.get("repeat")
+            if repeat is not None:
+                name = name.removesuffix(f"-r{repeat}")
+            found[key] = Row(key, sweep, name, host, merged, dict(cell.get("varies") or {}))
+        found[key].summaries.append(summary)
+    return list(found.values())
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def order(row: Row) -> list[tuple[int, float, str]]:
+    """A key to sort rows of a sweep with, by their settings."""
+    return [sizes.by_size(row.settings.get(key)) for key in row.varies]

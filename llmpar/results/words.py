@@ -1,0 +1,145 @@
+"""Figures as people read them: three significant digits, intervals in brackets, units spelled out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llmpar.results.rows import Figure, Row
+
+DASH = "–"
+ABSENT = "not measured"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits without an exponent; whole numbers in full; a dash for what was not measured."""
+    if value is None:
+        return DASH
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, places)}f}"
+
+
+def figure(one: Figure, digits: int = 3) -> str:
+    """`17.8 (17.2 to 18.4)`; the value alone without an interval; `needs 100` where there are too few values."""
+    if one.value is None:
+        return f"needs {one.needed}" if one.needed else DASH
+    if one.low is None or one.high is None:
+        return number(one.value, digits)
+    return f"{number(one.value, digits)} ({number(one.low, digits)} to {number(one.high, digits)})"
+
+
+def sessions(count: int) -> str:
+    return "1 session" if count == 1 else f"{count} sessions"
+
+
+def ratio(value: float | None, low: float | None, high: float | None) -> str:
+    """`0.94 (0.92 to 0.96)`: two decimals, three near 1 where two would hide the difference."""
+    if value is None:
+        return DASH
+    places = 3 if abs(value - 1) < 0.02 else 2
+    text = f"{value:.{places}f}"
+    return text if low is None or high is None else f"{text} ({low:.{places}f} to {high:.{places}f})"
+
+
+def size(count: float | None) -> str:
+    """Bytes in GiB or MiB."""
+    if count is None:
+        return DASH
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def settings(values: dict[str, Any]) -> str:
+    """`clients 128, launcher parallel`: settings of one side; an unset one is the default."""
+    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in values.items())
+
+
+def setting(value: Any) -> str:
+    """One setting's value: `default` where it is unset, `on` and `off`, no `.0`."""
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def title(figure: str) -> str:
+    """A figure as a person names it: `TTFT p95`."""
+    known = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
+             "requests_per_s": "request rate", "goodput_per_s": "goodput", "joules_per_token": "energy a token",
+             "memory_bytes": "GPU memory", "concurrency": "requests in flight"}
+    if figure in known:
+        return known[figure]
+    if figure.endswith("_steady"):
+        return f"steady {title(figure.removesuffix('_steady'))}"
+    stem, _, statistic = figure.removesuffix("_s").rpartition("_")
+    names = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E latency", "event_latency": "event latency",
+             "effective_ttft": "effective TTFT", "effective_e2e": "effective E2E latency"}
+    return f"{names[stem]} {statistic}" if stem in names else figure
+
+
+def setting_phrase(name: str, value: Any) -> str:
+    """A setting as part of a sentence: `128 clients`."""
+    return f"{value} client{'' if value == 1 else 's'}" if name == "clients" else words(name, value)
+
+
+def percent(share: float) -> str:
+    """A share in per cent, whole from 10 on."""
+    return f"{share * 100:.0f}" if share >= 0.0995 else f"{share * 100:.1f}".removesuffix(".0")
+
+
+def signed(share: float) -> str:
+    """The same with its sign."""
+    return ("+" if share >= 0 else "−") + percent(abs(share))
+
+
+def shortened(names: Sequence[str], most: int = 6, between: str = ", ") -> str:
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", "\u202f")
+
+
+def utc(instant: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(instant))
+
+
+def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
+    """A row's distinguishing settings in words, `clients` left out unless it is all there is."""
+    parts = []
+    for key, value in row.varies.items():
+        value = row.settings.get(key, value)
+        # Engines have settings of their own; that the others leave them unset is no news.
+        if key in without or value is None and "engine" in row.varies:
+            continue
+        parts.append(words(key, value))
+    return ", ".join(parts)
+
+
+def name(row: Row, sweep: bool = False) -> str:
+    """A row by its settings, else by its cell; its sweep before it where that is asked for."""
+    own = label(row, ()) or row.cell
+    return f"{row.sweep}: {own}" if sweep and row.sweep else own
+
+
+def by_label(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """The summaries of rows that differ only in their clients, by their label."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(label(row), []).extend(row.summaries)
+    return groups
+
+
+def words(key: str, value: Any) -> str:
+    """A setting as a person says it: `vllm`, `speculate 2`, `kv 8 GiB`."""
+    if value is None:
+        return f"{key.replace('_', ' ')} default"
+    if key in ("engine", "launcher", "model", "host"):
+        return str(value).rsplit("/", 1)[-1]
+    if isinstance(value, bool):
+        return f"{key.replace('_', ' ')} {'on' if value else 'off'}"
+    return f"{key.replace('_', ' ')} {value}"

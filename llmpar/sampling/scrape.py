@@ -1,0 +1,136 @@
+"""Reading engines' metrics over HTTP: one scraper a server, all at once, never longer than a time limit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+import requests
+
+from llmpar import clock, records
+from llmpar.sampling import engine_metrics
+from llmpar.sampling.processes import Processes
+from llmpar.sampling.ticks import Ticks
+
+
+class Server:
+    """One server's metrics. `read` returns canonical fields and `error`, None or why there are none."""
+
+    def __init__(self, url: str, key: str | None, timeout_s: float):
+        self.url, self._timeout_s = url, timeout_s
+        self._session = requests.Session()
+        self._session.trust_env = False
+        if key:
+            self._session.headers["Authorization"] = f"Bearer {key}"
+        parts = urlsplit(url)
+        self._base = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/metrics").rstrip("/"), "", ""))
+        self._slots = self._info = True
+        self._capacity: int | None = None
+
+    def read(self) -> dict[str, Any]:
+        try:
+            found = engine_metrics.parse(self._get(self.url))
+        except (requests.RequestException, ValueError) as error:
+            return {"url": self.url, "error": _why(error), **dict.fromkeys(engine_metrics.FIELDS)}
+        used = found.pop("kv_used_tokens", None)
+        if used is not None:
+            found["kv_capacity_tokens"] = self._tgi_capacity()
+        elif found["counters_at_end"] and found["kv_usage_ratio"] is None and self._slots:
+            used, found["kv_capacity_tokens"] = self._llamacpp_slots()
+        if used is not None and found["kv_capacity_tokens"]:
+            found["kv_usage_ratio"] = used / found["kv_capacity_tokens"]
+        return {"url": self.url, "error": None, **found}
+
+    def _get(self, url: str) -> bytes:
+        answer = self._session.get(url, timeout=self._timeout_s)
+        answer.raise_for_status()
+        return answer.content
+
+    def _tgi_capacity(self) -> int | None:
+        """TGI counts the tokens that its batch has reserved; 1.4 tells in /info of how many, 3.x does not."""
+        if self._info:
+            try:
+                value = orjson.loads(self._get(self._base + "/info")).get("max_batch_total_tokens")
+                self._capacity = value if isinstance(value, int) and value > 0 else None
+                self._info = False
+            except (requests.RequestException, ValueError, AttributeError):
+                self._info = False
+        return self._capacity
+
+    def _llamacpp_slots(self) -> tuple[int | None, int | None]:
+        try:
+            return engine_metrics.slots(self._get(self._base + "/slots"))
+        except (requests.RequestException, ValueError):
+            self._slots = False  # switched off with --no-slots, or another llama.cpp
+            return None, None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"http {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot connect"
+    return str(error)[:200] or type(error).__name__
+
+
+class Sampler:
+    """Samples of servers and processes as `engine` records."""
+
+    def __init__(self, urls: Sequence[str], pids: Sequence[int], interval_s: float, key: str | None = None):
+        timeout_s = min(max(0.8 * interval_s, 0.2), 5.0)
+        self._servers = [Server(url, key, timeout_s) for url in urls]
+        self._processes = Processes(pids, interval_s) if pids else None
+        self._threads = ThreadPoolExecutor(len(urls)) if len(urls) > 1 else None
+
+    def sample(self, missed: int) -> dict[str, Any]:
+        """One record; `missed`: ticks that went by since the last one."""
+        at = clock.now()
+        began = time.perf_counter()
+        if self._threads is None:
+            replicas = [server.read() for server in self._servers]
+        else:
+            replicas = list(self._threads.map(Server.read, self._servers))
+        took = time.perf_counter() - began
+        silent = [f"'{replica['url']}': {replica['error']}" for replica in replicas if replica["error"]]
+        processes = self._processes.sample() if self._processes else dict.fromkeys(
+            ("processes", "cpu_s", "rss_bytes", "pss_bytes", "threads"))
+        return {"kind": "engine", "v": records.VERSIONS["engine"][-1], "at": at,
+                "scrape_s": round(took, 6) if replicas else None, "missed": missed,
+                "error": "; ".join(silent) or None, **engine_metrics.combine(replicas), **processes,
+                "replicas": replicas if len(replicas) > 1 else []}
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def run(sampler: Sampler, ticks: Ticks, stop: threading.Event, stream: BinaryIO, say: Callable[[str], None]) -> None:
+    """Sample until told to stop, and once more at the end, so that counters have their last value.
+
+    What is wrong with a server is said when it changes, and at the end how often. Raises OSError when the stream fails.
+    """
+    count = failed = 0
+    last: str | None = None
+
+    def take(missed: int) -> None:
+        nonlocal count, failed, last
+        sample = sampler.sample(missed)
+        if sample["error"] and sample["error"] != last:
+            say(f"no metrics from {sample['error']}")
+        last = sample["error"]
+        count, failed = count + 1, failed + bool(sample["error"])
+        stream.write(records.encode(sample))
+        stream.flush()
+
+    for missed in ticks.run(stop):
+        take(missed)
+    take(0)
+    if failed:
+        say(f"{failed} of {count} samples lack a server's metrics")

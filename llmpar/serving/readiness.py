@@ -1,0 +1,120 @@
+"""Wait until a server truly answers, and say why one did not."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import Any
+
+import requests
+
+from llmpar import apikey, exit_codes
+from llmpar.dialects import DIALECTS, Sampling
+from llmpar.engines.base import Engine
+from llmpar.failure import Failure
+from llmpar.serving.servers import Started
+
+LOG_TAIL_BYTES = 65536
+
+# (outcome, what the log says, what to tell): of Docker, the kernel and CUDA, under any engine. The engine's own come first.
+FAILURES = (
+    ("no_docker", r"Cannot connect to the Docker daemon.*", "no docker daemon runs"),
+    ("missing_image", r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
+     r"|Error response from daemon: (?:Get|Head) .*", "the image is not there and could not be pulled"),
+    ("no_gpu", r"could not select device driver.*|no CUDA-capable device.*", "no GPU is to be had"),
+    ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
+    ("out_of_memory", r"out of memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
+    ("bad_arguments", r"unrecognized arguments: .*|error: argument .*|unexpected argument .*", "the engine refused its arguments"),
+)  # fmt: skip
+
+
+def tail(log: str) -> str:
+    """The end of a log, as text."""
+    with open(log, "rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - LOG_TAIL_BYTES))
+        return stream.read().decode("utf-8", "replace")
+
+
+def explain(engine: Engine, log: str, code: int | None) -> tuple[str, str]:
+    """(outcome, text) of a launch that failed, from its log."""
+    text = tail(log)
+    for outcome, pattern, say in (*engine.failures, *FAILURES):
+        found = re.search(pattern, text)
+        if found:
+            line = text[text.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0].strip()
+            return outcome, f"{say}: {line[:300]}"
+    if code is not None and code in (-signal.SIGKILL, 137):
+        return "out_of_memory", "it was killed, by the kernel for want of memory or by somebody"
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    # Python engines warn on after the exception that ended them.
+    last = next((line for line in reversed(lines) if re.search(r"\w(Error|Exception): \S", line)), lines[-1] if lines else "it said nothing")
+    return "crashed", f"its last words: {last[:300]}"
+
+
+class NotReady(Failure):
+    """The engine did not come up; `outcome` is for the server record."""
+
+    def __init__(self, outcome: str, message: str, hint: str):
+        super().__init__(message, exit_codes.UNAVAILABLE, hint)
+        self.outcome = outcome
+
+
+def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float,
+               sampling: Sampling | None = None) -> dict[str, Any]:
+    """Ask for two tokens, greedily or by `sampling`, until one comes: {"status", "text", "output_tokens", "waited_s", "sampling"}.
+
+    Raises NotReady where the process ends, the engine keeps refusing the question, or the time is over.
+    """
+    dialect = DIALECTS[api]
+    call = dialect.request("Hello, how are", started.launch.model or None, sampling or Sampling(max_tokens=2, temperature=0.0), False, engine.name)
+    last, refused_since = "nothing listens yet", None
+    with _session() as session:
+        while True:
+            code = started.process.poll()
+            if code is not None:
+                outcome, why = explain(engine, started.log, code)
+                raise NotReady(outcome, f"{engine.title} ended before it was ready: {why}", f"its log: {started.log}")
+            try:
+                answer = session.post(started.url + call.path, json=call.body, timeout=(2, 60))
+                reply = dialect.parse(answer.status_code, {key.lower(): value for key, value in answer.headers.items()}, answer.content, False)
+                if answer.status_code == 200 and reply.error is None and (reply.output_tokens or reply.text):
+                    return {"status": answer.status_code, "text": reply.text, "output_tokens": reply.output_tokens,
+                            "waited_s": round(time.monotonic() - deadline_from, 3), "sampling": call.sampling}  # fmt: skip
+                last = str(reply.error["message"] if reply.error else f"HTTP {answer.status_code}")[:300]
+                refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429)
+                refused_since = (refused_since or time.monotonic()) if refused else None
+            except requests.RequestException as error:
+                last = f"{type(error).__name__}"
+            now = time.monotonic()
+            if refused_since is not None and now - refused_since > 10:
+                raise NotReady("refused", f"{engine.title} runs but refuses to generate: {last}", f"its log: {started.log}")
+            if now - deadline_from > timeout_s:
+                raise NotReady("timeout", f"{engine.title} was not ready after {timeout_s:.0f} s: {last}",
+                               f"its log: {started.log}; --ready-timeout gives it longer")  # fmt: skip
+            time.sleep(0.1)
+
+
+def _session() -> requests.Session:
+    """For our own servers. Raises Failure where the file with their API key cannot be read."""
+    session = requests.Session()
+    session.trust_env = False  # no proxy between us and them
+    session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
+    name = os.environ.get("LLMPAR_API_KEY_FILE")
+    if name:
+        try:
+            session.headers["authorization"] = f"Bearer {apikey.read(name)}"
+        except ValueError as error:
+            raise Failure(str(error), exit_codes.USAGE, "LLMPAR_API_KEY_FILE names it") from None
+    return session
+
+
+def look(url: str) -> Any:
+    """What a server says at a URL, as JSON; None where it says nothing of the kind."""
+    try:
+        with _session() as session:
+            answer = session.get(url, timeout=5)
+            return answer.json() if answer.status_code == 200 else None
+    except (requests.RequestException, ValueError):
+        return None

@@ -1,0 +1,57 @@
+"""GPU and engine samples joined to a summary over its steady window, else over the whole run; causes named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmpar.summary.causes import engine_causes, frontend_causes, gpu_causes, sequences
+
+
+def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]],
+         tokens_between: Any) -> None:
+    """Fill the summary's `gpu`, `engine` and `joined`.
+
+    `gpu`, `engine`: the sample records. `tokens_between(start, end)`: output tokens received between two instants.
+    """
+    window = summary["window"]
+    over = "steady" if window["steady"] else "run"
+    start = window["start_at"] if window["steady"] else summary["started_at"]
+    end = window["end_at"] if window["steady"] else summary["ended_at"]
+    if start is None or end is None or not (gpu or engine):
+        return
+    tokens = tokens_between(start, end)
+    joined: dict[str, Any] = {"over": over, "start_at": start, "end_at": end, "output_tokens": tokens,
+                              "energy_per_output_token_j": None, "energy_per_output_token_resolution_j": None,
+                              "queue_s_mean": None, "prefill_s_mean": None, "decode_s_mean": None, "causes": []}
+    if gpu:
+        from llmpar.sampling import gpu_figures as gpu_samples
+
+        found = summary["gpu"] = gpu_samples.reduce(sorted(gpu, key=_when), start, end)
+        if found["energy_j"] is not None and tokens:
+            joined["energy_per_output_token_j"] = found["energy_j"] / tokens
+            joined["energy_per_output_token_resolution_j"] = found["energy_resolution_j"] / tokens
+    if engine:
+        from llmpar.sampling import engine_figures
+
+        samples = sorted(engine, key=_when)
+        found = summary["engine"] = engine_figures.reduce(samples, start, end)
+        joined |= split(found)
+        inside = [sample for sample in samples if start <= sample["at"] <= end]
+        joined["causes"] += engine_causes(found, inside, sequences(summary))
+    if gpu:
+        joined["causes"] += gpu_causes(summary["gpu"])
+        if engine and any(cause["code"] == "gpu_idle" for cause in joined["causes"]):
+            joined["causes"] += frontend_causes(inside)
+    summary["joined"] = joined
+
+
+def _when(sample: dict[str, Any]) -> tuple[float, str]:
+    return float(sample.get("at") or 0.0), repr(sorted(sample.items(), key=lambda item: item[0]))
+
+
+def split(engine: dict[str, Any]) -> dict[str, float | None]:
+    """Mean seconds that a request waited in the engine's queue, read its prompt, and wrote: by the engine's own account."""
+    requests = engine.get("requests")
+    return {"queue_s_mean": engine.get("queue_s_mean"),
+            "prefill_s_mean": engine["prefill_s"] / requests if requests and engine.get("prefill_s") is not None else None,
+            "decode_s_mean": engine["decode_s"] / requests if requests and engine.get("decode_s") is not None else None}

@@ -1,0 +1,258 @@
+"""Request records to one summary: what was measured, how well it is known, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import orjson
+
+from llmpar.stats import intervals
+from llmpar.summary import client_limits, join, tally, window
+from llmpar.summary.chunks import STATUSES
+from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.warnings import of_summary
+from llmpar.summary.window import Run, both, describe, find, series
+
+# What --slo may name, and the figure it bounds.
+OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s", "effective_ttft": "effective_ttft_s",
+              "effective_e2e": "effective_e2e_s"}
+
+
+class Summariser:
+    """Collects one cell's records, in whatever order, and then makes the summary."""
+
+    def __init__(self) -> None:
+        self.columns = Columns()
+        self.torn = 0
+        self.beside: dict[str, list[dict[str, Any]]] = {"cell": [], "server": [], "host": [], "gpu": [], "engine": []}
+
+    def add_other(self, record: dict[str, Any]) -> None:
+        """Take a record that is not a request; kinds that a summary has no use for pass by."""
+        kept = self.beside.get(record["kind"])
+        if kept is not None:
+            kept.append(record)
+
+    def merge(self, other: Summariser) -> None:
+        """Take all that another one collected."""
+        self.columns.merge(other.columns)
+        self.torn += other.torn
+        for kind, kept in other.beside.items():
+            self.beside[kind] += kept
+
+    def only(self, kind: str) -> dict[str, Any] | None:
+        """The one record of a kind, without its kind and version; the last by content where there are several."""
+        found = sorted(self.beside[kind], key=lambda record: orjson.dumps(record, option=orjson.OPT_SORT_KEYS))
+        return {key: item for key, item in found[-1].items() if key not in ("kind", "v")} if found else None
+
+    def summary(self, objectives: dict[str, float] | None = None, label: str | None = None, session: str | None = None,
+                clients: int | None = None, version: str = "") -> dict[str, Any]:
+        """The summary record. `objectives`: seconds by name in OBJECTIVES. Needs at least one request."""
+        columns, run = self.columns, Run(self.columns)
+        window = find(run)
+        order = _order(columns)
+        values = {name: columns.array(name)[order] for name in ("ttft_s", "e2e_s", "output", "effective_ttft_s", "effective_e2e_s")}
+        seconds = {name: _seconds(values[name]) for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")}
+        seconds["tpot_s"] = _tpot(values)
+        cell, server, host = self.only("cell"), self.only("server"), self.only("host")
+        result: dict[str, Any] = {
+            "kind": "summary", "v": 1,
+            "label": label if label is not None else (cell or {}).get("id"),
+            "session": session if session is not None else _session(cell, server, host),
+            "cell": cell,
+            "n": {"requests": sum(columns.counts.values()), **{name: columns.counts[name] for name in STATUSES},
+                  "retried": columns.retried, "torn_lines": self.torn},
+            "failures": dict(sorted(columns.failures.items())),
+            "finish": _counts(columns.finishes),
+            "started_at": None if run.start is None else run.start / 1e6,
+            "ended_at": None if run.end is None else run.end / 1e6,
+        }
+        result["wall_s"] = {"value": None, "needed": None} if run.start is None or run.end is None else {
+            "value": (run.end - run.start) / 1e6, "low": None, "high": None}
+        result["window"] = describe(run, window)
+        result["latency"] = _latency(columns, seconds)
+        good = _good(seconds, objectives or {})
+        result["throughput"] = _throughput(columns, run, window, order, good if objectives else None)
+        requests = result["n"]["requests"]
+        result["goodput"] = None if not objectives else {
+            "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
+            "met": int(np.count_nonzero(good)), "ratio": int(np.count_nonzero(good)) / requests}
+        result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
+        result["tokens"] = _tokens(columns)
+        result["client"] = client_limits.describe(columns, order, seconds, result)
+        result["workload"] = _workload(columns)
+        result["series"] = series(run)
+        result.update(server=server, host=host, gpu=None, engine=None, joined=None)
+        result["warnings"] = of_summary(result, columns, cell, server)
+        result["provenance"] = {
+            "llmpar": version, "confidence": intervals.CONFIDENCE,
+            "options": {"slo": dict(sorted((objectives or {}).items())), "clients": clients},
+            "records_sha256": columns.checksum()}
+
+        def tokens_between(start: float, end: float) -> int:
+            first, last = ((round(at * 1e6) - run.line.start) // run.line.step for at in (start, end))
+            return int(run.tokens[max(first, 0):max(last, 0) + (0 if window.steady else 1)].sum())
+
+        join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
+        return result
+
+
+def _order(columns: Columns) -> np.ndarray:
+    """Ok requests in the order of sending. Without instants they are shuffled, always in the same way."""
+    sent, e2e, ttft = columns.array("sent"), columns.array("e2e_s"), columns.array("ttft_s")
+    first = sent
+    if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
+        return np.arange(len(sent))
+    if len(sent) and bool((sent == NONE).any()):
+        mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
+        first = (mixed >> np.uint64(8)).astype(np.int64)
+    last = [columns.array(name) for name in ("prompt", "effective_e2e_s", "effective_ttft_s", "output")]
+    return np.lexsort((*last, ttft, e2e, first))
+
+
+def _seconds(micro: np.ndarray) -> np.ndarray:
+    """Microseconds to seconds, NONE to NaN."""
+    return np.where(micro == NONE, np.nan, micro / 1e6)
+
+
+def _tpot(values: dict[str, np.ndarray]) -> np.ndarray:
+    ttft, e2e, output = values["ttft_s"], values["e2e_s"], values["output"]
+    known = (ttft != NONE) & (e2e != NONE) & (output >= 2)
+    return np.where(known, (e2e - ttft) / 1e6 / np.where(known, output - 1, 1), np.nan)
+
+
+def _session(cell: dict[str, Any] | None, server: dict[str, Any] | None, host: dict[str, Any] | None) -> str | None:
+    """A name for the server's start: two nights run the same sweep, so the start's time belongs to it.
+
+    Of a server that somebody else started, the time of the host record stands for it: taken once a session.
+    """
+    started = (server or {}).get("started_at") or (server or {}).get("id")
+    named = f"{cell.get('sweep')}/{cell.get('session')}" if cell and cell.get("session") else None
+    if named is None:
+        return None if started is None else f"server@{started}"
+    started = started or (host or {}).get("at")
+    return named if started is None else f"{named}@{started}"
+
+
+def _counts(counter: Counter[Any]) -> dict[str, int]:
+    return {str(key): counter[key] for key in sorted(filter(None, counter), key=str)}
+
+
+def _latency(columns: Columns, seconds: dict[str, np.ndarray]) -> dict[str, Any]:
+    # Where every event is one token, the gaps serve both figures.
+    events, tokens = tally.Gaps(), tally.Gaps()
+    for gaps, rest in ((events, columns.events), (tokens, columns.split)):
+        gaps.merge(columns.single)
+        gaps.merge(rest)
+    found = {name: intervals.distribution(values[~np.isnan(values)]) for name, values in seconds.items()}
+    return {"ttft_s": found["ttft_s"], "itl_s": tokens.distribution(), "event_latency_s": events.distribution(),
+            "tpot_s": found["tpot_s"], "e2e_s": found["e2e_s"], "effective_ttft_s": found["effective_ttft_s"],
+            "effective_e2e_s": found["effective_e2e_s"]}
+
+
+def _good(seconds: dict[str, np.ndarray], objectives: dict[str, float]) -> np.ndarray:
+    """Which ok requests meet every objective; a single token has no time per output token to miss."""
+    good = np.ones(len(seconds["e2e_s"]), dtype=bool)
+    for name, bound in objectives.items():
+        values = seconds[OBJECTIVES[name]]
+        with np.errstate(invalid="ignore"):
+            met = values <= bound
+        good &= met | np.isnan(values) if name == "tpot" else met
+    return good
+
+
+def _throughput(columns: Columns, run: window.Run, window: window.Window, order: np.ndarray,
+                good: np.ndarray | None) -> dict[str, Any]:
+    """Rates of ok requests: output tokens when they came, prompt tokens with the first of them, requests at their end."""
+    sent, e2e, ttft, output, prompt = (columns.array(name)[order] for name in ("sent", "e2e_s", "ttft_s", "output", "prompt"))
+    known = bool(len(sent)) and not bool((sent == NONE).any()) and not bool((e2e == NONE).any())
+    if not known:
+        nothing = both(run, window, None, None)
+        return {"output_tokens_per_s": nothing, "total_tokens_per_s": nothing, "requests_per_s": nothing,
+                "goodput_per_s": None if good is None else nothing}
+    counted, prompts_counted = not bool((output == NONE).any()), not bool((prompt == NONE).any())
+    done = sent + e2e
+    total = run.tokens + run.counts(np.where(ttft == NONE, done, sent + ttft), prompt) if counted and prompts_counted else None
+    return {
+        "output_tokens_per_s": both(run, window, run.tokens if counted else None,
+                                                   int(output.sum()) if counted else None),
+        "total_tokens_per_s": both(run, window, total,
+                                                  None if total is None else int(output.sum() + prompt.sum())),
+        "requests_per_s": both(run, window, run.counts(done), len(done)),
+        "goodput_per_s": None if good is None else both(run, window, run.counts(done[good]),
+                                                                       int(np.count_nonzero(good))),
+    }
+
+
+def _asked(cell: dict[str, Any] | None, clients: int | None, columns: Columns) -> int | None:
+    if clients is not None:
+        return clients
+    load = (cell or {}).get("load") or {}
+    if load.get("rate"):
+        return None  # an open load asks for a rate, not for a number in flight
+    if isinstance(load.get("clients"), int):
+        return int(load["clients"])
+    named = [each for each in columns.names["concurrency"] if each is not None]
+    return int(named[0]) if len(named) == 1 else None
+
+
+def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked: int | None) -> dict[str, Any]:
+    achieved = steady = wall = None
+    if run.known and run.start is not None and run.end is not None:
+        achieved = run.mean_in_flight(int(run.starts.min()), int(run.starts.max()))
+        wall = run.mean_in_flight(run.start, run.end)
+        if window.steady:
+            steady = int(run.flying[window.first:window.last].sum()) / ((window.last - window.first) * run.line.step)
+    return {"asked": asked, "achieved": achieved, "ratio": achieved / asked if achieved is not None and asked else None,
+            "steady": steady, "wall": wall, "peak": tally.peak(run.starts, run.ends)}
+
+
+def _plain(values: np.ndarray) -> dict[str, Any] | None:
+    values = values[values != NONE]
+    if not len(values):
+        return None
+    ordered = np.sort(values)
+    return {"n": len(values), "min": int(ordered[0]), "max": int(ordered[-1]), "mean": int(values.sum()) / len(values),
+            "p50": int(ordered[intervals.rank(len(ordered), 50) - 1])}
+
+
+def _tokens(columns: Columns) -> dict[str, Any]:
+    def total(name: str) -> int | None:
+        values = columns.array(name)
+        return int(values.sum()) if len(values) and not bool((values == NONE).any()) else None
+
+    ok = columns.counts["ok"]
+    return {"prompt": total("prompt"), "output": total("output"), "cached": total("cached"),
+            "output_asked": columns.asked_sum if ok and columns.asked_known == ok else None,
+            "output_per_request": _plain(columns.array("output")), "prompt_per_request": _plain(columns.array("prompt")),
+            "sources": _counts(columns.sources), "disputed": columns.disputed, "short": columns.short,
+            "unknown_split": columns.unknown_split}
+
+
+def _workload(columns: Columns) -> dict[str, Any]:
+    def one(name: str) -> Any:
+        found = sorted((each for each in columns.names[name] if each is not None), key=str)
+        return None if not found else found[0] if len(found) == 1 else found
+
+    distinct, prompts = columns.prompts()
+    samplings = sorted(columns.samplings)
+    return {"prompts": {"distinct": distinct, "sha256": prompts},
+            "sampling": orjson.loads(samplings[0]) if len(samplings) == 1 else None,
+            "sampling_sha256": hashlib.sha256(b"\n".join(samplings)).hexdigest(),
+            "api": one("api"), "model": one("model"), "stream": one("stream"), "engine": one("engine"),
+            "base_urls": one("base_url")}
+
+
+def parse_objective(text: str) -> tuple[str, float]:
+    """`ttft=0.5` to its name and seconds. Raises ValueError with a message for the user."""
+    name, _, bound = text.partition("=")
+    try:
+        seconds = float(bound)
+    except ValueError:
+        seconds = math.nan
+    if name not in OBJECTIVES or not seconds > 0 or math.isinf(seconds):
+        raise ValueError(f"'{text}' is not an objective: NAME=SECONDS, NAME one of {', '.join(OBJECTIVES)}")
+    return name, seconds

@@ -1,0 +1,155 @@
+"""The steady window of a run, and rates over it and over the whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmpar.stats import intervals
+from llmpar.summary import tally
+from llmpar.summary.columns import NONE, Columns
+
+METHOD = "mser-5"
+DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
+LEAST_COMPLETIONS = 10
+POINTS = 512
+
+
+@dataclass
+class Window:
+    """Steps `first` … `last` (exclusive) of the time line are steady; or none are, for `reason`."""
+
+    first: int = 0
+    last: int = 0
+    reason: str | None = None
+
+    @property
+    def steady(self) -> bool:
+        return self.reason is None
+
+
+@dataclass
+class Run:
+    """A run on its time line: requests in flight and output tokens in each step."""
+
+    columns: Columns
+
+    def __post_init__(self) -> None:
+        columns = self.columns
+        self.sent, end = columns.array("sent_all"), columns.array("end_all")
+        known = self.sent != NONE
+        self.known = bool(known.any())
+        self.starts, self.ends = self.sent[known], end[known]
+        launched = columns.array("launched")
+        launched = launched[launched != NONE]
+        self.start = int(launched.min()) if len(launched) else None
+        self.end = int(end[end != NONE].max()) if len(launched) else None
+        self.line = columns.timeline
+        self.steps = len(self.line.sums)
+        self.step_s = self.line.step / 1e6
+        self.tokens = self.line.sums[:, 0]
+        self.flying = tally.in_flight(self.starts, self.ends, self.line.start, self.line.step, self.steps)
+
+    def mean_in_flight(self, start: int, end: int) -> float | None:
+        """Time-weighted mean of requests in flight between two instants (us)."""
+        if end <= start:
+            return None
+        return int(tally.in_flight(self.starts, self.ends, start, end - start, 1)[0]) / (end - start)
+
+    def counts(self, instants: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """How many instants (or how much weight) each step of the time line holds."""
+        places = np.clip((instants - self.line.start) // self.line.step, 0, self.steps - 1)
+        return np.bincount(places, weights, minlength=self.steps).astype(np.int64)
+
+    def instant(self, step: int) -> float:
+        return (self.line.start + step * self.line.step) / 1e6
+
+
+def find(run: Run) -> Window:
+    """The steady window: where the load is steady and throughput does not drift.
+
+    MSER-5 on the requests in flight takes off the ramp from the front and the drain from the back; variations under a
+    tenth of the mean are no transient. The window starts no sooner than the first request ends: until then the server
+    works through prompts alone. No window: requests in flight that have not settled in half of the run, less than one
+    median request or ten completions left, or output that drifts on. Output itself is not given to MSER: it comes
+    in waves as long as a request, and a wave's trough looks like the steadiest stretch there is.
+    """
+    if not run.known or run.steps < 50:
+        return Window(reason="there are too few requests with known instants")
+    flying = run.flying.astype(float)
+    ramp, drain = intervals.mser5(flying, DRIFT), intervals.mser5(flying[::-1], DRIFT)
+    if ramp is None:
+        return Window(reason="requests in flight never settle")
+    if drain is None:
+        return Window(reason="requests in flight fall for more than half of the run")
+    ended = -(-(int(run.ends.min()) - run.line.start) // run.line.step)
+    first, last = max(ramp, ended), run.steps - drain
+    if last - first < intervals.BATCHES:
+        return Window(reason="ramp and drain leave nothing between them")
+    e2e = run.columns.array("e2e_s")
+    e2e = e2e[e2e != NONE]
+    median = float(np.median(e2e)) / 1e6 if len(e2e) else math.inf
+    if (last - first) * run.step_s < median:
+        return Window(reason="ramp and drain leave less than the time of one request")
+    done = run.ends[(run.ends >= run.line.start + first * run.line.step) & (run.ends < run.line.start + last * run.line.step)]
+    if len(done) < LEAST_COMPLETIONS:
+        return Window(reason=f"only {len(done)} requests end between ramp and drain")
+    drift = _drift(run.tokens[first:last])
+    if abs(drift) > DRIFT:
+        return Window(reason=f"throughput {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain")
+    return Window(first, last)
+
+
+def _drift(counts: np.ndarray) -> float:
+    """Relative change of a rate from start to end of a series by a straight line; 0 where chance (1 in 100) explains it."""
+    batches = intervals.BATCHES // 2
+    size = len(counts) // batches
+    if size == 0 or not counts.any():
+        return 0.0
+    sums = counts[:batches * size].reshape(batches, size).sum(axis=1).astype(float)
+    place = np.arange(batches) - (batches - 1) / 2
+    slope = float((place * sums).sum() / (place * place).sum())
+    rest = sums - sums.mean() - slope * place
+    error = math.sqrt(float((rest * rest).sum()) / (batches - 2) / float((place * place).sum()))
+    if abs(slope) <= intervals.student(batches - 2, 0.99) * error:
+        return 0.0
+    return slope * batches / float(sums.mean())
+
+
+def describe(run: Run, window: Window) -> dict[str, Any]:
+    """The summary's `window`."""
+    steady = window.steady and run.start is not None and run.end is not None
+    if not steady:
+        return {"steady": False, "reason": window.reason, "start_at": None, "end_at": None, "duration_s": None,
+                "ramp_s": None, "drain_s": None, "requests": 0, "method": METHOD}
+    start, end = run.instant(window.first), run.instant(window.last)
+    low, high = round(start * 1e6), round(end * 1e6)
+    sent = int(np.count_nonzero((run.starts >= low) & (run.starts < high)))
+    return {"steady": True, "reason": None, "start_at": start, "end_at": end, "duration_s": (high - low) / 1e6,
+            "ramp_s": max(low - (run.start or 0), 0) / 1e6, "drain_s": max((run.end or 0) - high, 0) / 1e6,
+            "requests": sent, "method": METHOD}
+
+
+def both(run: Run, window: Window, counts: np.ndarray | None, total: int | None) -> dict[str, Any]:
+    """A rate per second over the whole wall time and over the steady window; None counts mean "nobody knows"."""
+    refused: dict[str, Any] = {"value": None, "needed": None}
+    wall_s = (run.end - run.start) / 1e6 if run.start is not None and run.end is not None else 0.0
+    wall = refused if total is None or wall_s <= 0 else {"value": total / wall_s, "low": None, "high": None}
+    steady = refused if counts is None or not window.steady else intervals.rate(counts[window.first:window.last], run.step_s)
+    return {"wall": wall, "steady": steady}
+
+
+def series(run: Run) -> dict[str, Any] | None:
+    """Requests in flight and output tokens a second over the whole run, for pictures."""
+    if not run.known:
+        return None
+    pool = -(-run.steps // POINTS)
+    starts = np.arange(0, run.steps, pool)
+    lengths = np.minimum(pool, run.steps - starts) * run.line.step
+    flying, tokens = np.add.reduceat(run.flying, starts), np.add.reduceat(run.tokens, starts)
+    return {"start_at": run.instant(0), "step_s": pool * run.step_s,
+            "in_flight": [round(value, 3) for value in (flying / lengths).tolist()],
+            "output_tokens_per_s": [round(value, 3) for value in (tokens / lengths * 1e6).tolist()]}

@@ -1,0 +1,225 @@
+"""Sweep tables to cells, with the standard library alone.
+
+A sweep is a TSV file with a header; each column is a setting of the server or of the load, and a value may list
+alternatives separated by commas (`8,16`), which expand to a product; a value in double quotes is taken as it stands.
+Lines that begin with `#` are comments. `python3 -m llmpar.sweeps` writes the included Makefile fragment before anything
+is installed, so that `make -n` tells the truth on a fresh clone; `llmpar-cells` is the same thing as a command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import re
+import sys
+from typing import Any
+
+# name -> type. Server settings are llmpar-serve's options with _ for -.
+SERVER: dict[str, type] = {
+    "engine": str, "model": str, "version": str, "runtime": str, "dtype": str, "quantize": str, "max_input_tokens": int,
+    "max_total_tokens": int, "max_sequences": int, "kv_bytes": str, "shards": int, "replicas": int, "gpus": str,
+    "speculate": int, "speculate_method": str, "prefix_cache": bool, "seed": int, "engine_args": str, "host": str,
+}  # fmt: skip
+LOAD: dict[str, type] = {
+    "clients": int, "launcher": str, "api": str, "stream": bool, "prompts": str, "count": int, "max_tokens": int,
+    "temperature": float, "top_k": int, "top_p": float, "sampling_seed": int, "ignore_eos": bool, "warmup": int,
+    "timeout_s": float, "rate": float, "process": str,
+}  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "engine": "llamacpp", "clients": 1, "launcher": "parallel", "prompts": "prompts", "max_tokens": 64,
+    "temperature": 0.0, "warmup": 2, "stream": True, "timeout_s": 600.0,
+}  # fmt: skip
+LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
+# A product beyond this is a slip of the pen, not a sweep.
+MOST = 10_000
+
+
+class BadSweep(ValueError):
+    """A sweep file that cannot be understood; the text names file, line and column."""
+
+
+def parse(text: str, name: str) -> list[dict[str, Any]]:
+    """Rows of settings, alternatives expanded, in the file's order. Raises BadSweep."""
+    header: list[str] | None = None
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        if header is None:
+            header = fields
+            known = SERVER | LOAD
+            for column in header:
+                if column not in known:
+                    raise BadSweep(f"'{name}' line {number}: unknown column '{column}'; known are {', '.join(sorted(known))}")
+            if len(set(header)) != len(header):
+                raise BadSweep(f"'{name}' line {number}: a column stands twice")
+            continue
+        if len(fields) > len(header):
+            raise BadSweep(f"'{name}' line {number}: {len(fields)} values under {len(header)} columns; columns are separated by tabs")
+        choices = []
+        for column, value in itertools.zip_longest(header, fields, fillvalue=""):
+            parts = [value[1:-1]] if len(value) > 1 and value[0] == value[-1] == '"' else value.split(",")
+            choices.append([_value(column, part.strip(), name, number) for part in parts])
+        if len(rows) + _product(choices) > MOST:
+            raise BadSweep(f"'{name}' line {number}: more than {MOST} cells; give fewer alternatives")
+        for values in itertools.product(*choices):
+            rows.append({column: value for column, value in zip(header, values, strict=True) if value is not None})
+    if header is None or not rows:
+        raise BadSweep(f"'{name}' holds no cells: it needs a header line and at least one row")
+    return rows
+
+
+def _product(choices: list[list[Any]]) -> int:
+    count = 1
+    for values in choices:
+        count *= len(values)
+    return count
+
+
+def _value(column: str, text: str, name: str, number: int) -> Any:
+    if text in ("", "-"):
+        return None
+    wanted = (SERVER | LOAD)[column]
+    try:
+        if wanted is bool:
+            return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
+        value = wanted(text)
+    except (ValueError, KeyError):
+        words = {int: "a whole number", float: "a number", bool: "yes or no"}[wanted]
+        raise BadSweep(f"'{name}' line {number}: {column} is '{text}', not {words}") from None
+    if column == "launcher" and value not in LAUNCHERS:
+        raise BadSweep(f"'{name}' line {number}: launcher is '{text}', not one of {', '.join(LAUNCHERS)}")
+    if column in ("clients", "count", "max_tokens", "replicas", "shards") and value < 1:
+        raise BadSweep(f"'{name}' line {number}: {column} is {value}; it must be at least 1")
+    return value
+
+
+def slug(value: Any) -> str:
+    """A value as part of a name: [a-z0-9-] only (`=` in a Make target would read as a variable)."""
+    text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "none"
+
+
+def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) -> str:
+    parts = []
+    for key in varying:
+        value = settings.get(key)
+        if value is None and "engine" in varying:
+            continue  # engines have settings of their own, which the others' names need not mention
+        if key == "clients":
+            parts.append(f"c{value:0{widths[key]}d}")
+        elif key in ("engine", "launcher", "quantize", "model", "dtype", "speculate_method", "host") and value is not None:
+            parts.append(slug(value.rsplit("/", 1)[-1]))
+        else:
+            parts.append(f"{slug(key)}-{'default' if value is None else slug(value)}")
+    return "-".join(parts) or "only"
+
+
+def cells(rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 0) -> list[dict[str, Any]]:
+    """Cell records in the order in which they are to run.
+
+    Cells whose server settings agree share a session. Each repeat runs every session once, in an order shuffled by
+    `seed` (the first repeat of a single-repeat sweep keeps the file's order), so that drift does not fall on one setting.
+    Raises BadSweep where two rows are the same cell.
+    """
+    full = [DEFAULTS | row for row in rows]
+    varying = [key for key in (SERVER | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
+    varying.sort(key=lambda key: (key in LOAD, key == "clients"))
+    widths = {"clients": max(3, *(len(str(row["clients"])) for row in full))}
+    seen: dict[str, int] = {}
+    sessions: dict[str, list[dict[str, Any]]] = {}
+    for row in full:
+        server = {key: row[key] for key in SERVER if key in row}
+        load = {key: row[key] for key in LOAD if key in row}
+        name = _name(row, varying, widths)
+        digest = hashlib.sha256(json.dumps([server, load]).encode()).hexdigest()
+        if name in seen:
+            raise BadSweep(f"sweep '{sweep}' has the cell '{name}' twice")
+        seen[name] = 1
+        session = _name(server, [key for key in varying if key in SERVER], widths) if server else "only"
+        if session == "only":
+            session = slug(server["engine"])
+        sessions.setdefault(session, []).append(
+            {"kind": "cell", "v": 1, "id": name, "sweep": sweep, "session": session, "repeat": 1,
+             "varies": {key: row.get(key) for key in varying}, "server": server, "load": load,
+             "settings_sha256": digest}
+        )  # fmt: skip
+    order = random.Random(seed)
+    result = []
+    for repeat in range(1, repeats + 1):
+        names = list(sessions)
+        if repeats > 1:
+            order.shuffle(names)
+        for session in names:
+            for cell in sessions[session]:
+                if repeats > 1:
+                    cell = cell | {"id": f"{cell['id']}-r{repeat}", "session": f"{session}-r{repeat}", "repeat": repeat}
+                result.append(cell)
+    return result
+
+
+def fragment(planned: list[dict[str, Any]]) -> str:
+    """The Makefile fragment: CELLS and SESSIONS in running order, and the cells of each session."""
+    sessions: dict[str, list[str]] = {}
+    for cell in planned:
+        sessions.setdefault(cell["session"], []).append(cell["id"])
+    lines = ["# Made from the sweep's table by llmpar-cells; edit that instead.",
+             "CELLS := " + " ".join(cell["id"] for cell in planned), "SESSIONS := " + " ".join(sessions)]  # fmt: skip
+    lines += [f"cells-of-{session} := {' '.join(ids)}" for session, ids in sessions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write(planned: list[dict[str, Any]], folder: str) -> None:
+    """Write FOLDER/<cell>/cell.json and FOLDER/cells.mk.
+
+    A cell.json whose settings did not change keeps its modification time, so that one edited row reruns one cell.
+    """
+    for cell in planned:
+        path = os.path.join(folder, cell["id"], "cell.json")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        text = json.dumps(cell, separators=(",", ":")) + "\n"
+        kept = None
+        try:
+            with open(path, encoding="utf-8") as stream:
+                old = stream.read()
+            if old == text:
+                continue
+            if json.loads(old).get("settings_sha256") == cell["settings_sha256"]:
+                kept = os.stat(path)
+        except (OSError, ValueError):
+            pass
+        _replace(path, text)
+        if kept is not None:
+            os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    _replace(os.path.join(folder, "cells.mk"), fragment(planned))
+
+
+def _replace(path: str, text: str) -> None:
+    part = path + ".part"
+    with open(part, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(part, path)
+
+
+def main(arguments: list[str]) -> int:
+    """TABLE SWEEP FOLDER REPEATS SEED: what the Makefile calls before anything is installed."""
+    table, sweep, folder, repeats, seed = arguments
+    try:
+        with open(table, encoding="utf-8") as stream:
+            planned = cells(parse(stream.read(), table), sweep, int(repeats), int(seed))
+    except OSError as error:
+        sys.stderr.write(f"llmpar-cells: cannot read '{table}': {error.strerror}\n  SWEEP names a file sweeps/NAME.tsv\n")
+        return 2
+    except ValueError as error:
+        sys.stderr.write(f"llmpar-cells: {error}\n")
+        return 2
+    write(planned, folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,54 @@
+"""The best cell of a sweep in one sentence that claims no more than the interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmpar.results import rows, words, workload
+from llmpar.results.words import shortened
+from llmpar.stats.effects import MARGIN, ratio
+from llmpar.verdicts.claims import MOST_FAILURES
+
+
+def answer(rows: Sequence[rows.Row]) -> str:
+    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
+    if len(rows) < 2:
+        return ""
+    if len(workload.kinds(rows)) > 1:
+        return "The cells were given different work (prompts or sampling), so none of them is the best."
+    models: dict[str, set[str]] = {}
+    for row in rows:
+        models.setdefault(str(row.settings.get("engine")), set()).add(str(row.settings.get("model")))
+    own_models = len(models) > 1 and len(set.union(*models.values())) > 1
+    if own_models and any(len(each) > 1 for each in models.values()):
+        return "The cells ran different models, so their figures do not say which engine is best."
+    fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
+    if len(fair) < 2:
+        return "Fewer than two cells can be ranked: see the warnings."
+    fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
+    best, rest = fair[0], fair[1:]
+    lead = f"Least wall seconds: {words.name(best)}, {words.number(best.figure('wall_s').value)} s"
+    if own_models:
+        own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
+        lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
+    compared = [(row, ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))) for row in rest]
+    single = [words.name(row) for row, one in compared if one.low is None]
+    if len(single) == len(rest):
+        return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
+    undecided = [(row, one) for row, one in compared if one.low is not None and one.low <= 1]
+    if undecided:
+        names = shortened([words.name(row) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+                           for row, one in undecided], 3, "; ")  # fmt: skip
+        sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
+        found = f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
+    else:
+        row, one = next(each for each in compared if each[1].low is not None)
+        found = f"{lead}; the next, {words.name(row)}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+    if single:
+        found += f" Measured in one server session only, so not ranked: {shortened(single, 3, '; ')}."
+    return found
+
+
+def failing(row: rows.Row) -> bool:
+    requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+    return row.failures > MOST_FAILURES * requests

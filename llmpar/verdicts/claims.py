@@ -1,0 +1,127 @@
+"""Claims: findings as cell selectors and an expected ratio, and what measured rows say of them.
+
+A claim pairs every row that its selector `a` picks with every row that `b` picks and that agrees in all other settings,
+the sweep and the host. Each pair's ratio of the metric, A over B, has an interval over server sessions. A claim over
+several pairs is *supported* when every pair supports it (an intersection-union test, Berger 1982, which needs no
+correction) and *contradicted* when some pair contradicts it with an interval widened for the number of pairs
+(Bonferroni). Otherwise it *cannot tell*, or is *not run* where no pair exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar.results import rows, workload
+from llmpar.stats.effects import MARGIN, Ratio, ratio
+from llmpar.verdicts.claim_table import Claim, values_of
+
+SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
+
+# A run with more failed requests than this did other work than one without.
+MOST_FAILURES = 0.01
+
+
+@dataclass
+class Comparison:
+    """One pair of rows under a claim."""
+
+    a: rows.Row
+    b: rows.Row
+    effect: Ratio
+    outcome: str = CANNOT_TELL
+    reasons: list[str] = field(default_factory=list)
+
+
+def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.Row]]:
+    """All (a, b) that the claim compares."""
+    anywhere = bool(claim.keys & {"gpu", "host"})
+    found = []
+    for a in rows:
+        if not all(term.picks(a) for term in claim.a):
+            continue
+        for b in rows:
+            if b is a or not all(term.picks(b, a) for term in claim.b):
+                continue
+            if not anywhere and (a.sweep != b.sweep or a.host != b.host):
+                continue
+            if _rest(a, claim.keys) == _rest(b, claim.keys):
+                found.append((a, b))
+    return found
+
+
+def evaluate(claim: Claim, rows: Sequence[rows.Row]) -> dict[str, Any]:
+    """The claim record of docs/records.md for what the rows say."""
+    matched = pairs(claim, rows)
+    made = [_compare(claim, a, b, len(matched)) for a, b in matched]
+    outcomes = [one.outcome for one in made]
+    if not made:
+        verdict = NOT_RUN
+    elif CONTRADICTED in outcomes:
+        verdict = CONTRADICTED
+    elif all(outcome == SUPPORTED for outcome in outcomes):
+        verdict = SUPPORTED
+    else:
+        verdict = CANNOT_TELL
+    return {
+        "kind": "claim", "v": 1, "id": claim.id, "sweep": claim.sweep, "sentence": claim.sentence, "verdict": verdict, "metric": claim.metric,
+        "expect": claim.expect, "device": claim.device, "stated_ratio": claim.stated, "note": claim.note,
+        "counts": {name: outcomes.count(name) for name in (SUPPORTED, CONTRADICTED, CANNOT_TELL)},
+        "comparisons": [_record(claim, one) for one in made],
+    }  # fmt: skip
+
+
+def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
+    one = Comparison(a, b, ratio(a.by_session(claim.metric), b.by_session(claim.metric)))
+    for row, side in ((a, "A"), (b, "B")):
+        limited = [name for name in row.limited if claim.metric.startswith(name.removesuffix("_s"))]
+        if limited:
+            one.reasons.append(f"{side} is limited by the client: {', '.join(limited)}")
+        share = row.failures / max(1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries))
+        if share > MOST_FAILURES:
+            one.reasons.append(f"{share:.0%} of {side}'s requests failed")
+    for words, given in (("prompt sets", workload.prompts), ("sampling", workload.asked)):
+        if given is not workload.asked or "max_tokens" not in claim.keys:
+            sides = [{given(summary) for summary in row.summaries} for row in (a, b)]
+            if sides[0] != sides[1]:
+                one.reasons.append(f"the {words} differ")
+    if "speculate" in claim.keys and any("load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)):
+        one.reasons.append("random weights write what n-gram speculation guesses: its gain is not that of real text")
+    if one.effect.ratio is None:
+        one.reasons.append(f"no {claim.metric} on one side or both")
+    elif one.effect.low is None:
+        one.reasons.append(f"{one.effect.sessions_a} and {one.effect.sessions_b} server sessions: an interval needs 2 of each")
+    if one.reasons:
+        return one
+    wide = ratio(a.by_session(claim.metric), b.by_session(claim.metric), 1 - 0.05 / max(1, count))
+    effect = one.effect
+    assert effect.low is not None and effect.high is not None and wide.low is not None and wide.high is not None
+    same = claim.direction and effect.same
+    if same or wide.high <= claim.low or wide.low >= claim.high:
+        one.outcome = CONTRADICTED
+        if same:
+            one.reasons.append(f"no difference beyond {MARGIN:.0%}")
+    elif effect.low > claim.low and effect.high < claim.high:
+        one.outcome = SUPPORTED
+    else:
+        one.reasons.append("the interval holds ratios on both sides of what is claimed")
+    return one
+
+
+def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
+    at = {key: value for key, value in one.a.varies.items() if key not in claim.keys and value is not None}
+    at = {"engine": one.a.settings.get("engine"), "model": one.a.settings.get("model")} | at
+
+    def side(row: rows.Row) -> dict[str, Any]:
+        values = row.by_session(claim.metric)
+        return {"settings": {key: values_of(row, key)[0] for key in sorted(claim.keys - {"device"})}, "sweep": row.sweep, "cell": row.cell,
+                "host": row.host, "device": rows.hardware(row.summaries[0]), "sessions": len(values), "values": list(values.values())}  # fmt: skip
+
+    return {"at": {key: value for key, value in at.items() if value is not None}, "a": side(one.a), "b": side(one.b),
+            "ratio": one.effect.ratio, "low": one.effect.low, "high": one.effect.high, "method": one.effect.method,
+            "outcome": one.outcome, "reasons": one.reasons}  # fmt: skip
+
+
+def _rest(row: rows.Row, keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.settings.items() if key not in keys}

@@ -1,0 +1,150 @@
+"""Summaries to verdicts: which cells stand against which, whether they may be compared, and what to say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar import sizes
+from llmpar.results import rows, words
+
+# Settings that follow from others or name things, not what the engine did.
+IGNORED = ("timeout_s", "warmup", "host", "sampling_seed")
+
+
+@dataclass
+class Side:
+    """One side of a pair: the summaries of its cell, by session."""
+
+    label: str
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, figure: str) -> dict[str, float]:
+        """The figure in each session; the geometric mean where one session measured the cell several times."""
+        found: dict[str, list[float]] = {}
+        for summary in self.summaries:
+            value = rows.reading(summary, figure).value
+            if value is not None and value > 0:
+                found.setdefault(str(summary.get("session")), []).append(value)
+        return {session: each[0] if len(each) == 1 else math.exp(math.fsum(map(math.log, each)) / len(each))
+                for session, each in sorted(found.items())}
+
+    def cells(self) -> list[str]:
+        return sorted({str(summary["label"]) for summary in self.summaries if summary.get("label")})
+
+    def needed(self, figure: str) -> int | None:
+        """How many requests the figure would need, where it was refused."""
+        counts = [rows.reading(summary, figure).needed for summary in self.summaries]
+        return max((count for count in counts if count), default=None)
+
+
+@dataclass
+class Pair:
+    """A contender, a baseline, and what they share that other pairs do not."""
+
+    at: dict[str, Any]
+    a: Side
+    b: Side
+    subject: tuple[str, ...]  # the settings that are compared
+    follow: tuple[str, ...] = ()  # settings that differ with them in all cells, and so leave the sides without a common one
+    own: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # an engine's own settings, of A and of B
+
+
+def settings(summary: dict[str, Any]) -> dict[str, Any]:
+    """Settings that tell cells apart; without a cell, what the records say of themselves."""
+    found = {key: value for key, value in rows.settings(summary).items() if key not in IGNORED}
+    if not summary.get("cell"):
+        found = {"engine": summary["workload"].get("engine"), "clients": summary["concurrency"].get("asked")}
+    for key, value in found.items():
+        if isinstance(value, list | dict):
+            found[key] = str(value)
+    return found
+
+
+def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> list[Pair]:
+    """Pairs of equal cells of two sets. Settings in which the sets as wholes differ are what is compared."""
+    sides = [[settings(summary) for summary in each] for each in (contenders, baseline)]
+    names = sorted({name for side in sides for each in side for name in each})
+    subject = tuple(name for name in names if {each.get(name) for each in sides[0]} != {each.get(name) for each in sides[1]})
+    if len({_key(each, ()) for each in sides[0]}) > 1 or len({_key(each, ()) for each in sides[1]}) > 1:
+        # Sweeps of different extent are compared where they meet.
+        subject = tuple(name for name in subject if not (
+            {each.get(name) for each in sides[0]} & {each.get(name) for each in sides[1]}))
+    cells: dict[tuple[Any, ...], Pair] = {}
+    for place, (side, found) in enumerate(zip(sides, (contenders, baseline), strict=True)):
+        for each, summary in zip(side, found, strict=True):
+            key = _key(each, subject)
+            if key not in cells:
+                cells[key] = Pair({name: value for name, value in each.items() if name not in subject}, Side(""), Side(""), subject)
+            pair = cells[key]
+            chosen = pair.b if place else pair.a
+            chosen.label = chosen.label or _label(each, subject, "baseline" if place else "candidate")
+            chosen.summaries.append(summary)
+    return told_apart(list(cells.values()))
+
+
+def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None) -> list[Pair]:
+    """Each value of one or more settings against the base value (the first seen unless told), cell by cell.
+
+    An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one are
+    compared with it, and are told of.
+    """
+    found = [settings(summary) for summary in summaries]
+    values = [_label(each, names, "unset") for each in found]
+    follow = _following(found, names, values)
+    server = {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}} if "engine" in names else set()
+    brought = tuple(name for name in follow if name in server)
+    subject, told = (*names, *brought), (*names, *(name for name in brought if name == "version"))
+    groups: dict[tuple[Any, ...], dict[str, Side]] = {}
+    shared: dict[tuple[Any, ...], dict[str, Any]] = {}
+    first: dict[str, dict[str, Any]] = {}  # settings of each value's first cell
+    for summary, each, value in zip(summaries, found, values, strict=True):
+        first.setdefault(value, each)
+        key = _key(each, subject)
+        shared[key] = {name: setting for name, setting in each.items() if name not in subject}
+        groups.setdefault(key, {}).setdefault(value, Side(_label(each, told, "unset"))).summaries.append(summary)
+    if not first:
+        return []
+    chosen = base if base is not None else values[0]
+    matching = next((value for value in first if value == chosen or chosen in value.replace(",", " ").split()), None)
+    if matching is None:
+        raise ValueError(f"no summary has the base value '{chosen}'; there are {', '.join(first)}")
+    others = tuple(name for name in follow if name not in server)
+    pairs = []
+    for key, sides in groups.items():
+        for value in first:
+            if value != matching and value in sides:
+                mine, its = first[value], first[matching]
+                own = {name: (mine.get(name), its.get(name)) for name in brought if name not in told and mine.get(name) != its.get(name)}
+                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(_label(its, told, "unset"))), subject, others, own))
+    return told_apart(pairs)
+
+
+def _following(found: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:
+    """Settings that follow from `names`, whose values in each cell are `values`: one for each of theirs, and not the same for all."""
+    follow = []
+    for name in sorted({name for each in found for name in each} - set(names)):
+        beside: dict[str, set[str]] = {}
+        for value, each in zip(values, found, strict=True):
+            beside.setdefault(value, set()).add(str(each.get(name)))
+        if all(len(each) == 1 for each in beside.values()) and len(set.union(*beside.values())) > 1:
+            follow.append(name)
+    return tuple(follow)
+
+
+def _key(each: dict[str, Any], without: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(sorted(((name, str(value)) for name, value in each.items() if name not in without)))
+
+
+def _label(each: dict[str, Any], subject: tuple[str, ...], otherwise: str) -> str:
+    return ", ".join(words.setting_phrase(name, each.get(name)) for name in subject) if subject else otherwise
+
+
+def told_apart(pairs: list[Pair]) -> list[Pair]:
+    """Leave in `at` only what tells the pairs apart; `clients` always, since everybody asks for it; in that order."""
+    names = {name for pair in pairs for name in pair.at}
+    vary = {name for name in names if len({str(pair.at.get(name)) for pair in pairs}) > 1} | {"clients"}
+    for pair in pairs:
+        pair.at = {name: value for name, value in sorted(pair.at.items()) if name in vary and value is not None}
+    return sorted(pairs, key=lambda pair: [(name, sizes.by_size(value)) for name, value in pair.at.items()])

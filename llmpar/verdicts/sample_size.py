@@ -1,0 +1,141 @@
+"""How many server sessions and prompts it takes to see a given difference, from the noise of a pilot.
+
+The variance of a cell's figure between sessions has two parts: what differs from start to start, and what a finite
+number of prompts adds within each. More prompts shrink only the second. The pilot's variance is itself uncertain; as
+Browne (Statistics in Medicine 14, 1995) advises, its upper 80 % limit is planned with, else half of all plans fall short.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.special import chdtri, ndtri
+
+from llmpar.results import rows
+from llmpar.stats import effects, intervals
+from llmpar.stats.power import power_different, sessions_needed
+
+FACTORS = (0.25, 0.5, 1, 2, 4, 8)
+LIMIT = 0.8
+
+
+@dataclass
+class Noise:
+    """Standard deviations of the logarithm of a figure, pooled over the pilot's cells.
+
+    `total` between sessions, `upper` its upper limit, with `freedom` degrees; `within` what the prompts of one session
+    add (None where no interval within a session is known); `requests` in each session.
+    """
+
+    figure: str
+    total: float
+    upper: float
+    freedom: int
+    within: float | None
+    requests: float
+    cells: int
+
+
+@dataclass
+class Option:
+    """One way to see the difference: so many sessions of each side, so many requests in each."""
+
+    sessions: int | None
+    requests: int
+    noise: float
+
+    @property
+    def total(self) -> int | None:
+        return None if self.sessions is None else 2 * self.sessions * self.requests
+
+
+def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
+    """The pilot's noise in a figure; None without a cell of at least two sessions that have it."""
+    squares, freedom, within, requests, cells = 0.0, 0, [], [], 0
+    for row in rows.group(summaries):
+        values = row.by_session(figure)
+        for summary in row.summaries:
+            own = _within(summary, figure)
+            if own is not None:
+                within.append(own)
+            requests.append(summary["n"]["requests"])
+        logs = [math.log(value) for value in values.values() if value > 0]
+        if len(logs) < 2:
+            continue
+        mean = math.fsum(logs) / len(logs)
+        squares += math.fsum((each - mean) ** 2 for each in logs)
+        freedom += len(logs) - 1
+        cells += 1
+    if not freedom:
+        return None
+    total = math.sqrt(squares / freedom)
+    upper = total * math.sqrt(freedom / float(chdtri(freedom, LIMIT)))
+    return Noise(figure, total, upper, freedom, math.sqrt(math.fsum(each * each for each in within) / len(within)) if within else None,
+                 math.fsum(requests) / len(requests), cells)
+
+
+def _within(summary: dict[str, Any], figure: str) -> float | None:
+    """Standard error of the logarithm within one session, from its interval; whole-run rates borrow the steady one's."""
+    one = rows.reading(summary, figure)
+    if one.low is None and figure in rows.RATES:
+        one = rows.reading(summary, f"{figure}_steady")
+    if one.low is None and figure == "wall_s":
+        one = rows.reading(summary, "output_tokens_per_s_steady")
+    if one.value is None or one.low is None or one.high is None or one.value <= 0 or one.low <= 0:
+        return None
+    return (math.log(one.high) - math.log(one.low)) / 2 / float(ndtri(0.5 + intervals.CONFIDENCE / 2))
+
+
+def options(found: Noise, difference: float, power: float = 0.9, margin: float = effects.MARGIN,
+            confidence: float = effects.CONFIDENCE) -> list[Option]:
+    """Sessions needed for several numbers of requests a session, from a quarter of the pilot's to eight times it."""
+    result = []
+    for factor in FACTORS if found.within is not None else (1,):
+        own = found.within or 0.0
+        between = max(found.upper**2 - own**2, 0.0)
+        sigma = math.sqrt(between + own**2 / factor)
+        count = max(round(found.requests * factor), 1)
+        result.append(Option(sessions_needed(sigma, difference, power, margin, confidence), count, sigma))
+    return result
+
+
+def best(choices: list[Option], least: int) -> Option | None:
+    """The option with the fewest requests in all, of those with at least `least` requests a session."""
+    usable = [each for each in choices if each.sessions is not None and each.requests >= least]
+    return min(usable, key=lambda each: (each.total or 0, each.sessions or 0), default=None)
+
+
+def least_requests(figure: str) -> int:
+    """Requests that the figure itself needs in each session: a percentile's interval must exist."""
+    for percent in intervals.PERCENTS:
+        if f"_p{percent}_" in figure:
+            return intervals.needed(percent)
+    return 1
+
+
+def seen(found: Noise, sessions: int, power: float = 0.9, margin: float = effects.MARGIN) -> float | None:
+    """The smallest relative difference beyond the margin, up to 1, that so many sessions of each side see; None beyond that."""
+    low, high = margin, 1.0
+    if found.upper <= 0:
+        return margin
+    if power_different(found.upper, high, sessions, margin) < power:
+        return None
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if power_different(found.upper, middle, sessions, margin) >= power else (middle, high)
+    return high
+
+
+def record(found: Noise, choices: list[Option], difference: float, power: float, margin: float = effects.MARGIN) -> dict[str, Any]:
+    """The plan as a record (docs/records.md)."""
+    chosen = best(choices, least_requests(found.figure))
+    return {"kind": "plan", "v": 1, "figure": found.figure, "difference_ratio": difference, "margin_ratio": margin, "power": power,
+            "confidence": effects.CONFIDENCE,
+            "noise": {"sessions_ratio": found.total, "upper_ratio": found.upper, "freedom": found.freedom, "within_ratio": found.within,
+                      "requests": found.requests, "cells": found.cells},
+            "options": [{"sessions": each.sessions, "requests": each.requests, "noise_ratio": each.noise} for each in choices],
+            "sessions": None if chosen is None else chosen.sessions, "requests": None if chosen is None else chosen.requests,
+            "least_requests": least_requests(found.figure), "three_sessions_see_ratio": seen(found, 3, power, margin),
+            "five_sessions_see_ratio": seen(found, 5, power, margin)}

@@ -1,0 +1,221 @@
+"""Faster, slower, same or cannot tell: one pair of cells and one figure to one verdict record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from llmpar.results import rows, workload
+from llmpar.stats import effects, power
+from llmpar.stats.effects import CONFIDENCE, MARGIN, Effect, adjust, equivalent
+from llmpar.verdicts import sentences
+from llmpar.verdicts.pairs import Pair, Side
+
+VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
+
+# What two sides must share unless it is what is compared or is allowed by name.
+CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs")
+MOST_FAILED = 0.01
+OUTPUT_DIFFERENCE = 0.03
+LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
+PACKAGES = {"llamacpp": "xllamacpp", "aphrodite": "aphrodite-engine", "mii": "deepspeed-mii", "trtllm": "tensorrt-llm"}
+
+
+def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confidence: float = CONFIDENCE) -> str:
+    """faster, slower, same or cannot tell, from an effect whose p-value was adjusted.
+
+    `same` goes first: a difference too small to matter is no news even when it is certain. Faster and slower need
+    both: not explained by chance, and estimated beyond the margin.
+    """
+    if equivalent(effect, margin, confidence):
+        return "same"
+    p_value = effect.p_adjusted if effect.p_adjusted is not None else effect.p_value
+    if p_value is None or p_value > 1 - confidence or abs(math.log(effect.ratio)) <= math.log1p(margin):
+        return "cannot tell"
+    return "faster" if (effect.ratio > 1) == higher_is_better else "slower"
+
+
+def _one(values: Iterable[Any]) -> str:
+    return " and ".join(sorted({str(value) for value in values}))
+
+
+def version(summary: dict[str, Any]) -> str | None:
+    """The engine's version: of the server record, else of the package that the host record lists for it."""
+    server = summary.get("server") or {}
+    found = server.get("version")
+    if found is None:
+        packages = ((summary.get("host") or {}).get("software") or {}).get("packages") or {}
+        engine = str(server.get("engine") or summary["workload"].get("engine"))
+        found = packages.get(PACKAGES.get(engine, engine))
+    return None if found is None else str(found)
+
+
+def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
+    """Why two sides cannot be compared, as `{"code", "message"}`; codes are those of CHECKS and `client_limited`."""
+    a, b, found = pair.a.summaries, pair.b.summaries, []
+
+    def differ(code: str, what: str, values: tuple[list[Any], list[Any]], compared: tuple[str, ...] = ()) -> None:
+        known = [[value for value in side if value not in (None, "", [])] for side in values]
+        if all(known) and {str(value) for value in known[0]} != {str(value) for value in known[1]} and not (
+                set(compared) & set(pair.subject)):
+            found.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
+
+    def short(summary: dict[str, Any]) -> str | None:
+        sha256 = summary["workload"]["prompts"]["sha256"]
+        return None if sha256 is None else f"{summary['workload']['prompts']['distinct']} prompts ({sha256[:8]})"
+
+    differ("prompts", "prompt sets differ", ([short(each) for each in a], [short(each) for each in b]), ("prompts", "count"))
+    asked = [[workload.sampling(each) for each in side] for side in (a, b)]
+    for name in workload.NAMES:
+        values = tuple([each.get(name) for each in side] for side in asked)
+        differ("sampling", f"sampling differs in {name}", (values[0], values[1]), (name, "sampling_seed" if name == "seed" else name))
+    differ("model", "models differ", ([_model(each) for each in a], [_model(each) for each in b]), ("model", "engine", "quantize"))
+    differ("versions", "engine versions differ", ([version(each) for each in a], [version(each) for each in b]), ("version", "engine"))
+    differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
+    for side in (pair.a, pair.b):
+        requests = sum(each["n"]["requests"] for each in side.summaries)
+        failed = requests - sum(each["n"]["ok"] for each in side.summaries)
+        if failed > MOST_FAILED * requests:
+            found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
+        name = figure.removesuffix("_steady")
+        limited = sorted({item for each in side.summaries for item in each["client"]["limited"] if _concerns(item, name)})
+        if limited:
+            found.append({"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"})
+    if figure.startswith(LENGTH_BOUND):
+        lengths = [[each["tokens"]["output"] / each["n"]["ok"] for each in side if each["tokens"]["output"] and each["n"]["ok"]]
+                   for side in (a, b)]
+        if all(lengths):
+            means = [math.fsum(each) / len(each) for each in lengths]
+            if abs(math.log(means[0] / means[1])) > math.log1p(OUTPUT_DIFFERENCE) and not {"max_tokens", "prompts"} & set(pair.subject):
+                found.append({"code": "outputs", "message": f"outputs differ in length: {means[0]:.1f} against {means[1]:.1f} tokens"})
+    return found
+
+
+def _concerns(limited: str, figure: str) -> bool:
+    return figure.startswith(limited.removesuffix("_s") + "_") or figure == limited
+
+
+def _model(summary: dict[str, Any]) -> Any:
+    model = summary["workload"].get("model")
+    return model.rsplit("/", 1)[-1] if isinstance(model, str) else model
+
+
+def _host(summary: dict[str, Any]) -> str | None:
+    name, gpus = rows.host_of(summary), rows.gpus_of(summary)
+    return ", ".join([name, *gpus]) if name else None
+
+
+def effect(pair: Pair, figure: str, method: str = "auto", confidence: float = effects.CONFIDENCE) -> effects.Effect | None:
+    """The figure's ratio between the sides by session; None where a side has no value.
+
+    `auto`: paired where each session measured both sides (as cells of one server start do), else Welch.
+    """
+    a, b = pair.a.values(figure), pair.b.values(figure)
+    if not a or not b:
+        return None
+    together = set(a) == set(b) and "None" not in a
+    if method == "paired" or (method == "auto" and together):
+        both = sorted(set(a) & set(b))
+        if not both:
+            return None
+        return effects.paired([a[session] for session in both], [b[session] for session in both], confidence)
+    test = effects.permutation if method == "permutation" else effects.welch
+    return test(list(a.values()), list(b.values()), confidence)
+
+
+def verdict_records(pairs: list[Pair], figures: tuple[str, ...], margin: float = effects.MARGIN, correction: str = "holm",
+             method: str = "auto", allow: tuple[str, ...] = (), confidence: float = effects.CONFIDENCE) -> list[dict[str, Any]]:
+    """One verdict record for each pair and figure; p-values are corrected over all of them."""
+    work = [(pair, figure) for pair in pairs for figure in figures]
+    effects, reasons, noted = [], [], []
+    for pair, figure in work:
+        differ, allowed = parted(differences(pair, figure), allow)
+        reasons.append(differ)
+        noted.append(allowed)
+        effects.append(effect(pair, figure, method, confidence) if pair.a.summaries and pair.b.summaries else None)
+    p_values = [None if each is None or differ else each.p_value for each, differ in zip(effects, reasons, strict=True)]
+    adjusted = adjust(p_values, correction)
+    records = []
+    for (pair, figure), found, differ, allowed, p_adjusted in zip(work, effects, reasons, noted, adjusted, strict=True):
+        if found is not None:
+            found.p_adjusted = p_adjusted
+        records.append(verdict_record(pair, figure, found, differ, allowed, margin, correction, confidence, len(work)))
+    return records
+
+
+def parted(differ: list[dict[str, str]], allow: tuple[str, ...]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Differences that forbid a comparison, and those that were allowed by name and are only said."""
+    return [each for each in differ if each["code"] not in allow], [each for each in differ if each["code"] in allow]
+
+
+def verdict_record(pair: Pair, figure: str, found: effects.Effect | None, differ: list[dict[str, str]], allowed: list[dict[str, str]],
+                   margin: float, correction: str, confidence: float, family: int) -> dict[str, Any]:
+    higher = not rows.lower_is_better(figure)
+    reasons, needed = list(differ), None
+    if differ:
+        verdict = "not comparable"
+    elif found is None:
+        verdict = "cannot tell"
+        for side in (pair.a, pair.b):
+            if not side.summaries:
+                reasons.append({"code": "missing", "message": f"{side.label} has no such cell" + (
+                    f"; what differs besides: {', '.join(pair.follow)} (--by {' --by '.join((*pair.subject, *pair.follow))})" if pair.follow else "")})
+            elif not side.values(figure):
+                many = side.needed(figure)
+                reasons.append({"code": "refused", "message": f"{side.label} has no {figure}" + (
+                    f": it needs {many} requests" if many else "")})
+    else:
+        verdict = decide(found, higher, margin, confidence)
+        if verdict == "cannot tell":
+            reasons.append(_why(pair, figure, found, margin, confidence, family))
+            if found.error:
+                sigma = found.error / math.sqrt(sum(1 / len(side.values(figure)) for side in (pair.a, pair.b)))
+                seen = abs(math.log(found.ratio))
+                # Sides that look alike are taken for equal: the seen difference would be one of noise.
+                difference = math.expm1(seen) if seen > math.log1p(margin) else 0.0
+                many = power.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
+                needed = None if many is None else {"sessions": many}
+    reasons += allowed
+    if pair.own and found is not None:
+        reasons.append({"code": "own_settings", "message": sentences.own(pair.a.label, pair.b.label, pair.own)})
+    weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
+    for side in (pair.a, pair.b):
+        codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)
+        reasons += [{"code": code, "message": f"{side.label} warns of {code.replace('_', ' ')}"} for code in codes]
+    record: dict[str, Any] = {
+        "kind": "verdict", "v": 1, "figure": figure, "better": "higher" if higher else "lower", "verdict": verdict, "at": pair.at,
+        "a": _side(pair.a, figure), "b": _side(pair.b, figure), "effect": _effect(found, higher), "confidence": confidence,
+        "margin_ratio": margin, "p_value": None if found is None else found.p_value,
+        "p_adjusted": None if found is None else found.p_adjusted, "method": None if found is None else found.method,
+        "correction": correction, "reasons": reasons, "needed": needed}
+    record["sentence"] = sentences.sentence(record)
+    return record
+
+
+def _why(pair: Pair, figure: str, found: effects.Effect, margin: float, confidence: float, family: int) -> dict[str, str]:
+    if found.p_value is None:
+        unknown = any(summary.get("session") is None for side in (pair.a, pair.b) for summary in side.summaries)
+        return {"code": "one_session", "message": "one server session is no measure of how sessions differ; measure at least three"
+                + (" and name them (llmpar-summarise --session)" if unknown else "")}
+    p_adjusted = found.p_value if found.p_adjusted is None else found.p_adjusted
+    if p_adjusted <= 1 - confidence:
+        return {"code": "within_margin", "message": f"the difference is real, but nobody can tell whether it exceeds {margin:.0%}"}
+    if found.p_value <= 1 - confidence:
+        return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
+    return {"code": "noise", "message": "sessions differ among themselves as much as the sides do"}
+
+
+def _side(side: Side, figure: str) -> dict[str, Any]:
+    values = list(side.values(figure).values())
+    mean = math.exp(math.fsum(map(math.log, values)) / len(values)) if values else None
+    return {"label": side.label, "sessions": len(values), "values": values, "value": mean, "cells": side.cells()}
+
+
+def _effect(found: effects.Effect | None, higher: bool) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    turned = [found.ratio, found.low, found.high] if higher else [
+        1 / found.ratio, None if found.high is None else 1 / found.high, None if found.low is None else 1 / found.low]
+    return {"ratio": found.ratio, "low": found.low, "high": found.high, "speedup": turned[0], "speedup_low": turned[1],
+            "speedup_high": turned[2]}
