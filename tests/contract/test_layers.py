@@ -15,24 +15,111 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "llmpar"
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = sorted([*SCRIPTS, "llmpar-request"])
-# Modules that talk to the outside: everything else under llmpar/ is pure, unless it is a command or a renderer.
-OUTSIDE = {"cli", "serve", "serving", "launch", "readiness", "exchange", "pool", "request", "clients", "nvml", "nvml_gpm", "nvml_facts", "host", "scrape", "tokenise"}
-FORBIDDEN = {"click", "requests", "pynvml"}
+# Which rooms of llmpar/ a room may import. Ground files (those directly in llmpar/) have rows of their own.
+GROUND = {"apikey", "clock", "exit_codes", "failure", "foreground", "other_tools", "procfs", "records", "runtime_directory", "sizes", "sweeps"}
+ROOMS: dict[str, set[str]] = {
+    "commands": {"cli", "client", "dialects", "engines", "machine", "pool", "prompts", "render", "report", "results", "sampling", "serving",
+                 "summary", "verdicts", *GROUND},
+    "render": {"report", "results", "stats", "summary", "verdicts"},
+    "report": {"results", "summary", "verdicts"},
+    "verdicts": {"results", "sizes", "stats"},
+    "results": {"sizes", "stats"},
+    "summary": {"records", "sampling", "stats"},
+    "machine": {"client", "clock", "runtime_directory", "sampling"},
+    "serving": {"apikey", "clock", "dialects", "engines", "exit_codes", "failure", "procfs", "records", "sizes"},
+    "pool": {"client", "exit_codes", "procfs", "records", "runtime_directory"},
+    "client": {"apikey", "clock", "dialects", "exit_codes", "procfs", "records", "runtime_directory"},
+    "sampling": {"clock", "procfs", "records"},
+    "prompts": {"records"},
+    "dialects": set(),
+    "engines": set(),
+    "stats": set(),
+    "cli": {"exit_codes", "failure", "records"},
+    "failure": {"exit_codes"},
+    "runtime_directory": {"procfs"},
+}
+# Of a lower room only some modules may be imported from outside it.
+ONLY = {("report", "summary"): {"causes", "warnings"}, ("render", "summary"): {"causes", "warnings"}, ("machine", "client"): {"stamps"}}
+# Which modules may import a package of the outside; `commands` stands for all of that room.
+OUTSIDE = {
+    "click": {"cli", "commands"},
+    "requests": {"prompts.tokens", "sampling.scrape", "serving.readiness"},
+    "pynvml": {"machine.gpu_facts", "sampling.nvml", "sampling.nvml_gpm", "serving.gpu_memory"},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Name below llmpar ("client.run", "cli") to path."""
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(path: Path) -> set[str]:
-    found: set[str] = set()
+    """All that a file imports, late imports too, as dotted names; `from a import b` gives both a and a.b."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            names |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{name.name}" for name in node.names}
-    return found
+            assert not node.level, f"{path}: relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{name.name}" for name in node.names}
+    return names
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def own(path: Path) -> set[str]:
+    """The project's modules that a file imports, as names below llmpar."""
+    known = modules()
+    below = {name.removeprefix("llmpar.") for name in imports(path) if name.startswith("llmpar.")}
+    return {name.removesuffix(".__init__") for name in known if name.removesuffix(".__init__") in below}
+
+
+def test_every_room_imports_only_the_rooms_of_its_row() -> None:
+    arrows = set()
+    for name, path in modules().items():
+        room = name.split(".")[0]
+        for other in own(path):
+            target = other.split(".")[0]
+            if target == room:
+                continue
+            assert target in ROOMS.get(room, set()), f"{path.relative_to(ROOT)} imports {other}: ROOMS has no such arrow"
+            arrows.add((room, target))
+            if "." in other and (room, target) in ONLY:
+                assert other.split(".")[1] in ONLY[room, target], f"{path.relative_to(ROOT)} imports {other}"
+    stale = {(room, target) for room, targets in ROOMS.items() for target in targets} - arrows - {("commands", name) for name in GROUND}
+    assert not stale, f"ROOMS allows what nothing does: {sorted(stale)}"
+
+
+def test_rooms_form_no_circle() -> None:
+    levels: dict[str, int] = {}
+
+    def level(room: str, above: tuple[str, ...]) -> int:
+        assert room not in above, f"circle: {' -> '.join((*above, room))}"
+        if room not in levels:
+            levels[room] = 1 + max((level(target, (*above, room)) for target in ROOMS.get(room, ())), default=0)
+        return levels[room]
+
+    for room in ROOMS:
+        level(room, ())
+
+
+def test_every_module_is_in_a_room_or_a_ground_file() -> None:
+    known = set(ROOMS) | GROUND | {"__init__"}
+    assert {name.split(".")[0] for name in modules()} <= known
+
+
+def test_modules_inside_a_room_form_no_circle() -> None:
+    graph = {name: {other for other in own(path) if other != name} for name, path in modules().items()}
+    state: dict[str, int] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"circle: {' -> '.join((*above, name))}"
+        if name not in state:
+            for other in graph.get(name, ()):
+                visit(other, (*above, name))
+            state[name] = 1
+
+    for name in graph:
+        visit(name, ())
 
 
 def test_no_command_imports_another() -> None:
@@ -41,28 +128,26 @@ def test_no_command_imports_another() -> None:
         assert not others, f"{path.name} imports {others}"
 
 
-def test_only_commands_are_above_the_modules() -> None:
-    for path in modules():
-        if path.parent.name != "commands":
-            assert not any(name.startswith("llmpar.commands") for name in imports(path)), path
+@pytest.mark.parametrize("package", OUTSIDE)
+def test_packages_of_the_outside_stay_in_their_files(package: str) -> None:
+    for name, path in modules().items():
+        if any(other.split(".")[0] == package for other in imports(path)):
+            assert name in OUTSIDE[package] or name.split(".")[0] in OUTSIDE[package], f"{path.relative_to(ROOT)} imports {package}"
 
 
-def test_rendering_and_wire_do_not_reach_up() -> None:
-    for path in (PACKAGE / "dialects").glob("*.py"):
-        bad = {name for name in imports(path) if name.startswith(("llmpar.engines", "llmpar.render", "llmpar.cli"))}
-        assert not bad, f"{path.name} imports {bad}"
-
-
-def test_pure_modules_know_no_outside() -> None:
-    pure = [path for path in modules() if path.parent == PACKAGE or path.parent.name == "dialects"]
-    checked = 0
-    for path in pure:
-        if path.stem in OUTSIDE or path.stem == "__init__" and path.parent == PACKAGE:
+def test_nothing_below_the_commands_reaches_click() -> None:
+    """Through the project's own modules too."""
+    graph = {name: own(path) for name, path in modules().items()}
+    for name in graph:
+        if name.split(".")[0] in ("commands", "cli"):
             continue
-        found = {name.split(".")[0] for name in imports(path)} & FORBIDDEN
-        assert not found, f"{path.relative_to(ROOT)} imports {found}"
-        checked += 1
-    assert checked > 10
+        seen, todo = set(), [name]
+        while todo:
+            for other in graph.get(todo.pop(), ()):
+                if other not in seen:
+                    seen.add(other)
+                    todo.append(other)
+        assert "cli" not in seen, f"llmpar.{name} reaches llmpar.cli"
 
 
 def test_the_package_itself_imports_nothing() -> None:
