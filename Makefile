@@ -179,9 +179,14 @@ doctor: | $(ready) ## what this machine lacks, and the command that mends it
 test: | $(ready_dev) ## all tests (under 4 minutes on 2 cores)
 	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
 
+.PHONY: format
+format: | $(ready_dev) ## let ruff format the Python code
+	@$(VENV)/bin/ruff format .
+
 .PHONY: lint
-lint: | $(ready_dev) ## ruff, mypy, shellcheck
+lint: | $(ready_dev) ## ruff (rules and format), mypy, shellcheck
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet . || { echo 'lint: type: $(VENV)/bin/ruff format .' >&2; exit 1; }
 	@$(VENV)/bin/mypy
 	@scripts/lint-shell
 

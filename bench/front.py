@@ -33,7 +33,11 @@ http {{
 
 def missing() -> str | None:
     """What a TLS front needs and this machine lacks."""
-    lacking = [name for name, is_missing in (("nginx", balancer.missing()), ("openssl", shutil.which("openssl") is None)) if is_missing]
+    lacking = [
+        name
+        for name, is_missing in (("nginx", balancer.missing()), ("openssl", shutil.which("openssl") is None))
+        if is_missing
+    ]
     return f"{' and '.join(lacking)} not installed" if lacking else None
 
 
@@ -47,12 +51,36 @@ class Tls:
         self.folder = tempfile.mkdtemp()
         port = ports.free()
         certificate = f"{self.folder}/cert.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-days", "1", "-subj", "/CN=truthd", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{self.folder}/key.pem",
-                        "-out", certificate], check=True, capture_output=True)
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "1",
+                "-subj",
+                "/CN=truthd",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-keyout",
+                f"{self.folder}/key.pem",
+                "-out",
+                certificate,
+            ],
+            check=True,
+            capture_output=True,
+        )
         Path(self.folder, "nginx.conf").write_text(CONFIG.format(folder=self.folder, port=port, url=self.url))
-        self.process = subprocess.Popen(["nginx", "-p", self.folder, "-c", f"{self.folder}/nginx.conf"], stderr=subprocess.DEVNULL,
-                                        env={**os.environ, "PATH": balancer.path()})
+        self.process = subprocess.Popen(
+            ["nginx", "-p", self.folder, "-c", f"{self.folder}/nginx.conf"],
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PATH": balancer.path()},
+        )
         os.environ["SSL_CERT_FILE"] = certificate
         patience = time.monotonic() + 10
         while not ports.taken(port):

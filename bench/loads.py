@@ -20,9 +20,11 @@ CURL = "parallel --will-cite -j{clients} curl -s -o /dev/null"
 # What each client is called in tables, and its command. {list} and {bodies} are files of names, a line each.
 CLIENTS = {
     "curl": CURL + " -H Content-Type:application/json -d @{{}} {url}/v1/completions < {bodies}",
-    "curl -sN": CURL.replace("-s -o", "-sN -o") + " -H Content-Type:application/json -d @{{}} {url}/v1/completions < {bodies}",
-    "curl -w": CURL.replace("parallel", "parallel -q") + " -w '{{/}} %{{time_pretransfer}} %{{time_starttransfer}}\\n' -H Content-Type:application/json -d @{{}}"
-               " {url}/v1/completions < {bodies} > {curl}",
+    "curl -sN": CURL.replace("-s -o", "-sN -o")
+    + " -H Content-Type:application/json -d @{{}} {url}/v1/completions < {bodies}",
+    "curl -w": CURL.replace("parallel", "parallel -q")
+    + " -w '{{/}} %{{time_pretransfer}} %{{time_starttransfer}}\\n' -H Content-Type:application/json -d @{{}}"
+    " {url}/v1/completions < {bodies} > {curl}",
     "pool": "parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
     "cold": "LLMPAR_POOL=no parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
     "queue": "parallel --will-cite -j{clients} -N0 llmpar-request {options} --queue {list} ::: {{1..{clients}}} > {records}",
@@ -65,8 +67,18 @@ class Run:
         return 1000 * self.cpu_s / self.count
 
 
-def run(work: Work, client: str, clients: int, count: int, gap_ms: float, options: str = "", server: Sequence[str] = (),
-        front: Any = None, memory_after_s: float | None = None, arrivals: str = "") -> Run:
+def run(
+    work: Work,
+    client: str,
+    clients: int,
+    count: int,
+    gap_ms: float,
+    options: str = "",
+    server: Sequence[str] = (),
+    front: Any = None,
+    memory_after_s: float | None = None,
+    arrivals: str = "",
+) -> Run:
     """Raises RuntimeError where the server saw another number of requests than were sent.
 
     `front` gives, for the server's URL, a context whose value is the URL to use instead. `memory_after_s`: look at the
@@ -80,12 +92,21 @@ def run(work: Work, client: str, clients: int, count: int, gap_ms: float, option
     files["list"].write_text("".join(f"{name}\n" for name in work.prompts[:count]))
     files["bodies"].write_text("".join(f"{name}\n" for name in work.bodies[:count]))
     busy = busy_s()
-    daemon = truth.Server(work.folder / "truthd", here / "truth.tsv",
-                          ["-n", str(EVENTS), "-g", str(round(gap_ms * 1000)), *server], work.server_core)
+    daemon = truth.Server(
+        work.folder / "truthd",
+        here / "truth.tsv",
+        ["-n", str(EVENTS), "-g", str(round(gap_ms * 1000)), *server],
+        work.server_core,
+    )
     try:
         with (front or Direct)(daemon.url) as url:
-            command = CLIENTS[client].format(clients=clients, options=f"{options} --max-tokens {EVENTS}", url=url,
-                                             arrivals=arrivals, **{name: str(path) for name, path in files.items()})
+            command = CLIENTS[client].format(
+                clients=clients,
+                options=f"{options} --max-tokens {EVENTS}",
+                url=url,
+                arrivals=arrivals,
+                **{name: str(path) for name, path in files.items()},
+            )
             environment = {**os.environ, "LLMPAR_BASE_URL": url, "LLMPAR_MODEL": "truth"}
             pinned = ["taskset", "-c", work.client_cores] if work.client_cores else []
             seen: list[int] = []
@@ -94,8 +115,21 @@ def run(work: Work, client: str, clients: int, count: int, gap_ms: float, option
                 watcher = threading.Thread(target=lambda: seen.extend(private(memory_after_s)))
                 watcher.start()
             with open(files["stderr"], "wb") as stderr:
-                subprocess.run([*pinned, sys.executable, "-P", str(Path(__file__).with_name("metre.py")), str(files["metre.json"]),
-                                "bash", "-c", command], env=environment, stderr=stderr, check=True)
+                subprocess.run(
+                    [
+                        *pinned,
+                        sys.executable,
+                        "-P",
+                        str(Path(__file__).with_name("metre.py")),
+                        str(files["metre.json"]),
+                        "bash",
+                        "-c",
+                        command,
+                    ],
+                    env=environment,
+                    stderr=stderr,
+                    check=True,
+                )
             if watcher is not None:
                 watcher.join()
     finally:
@@ -104,19 +138,34 @@ def run(work: Work, client: str, clients: int, count: int, gap_ms: float, option
     metre = json.loads(files["metre.json"].read_text())
     if len(served) != count:
         tail = files["stderr"].read_text(errors="replace")[-500:]
-        raise RuntimeError(f"{client} at {clients}: the server saw {len(served)} requests of {count}; stderr ends: {tail}")
+        raise RuntimeError(
+            f"{client} at {clients}: the server saw {len(served)} requests of {count}; stderr ends: {tail}"
+        )
     records, told = [], []
     if files["records"].exists():
         records = [json.loads(line) for line in files["records"].read_bytes().splitlines()]
         told = [truth.told(record) for record in records]
     elif files["curl"].exists():
-        told = [truth.Told(name, None, [float(start) - float(sent)])
-                for name, sent, start in map(str.split, files["curl"].read_text().splitlines())]
+        told = [
+            truth.Told(name, None, [float(start) - float(sent)])
+            for name, sent, start in map(str.split, files["curl"].read_text().splitlines())
+        ]
     cpu = metre["user_s"] + metre["system_s"]
     foreign = max(busy - cpu - daemon.cpu_s, 0) / ((os.cpu_count() or 1) * metre["gone_s"])
-    return Run(count, cpu, metre["wall_s"],
-               min(one.received for one in served) / 1e9 - metre["started"], truth.held(served), truth.lateness(served),
-               daemon.scheduling, truth.compare(told, served), records, served, seen, foreign)
+    return Run(
+        count,
+        cpu,
+        metre["wall_s"],
+        min(one.received for one in served) / 1e9 - metre["started"],
+        truth.held(served),
+        truth.lateness(served),
+        daemon.scheduling,
+        truth.compare(told, served),
+        records,
+        served,
+        seen,
+        foreign,
+    )
 
 
 def busy_s() -> float:

@@ -40,18 +40,55 @@ def main() -> None:
             end = round(events[-1] + 0.0002, 6)
             heapq.heappush(free, launched + end + 0.004)
             number = done + index
-            lines.append(orjson.dumps({
-                "kind": "request", "v": 1, "id": f"{number:032x}", "prompt": f"{number % 512:04d}.txt",
-                "prompt_sha256": hashes[number % 512], "attempt": 1, "engine": "vllm", "api": "openai-completions",
-                "model": "vicuna-7b", "base_url": "http://127.0.0.1:8000", "stream": True, "status": "ok", "error": None,
-                "host": "bench", "pid": 1000 + number % options.clients, "slot": number % options.clients + 1, "seq": number + 1,
-                "launcher": "pool", "concurrency": options.clients, "scheduled_at": None, "launched_at": round(launched, 6),
-                "sent_at": round(launched + 0.001, 6), "lateness_s": None, "connect_s": 0.0002, "headers_s": 0.001,
-                "ttft_s": events[0], "e2e_s": end, "effective_ttft_s": None, "effective_e2e_s": None, "event_s": events,
-                "event_tokens": [1] * options.events, "clock": "kernel", "cpu_wait_s": 0.0003, "prompt_tokens": 357,
-                "cached_tokens": 0, "output_tokens": options.events, "token_source": "engine", "finish_reason": "length",
-                "text": text[:options.events * 4], "sampling": sampling, "bytes_sent": 1800, "bytes_received": 300 * options.events,
-            }, option=orjson.OPT_APPEND_NEWLINE))
+            lines.append(
+                orjson.dumps(
+                    {
+                        "kind": "request",
+                        "v": 1,
+                        "id": f"{number:032x}",
+                        "prompt": f"{number % 512:04d}.txt",
+                        "prompt_sha256": hashes[number % 512],
+                        "attempt": 1,
+                        "engine": "vllm",
+                        "api": "openai-completions",
+                        "model": "vicuna-7b",
+                        "base_url": "http://127.0.0.1:8000",
+                        "stream": True,
+                        "status": "ok",
+                        "error": None,
+                        "host": "bench",
+                        "pid": 1000 + number % options.clients,
+                        "slot": number % options.clients + 1,
+                        "seq": number + 1,
+                        "launcher": "pool",
+                        "concurrency": options.clients,
+                        "scheduled_at": None,
+                        "launched_at": round(launched, 6),
+                        "sent_at": round(launched + 0.001, 6),
+                        "lateness_s": None,
+                        "connect_s": 0.0002,
+                        "headers_s": 0.001,
+                        "ttft_s": events[0],
+                        "e2e_s": end,
+                        "effective_ttft_s": None,
+                        "effective_e2e_s": None,
+                        "event_s": events,
+                        "event_tokens": [1] * options.events,
+                        "clock": "kernel",
+                        "cpu_wait_s": 0.0003,
+                        "prompt_tokens": 357,
+                        "cached_tokens": 0,
+                        "output_tokens": options.events,
+                        "token_source": "engine",
+                        "finish_reason": "length",
+                        "text": text[: options.events * 4],
+                        "sampling": sampling,
+                        "bytes_sent": 1800,
+                        "bytes_received": 300 * options.events,
+                    },
+                    option=orjson.OPT_APPEND_NEWLINE,
+                )
+            )
         sys.stdout.buffer.write(b"".join(lines))
         done += many
 

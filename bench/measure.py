@@ -29,12 +29,17 @@ def first_line(*command: str) -> str:
 
 def facts() -> str:
     """The machine and the versions, without names that say whose it is."""
-    model = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
     total = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-    lines = [f"{datetime.now(UTC):%Y-%m-%d}, llmpar {first_line('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
-             f"{os.cpu_count()} processors ({model}), {total / 1024 / 1024:.0f} GiB, Linux {platform.release().partition('-')[0]}",
-             f"Python {platform.python_version()}, {first_line('parallel', '--version')}, {' '.join(first_line('curl', '--version').split()[:2])}, "
-             f"{first_line('gcc', '--version')}"]
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d}, llmpar {first_line('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
+        f"{os.cpu_count()} processors ({model}), {total / 1024 / 1024:.0f} GiB, Linux {platform.release().partition('-')[0]}",
+        f"Python {platform.python_version()}, {first_line('parallel', '--version')}, {' '.join(first_line('curl', '--version').split()[:2])}, "
+        f"{first_line('gcc', '--version')}",
+    ]
     return "".join(f"- {line}\n" for line in lines)
 
 
@@ -73,9 +78,13 @@ def main() -> None:
         "simulate": ("Intervals and verdicts, simulated", lambda: script("simulate", "40" if quick else "100")),
         "sampler": ("The GPU sampler", lambda: script("sampler", "10", "5" if quick else "10")),
     }
-    text = ["# Benchmarks\n", "Written by `make bench`; the words that go with the numbers are in bench/words.md.\n",
-            facts() + f"- {repeats} alternating repeat{'s' if repeats > 1 else ''}; numbers are medians (smallest to largest)\n"
-            + (f"- {os.environ['NOTE']}\n" if os.environ.get("NOTE") else "")]
+    text = [
+        "# Benchmarks\n",
+        "Written by `make bench`; the words that go with the numbers are in bench/words.md.\n",
+        facts()
+        + f"- {repeats} alternating repeat{'s' if repeats > 1 else ''}; numbers are medians (smallest to largest)\n"
+        + (f"- {os.environ['NOTE']}\n" if os.environ.get("NOTE") else ""),
+    ]
     words = dict(part.split("\n", 1) for part in (ROOT / "bench" / "words.md").read_text().split("\n## ")[1:])
     print("\n".join(text), flush=True)
     for key, (title, make) in parts.items():

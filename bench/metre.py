@@ -37,8 +37,17 @@ def main() -> int:
     gone = time.monotonic() - clock
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(result, "w") as stream:
-        json.dump({"started": started, "wall_s": wall, "gone_s": gone, "user_s": used.ru_utime, "system_s": used.ru_stime,
-                   "code": code}, stream)
+        json.dump(
+            {
+                "started": started,
+                "wall_s": wall,
+                "gone_s": gone,
+                "user_s": used.ru_utime,
+                "system_s": used.ru_stime,
+                "code": code,
+            },
+            stream,
+        )
     return 0
 
 

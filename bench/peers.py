@@ -41,10 +41,22 @@ def _first_word(prompt: str) -> str:
 
 
 def _guidellm(folder: Path, url: str, clients: int, count: int) -> list[str]:
-    return ["run", "--backend", f"kind=openai_http,target={url},model=truth,request_format=/v1/completions,max_tokens={EVENTS}",
-            "--profile", f"kind=concurrent,streams={clients}", "--constraint", f"kind=max_requests,count={count}",
-            "--data", f"kind=json_file,path={folder}/prompts.jsonl", "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}",
-            "--output", f"kind=json,path={folder}/guidellm.json", "--disable-console"]
+    return [
+        "run",
+        "--backend",
+        f"kind=openai_http,target={url},model=truth,request_format=/v1/completions,max_tokens={EVENTS}",
+        "--profile",
+        f"kind=concurrent,streams={clients}",
+        "--constraint",
+        f"kind=max_requests,count={count}",
+        "--data",
+        f"kind=json_file,path={folder}/prompts.jsonl",
+        "--tokenizer",
+        f"kind=huggingface_auto,model={TOKENIZER}",
+        "--output",
+        f"kind=json,path={folder}/guidellm.json",
+        "--disable-console",
+    ]
 
 
 def _guidellm_told(folder: Path) -> Iterator[truth.Told]:
@@ -55,10 +67,34 @@ def _guidellm_told(folder: Path) -> Iterator[truth.Told]:
 
 
 def _aiperf(folder: Path, url: str, clients: int, count: int) -> list[str]:
-    return ["profile", "-m", "truth", "--url", url, "--endpoint-type", "completions", "--streaming", "--concurrency", str(clients),
-            "--request-count", str(count), "--input-file", f"{folder}/prompts.jsonl", "--custom-dataset-type", "single_turn",
-            "--tokenizer", TOKENIZER, "--output-artifact-dir", f"{folder}/aiperf", "--export-level", "raw", "--ui", "none",
-            "--extra-inputs", f"max_tokens:{EVENTS}"]
+    return [
+        "profile",
+        "-m",
+        "truth",
+        "--url",
+        url,
+        "--endpoint-type",
+        "completions",
+        "--streaming",
+        "--concurrency",
+        str(clients),
+        "--request-count",
+        str(count),
+        "--input-file",
+        f"{folder}/prompts.jsonl",
+        "--custom-dataset-type",
+        "single_turn",
+        "--tokenizer",
+        TOKENIZER,
+        "--output-artifact-dir",
+        f"{folder}/aiperf",
+        "--export-level",
+        "raw",
+        "--ui",
+        "none",
+        "--extra-inputs",
+        f"max_tokens:{EVENTS}",
+    ]
 
 
 def _aiperf_told(folder: Path) -> Iterator[truth.Told]:
@@ -72,16 +108,30 @@ def _aiperf_told(folder: Path) -> Iterator[truth.Told]:
 
 def _inference_perf(folder: Path, url: str, clients: int, count: int) -> list[str]:
     # Its prompts come from a ShareGPT file, of which the answers' lengths limit the tokens asked for; truthd sends EVENTS.
-    talks = [{"conversations": [{"from": "human", "value": json.loads(line)["prompt"]}, {"from": "gpt", "value": "the mill by the river " * 10}]}
-             for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    talks = [
+        {
+            "conversations": [
+                {"from": "human", "value": json.loads(line)["prompt"]},
+                {"from": "gpt", "value": "the mill by the river " * 10},
+            ]
+        }
+        for line in (folder / "prompts.jsonl").read_text().splitlines()
+    ]
     (folder / "sharegpt.json").write_text(json.dumps(talks))
     config = {
-        "api": {"type": "completion", "streaming": True}, "data": {"type": "shareGPT", "path": f"{folder}/sharegpt.json"},
-        "load": {"type": "concurrent", "num_workers": os.cpu_count(), "worker_max_concurrency": clients,
-                 "stages": [{"num_requests": count, "concurrency_level": clients}]},
+        "api": {"type": "completion", "streaming": True},
+        "data": {"type": "shareGPT", "path": f"{folder}/sharegpt.json"},
+        "load": {
+            "type": "concurrent",
+            "num_workers": os.cpu_count(),
+            "worker_max_concurrency": clients,
+            "stages": [{"num_requests": count, "concurrency_level": clients}],
+        },
         "server": {"type": "vllm", "model_name": "truth", "base_url": url, "ignore_eos": True},
-        "tokenizer": {"pretrained_model_name_or_path": TOKENIZER}, "report": {"request_lifecycle": {"summary": True, "per_request": True}},
-        "storage": {"local_storage": {"path": f"{folder}/inference-perf"}}}
+        "tokenizer": {"pretrained_model_name_or_path": TOKENIZER},
+        "report": {"request_lifecycle": {"summary": True, "per_request": True}},
+        "storage": {"local_storage": {"path": f"{folder}/inference-perf"}},
+    }
     (folder / "inference-perf.yml").write_text(json.dumps(config))  # JSON is YAML
     return ["-c", f"{folder}/inference-perf.yml"]
 
@@ -90,11 +140,16 @@ def _inference_perf_told(folder: Path) -> Iterator[truth.Told]:
     for request in json.loads((folder / "inference-perf" / "per_request_lifecycle_metrics.json").read_text()):
         # Instants of a monotonic clock, so that no instant of sending can be compared.
         times = request["info"]["response_metrics"]["output_token_times"]
-        yield truth.Told(_first_word(json.loads(request["request"])["prompt"]), None, [times[0] - request["start_time"]])
+        yield truth.Told(
+            _first_word(json.loads(request["request"])["prompt"]), None, [times[0] - request["start_time"]]
+        )
 
 
-PEERS = {"guidellm": Peer(_guidellm, _guidellm_told), "aiperf": Peer(_aiperf, _aiperf_told),
-         "inference-perf": Peer(_inference_perf, _inference_perf_told)}
+PEERS = {
+    "guidellm": Peer(_guidellm, _guidellm_told),
+    "aiperf": Peer(_aiperf, _aiperf_told),
+    "inference-perf": Peer(_inference_perf, _inference_perf_told),
+}
 
 
 def _tokenizer(python: Path, folder: Path) -> None:
@@ -103,7 +158,9 @@ def _tokenizer(python: Path, folder: Path) -> None:
     cache = folder / "hub" / f"models--{TOKENIZER.replace('/', '--')}"
     made = cache / "snapshots" / commit
     if not (made / "tokenizer.json").exists():
-        subprocess.run([str(python), str(ROOT / "scripts" / "tiny_llama.py"), str(made)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [str(python), str(ROOT / "scripts" / "tiny_llama.py"), str(made)], check=True, stdout=subprocess.DEVNULL
+        )
         (cache / "refs").mkdir(parents=True, exist_ok=True)
         (cache / "refs" / "main").write_text(commit)
 
@@ -113,8 +170,16 @@ def _row(name: str, errors: truth.Errors, held: float, cpu_ms: float, wall_s: fl
     if not errors.ttft:
         raise ValueError(f"no request matches the server's log ({errors.unmatched} unmatched)")
     sizes = [1e3 * abs(value) for value in errors.ttft]
-    return [name, str(len(sizes)), f"{statistics.fmean(sizes):.3f}", f"{truth.quantile(sizes, 0.5):.3f}", f"{truth.quantile(sizes, 0.99):.3f}",
-            f"{held:.0f}", f"{cpu_ms:.1f}", f"{wall_s:.1f}"]
+    return [
+        name,
+        str(len(sizes)),
+        f"{statistics.fmean(sizes):.3f}",
+        f"{truth.quantile(sizes, 0.5):.3f}",
+        f"{truth.quantile(sizes, 0.99):.3f}",
+        f"{held:.0f}",
+        f"{cpu_ms:.1f}",
+        f"{wall_s:.1f}",
+    ]
 
 
 def _run(work: Work, name: str, clients: int, count: int) -> list[str]:
@@ -134,16 +199,28 @@ def _run(work: Work, name: str, clients: int, count: int) -> list[str]:
     folder.mkdir(exist_ok=True)
     _tokenizer(python, folder)
     key = "text" if name == "aiperf" else "prompt"
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({key: Path(path).read_text().strip()}) + "\n" for path in work.prompts[:count]))
-    server = truth.Server(work.folder / "truthd", folder / "truth.tsv", ["-n", str(EVENTS), "-g", str(round(TRUTH_GAP * 1000))],
-                          work.server_core)
+    (folder / "prompts.jsonl").write_text(
+        "".join(json.dumps({key: Path(path).read_text().strip()}) + "\n" for path in work.prompts[:count])
+    )
+    server = truth.Server(
+        work.folder / "truthd",
+        folder / "truth.tsv",
+        ["-n", str(EVENTS), "-g", str(round(TRUTH_GAP * 1000))],
+        work.server_core,
+    )
     peer = PEERS[name]
     command = [str(python.with_name(name)), *peer.command(folder, server.url, clients, count)]
     pinned = ["taskset", "-c", work.client_cores] if work.client_cores else []
     with open(folder / f"{name}.log", "wb") as log_file:
-        process = subprocess.Popen([*pinned, sys.executable, "-P", str(ROOT / "bench" / "metre.py"), str(folder / "metre.json"), *command],
-                                   env={**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}, cwd=folder, start_new_session=True,
-                                   stdout=log_file, stderr=log_file, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*pinned, sys.executable, "-P", str(ROOT / "bench" / "metre.py"), str(folder / "metre.json"), *command],
+            env={**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"},
+            cwd=folder,
+            start_new_session=True,
+            stdout=log_file,
+            stderr=log_file,
+            stdin=subprocess.DEVNULL,
+        )
         try:
             process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -156,9 +233,15 @@ def _run(work: Work, name: str, clients: int, count: int) -> list[str]:
     metre = json.loads((folder / "metre.json").read_text())
     try:
         errors = truth.compare(peer.told(folder), served)
-        return _row(name, errors, truth.held(served), 1000 * (metre["user_s"] + metre["system_s"]) / count, metre["wall_s"])
+        return _row(
+            name, errors, truth.held(served), 1000 * (metre["user_s"] + metre["system_s"]) / count, metre["wall_s"]
+        )
     except (OSError, LookupError, TypeError, ValueError) as error:
-        return [name, f"exit status {metre['code']}, its output could not be read: {type(error).__name__} {error}"[:160], *"-" * 6]
+        return [
+            name,
+            f"exit status {metre['code']}, its output could not be read: {type(error).__name__} {error}"[:160],
+            *"-" * 6,
+        ]
 
 
 def section(work: Work, quick: bool, clients: int = 128) -> str:
@@ -167,7 +250,15 @@ def section(work: Work, quick: bool, clients: int = 128) -> str:
     rows = []
     for name in ("queue", "pool", "curl -w"):
         run = loads.run(work, name, clients, count, TRUTH_GAP)
-        rows.append(_row(f"llmpar, {name}" if name != "curl -w" else "parallel curl -w", run.errors, run.held, run.cpu_ms, run.wall_s))
+        rows.append(
+            _row(
+                f"llmpar, {name}" if name != "curl -w" else "parallel curl -w",
+                run.errors,
+                run.held,
+                run.cpu_ms,
+                run.wall_s,
+            )
+        )
     for name in PEERS:
         say(f"peer {name}")
         rows.append(_run(work, name, clients, count))

@@ -72,7 +72,15 @@ def _latencies(name: str, random: np.random.Generator) -> tuple[np.ndarray, Call
 
 
 # "All at once" is correlated, of a heavy tail and with failures in bursts.
-LATENCIES = ("independent", "correlated 0.5", "correlated 0.8", "heavy tail", "heavier tail", "failures in bursts", "all at once")
+LATENCIES = (
+    "independent",
+    "correlated 0.5",
+    "correlated 0.8",
+    "heavy tail",
+    "heavier tail",
+    "failures in bursts",
+    "all at once",
+)
 
 
 def coverage(trials: int, seed: int = 1) -> Iterator[Row]:
@@ -119,12 +127,17 @@ def _gaps(trials: int, seed: int) -> Iterator[Row]:
             if found[key].get("low") is not None:
                 into.append(found[key]["low"] <= truth[key] <= found[key]["high"])
     for key, into in hits.items():
-        yield Row("ITL, gaps within requests and requests correlated", key, float(np.mean(into)), len(into) / trials, trials)
+        yield Row(
+            "ITL, gaps within requests and requests correlated", key, float(np.mean(into)), len(into) / trials, trials
+        )
 
 
 def _rates(trials: int, seed: int) -> Iterator[Row]:
-    for name, correlation, spread in (("rate, independent steps", 0.0, 0.1), ("rate, correlated steps 0.9", 0.9, 0.1),
-                                      ("rate, bursts", 0.8, 0.5)):
+    for name, correlation, spread in (
+        ("rate, independent steps", 0.0, 0.1),
+        ("rate, correlated steps 0.9", 0.9, 0.1),
+        ("rate, bursts", 0.8, 0.5),
+    ):
         random = np.random.default_rng([seed, 99, int(10 * correlation)])
         truth = 40.0 * float(np.exp(spread * spread / 2))
         hits = []
@@ -136,13 +149,20 @@ def _rates(trials: int, seed: int) -> Iterator[Row]:
 
 
 FIGURES = {
-    "steady output tokens/s": ("throughput", "output_tokens_per_s", "steady"), "steady requests/s": ("throughput", "requests_per_s", "steady"),
-    "TTFT mean": ("latency", "ttft_s", "mean"), "TTFT p50": ("latency", "ttft_s", "p50"), "TTFT p95": ("latency", "ttft_s", "p95"),
-    "ITL p50": ("latency", "itl_s", "p50"), "ITL p99": ("latency", "itl_s", "p99"), "E2E mean": ("latency", "e2e_s", "mean"),
+    "steady output tokens/s": ("throughput", "output_tokens_per_s", "steady"),
+    "steady requests/s": ("throughput", "requests_per_s", "steady"),
+    "TTFT mean": ("latency", "ttft_s", "mean"),
+    "TTFT p50": ("latency", "ttft_s", "p50"),
+    "TTFT p95": ("latency", "ttft_s", "p95"),
+    "ITL p50": ("latency", "itl_s", "p50"),
+    "ITL p99": ("latency", "itl_s", "p99"),
+    "E2E mean": ("latency", "e2e_s", "mean"),
 }
 
 
-def closed_loop(random: np.random.Generator, count: int, clients: int = 16, events: int = 20, pace_of_session: float = 1.0) -> dict[str, Any]:
+def closed_loop(
+    random: np.random.Generator, count: int, clients: int = 16, events: int = 20, pace_of_session: float = 1.0
+) -> dict[str, Any]:
     """The summary of a run in which each client sends its next request when the last one ended.
 
     The engine's pace wanders (correlation 0.8 from one fifth of a second to the next), so neighbours correlate.
@@ -157,9 +177,24 @@ def closed_loop(random: np.random.Generator, count: int, clients: int = 16, even
         gaps = random.gamma(4.0, 0.005 * pace, events)
         gaps[0] += 0.1 * pace * np.exp(0.3 * random.standard_normal())
         times = np.round(np.cumsum(gaps), 6).tolist()
-        made.append({"kind": "request", "v": 1, "status": "ok", "sent_at": round(at, 6), "launched_at": round(at, 6), "ttft_s": times[0],
-                     "e2e_s": times[-1], "event_s": times, "event_tokens": [1] * events, "output_tokens": events, "prompt_tokens": 10,
-                     "clock": "kernel", "concurrency": clients, "attempt": 1})
+        made.append(
+            {
+                "kind": "request",
+                "v": 1,
+                "status": "ok",
+                "sent_at": round(at, 6),
+                "launched_at": round(at, 6),
+                "ttft_s": times[0],
+                "e2e_s": times[-1],
+                "event_s": times,
+                "event_tokens": [1] * events,
+                "output_tokens": events,
+                "prompt_tokens": 10,
+                "clock": "kernel",
+                "concurrency": clients,
+                "attempt": 1,
+            }
+        )
         heapq.heappush(free, (at + times[-1] + 0.003, client))
     summariser = Summariser()
     read.feed_records(summariser, made)
@@ -168,6 +203,7 @@ def closed_loop(random: np.random.Generator, count: int, clients: int = 16, even
 
 def end_to_end(trials: int, requests: int = 1500, seed: int = 1) -> Iterator[Row]:
     """Coverage of what llmpar-summarise says of whole runs, window finding included; the truth is the mean of long runs."""
+
     def read(found: dict[str, Any], path: tuple[str, str, str]) -> dict[str, Any]:
         return found[path[0]][path[1]][path[2]]
 
@@ -182,7 +218,9 @@ def end_to_end(trials: int, requests: int = 1500, seed: int = 1) -> Iterator[Row
             if estimate.get("low") is not None:
                 hits[name].append(estimate["low"] <= truth[name] <= estimate["high"])
     for name, into in hits.items():
-        yield Row(f"closed loop of {requests} requests, 16 clients", name, float(np.mean(into)), len(into) / trials, trials)
+        yield Row(
+            f"closed loop of {requests} requests, 16 clients", name, float(np.mean(into)), len(into) / trials, trials
+        )
 
 
 @dataclass
@@ -205,13 +243,29 @@ Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 # Deviations of the two sides' sessions, in units of the noise.
 NOISES: dict[str, Draw] = {
     "normal noise": lambda random, size: (random.standard_normal(size), random.standard_normal(size)),
-    "heavy-tailed noise (t, 3 degrees)": lambda random, size: (random.standard_t(3, size) / np.sqrt(3), random.standard_t(3, size) / np.sqrt(3)),
+    "heavy-tailed noise (t, 3 degrees)": lambda random, size: (
+        random.standard_t(3, size) / np.sqrt(3),
+        random.standard_t(3, size) / np.sqrt(3),
+    ),
     "side b twice as noisy": lambda random, size: (random.standard_normal(size), 2 * random.standard_normal(size)),
-    "side a twice as noisy, b with twice the sessions": lambda random, size: (2 * random.standard_normal(size), random.standard_normal(2 * size)),
+    "side a twice as noisy, b with twice the sessions": lambda random, size: (
+        2 * random.standard_normal(size),
+        random.standard_normal(2 * size),
+    ),
 }
 # Sessions, noise, true difference; 3 % is the margin itself.
-CASES = ((2, 0.05, 0.0), (3, 0.01, 0.0), (3, 0.05, 0.0), (5, 0.01, 0.0), (5, 0.05, 0.0), (3, 0.01, 0.03), (5, 0.01, 0.03),
-         (3, 0.01, 0.05), (5, 0.01, 0.05), (5, 0.03, 0.05))
+CASES = (
+    (2, 0.05, 0.0),
+    (3, 0.01, 0.0),
+    (3, 0.05, 0.0),
+    (5, 0.01, 0.0),
+    (5, 0.05, 0.0),
+    (3, 0.01, 0.03),
+    (5, 0.01, 0.03),
+    (3, 0.01, 0.05),
+    (5, 0.01, 0.05),
+    (5, 0.03, 0.05),
+)
 
 
 def alarms(trials: int, seed: int = 1) -> Iterator[Alarm]:
@@ -224,26 +278,36 @@ def alarms(trials: int, seed: int = 1) -> Iterator[Alarm]:
                 a, b = (noise * each for each in draw(random, sessions))
                 effect = effects.welch(np.exp(a + np.log1p(difference)).tolist(), np.exp(b).tolist())
                 counts[verdict.decide(effect, True)] += 1
-            yield Alarm(what, sessions, noise, difference, {name: count / trials for name, count in counts.items()}, trials)
+            yield Alarm(
+                what, sessions, noise, difference, {name: count / trials for name, count in counts.items()}, trials
+            )
 
 
 COMPARED = ("output_tokens_per_s", "ttft_p95_s", "tpot_p50_s", "e2e_mean_s")
 
 
-def same_runs(trials: int, sessions: int = 5, noise: float = 0.05, requests: int = 200, pool: int = 200, seed: int = 1) -> dict[str, float]:
+def same_runs(
+    trials: int, sessions: int = 5, noise: float = 0.05, requests: int = 200, pool: int = 200, seed: int = 1
+) -> dict[str, float]:
     """Equal sides through the whole path: runs, their summaries, verdicts on several figures at once.
 
     How often each figure alone was called different, and (`any`) whether one of them was. Sessions are drawn from a pool of
     runs that differ in their pace; each pair takes its own from it.
     """
     random = np.random.default_rng([seed, sessions, 9])
-    runs = [closed_loop(random, requests, clients=8, pace_of_session=float(np.exp(noise * random.standard_normal()))) for _ in range(pool)]
+    runs = [
+        closed_loop(random, requests, clients=8, pace_of_session=float(np.exp(noise * random.standard_normal())))
+        for _ in range(pool)
+    ]
     for number, each in enumerate(runs):
         each["session"] = f"session {number}"
     wrong = dict.fromkeys((*COMPARED, "any"), 0)
     for _ in range(trials):
-        chosen = random.permutation(pool)[:2 * sessions]
-        sides = [pairs.Side(name, [runs[number] for number in part]) for name, part in (("a", chosen[:sessions]), ("b", chosen[sessions:]))]
+        chosen = random.permutation(pool)[: 2 * sessions]
+        sides = [
+            pairs.Side(name, [runs[number] for number in part])
+            for name, part in (("a", chosen[:sessions]), ("b", chosen[sessions:]))
+        ]
         found = verdict.verdict_records([pairs.Pair({}, *sides, ())], COMPARED)
         alarm = [each["figure"] for each in found if each["verdict"] in ("faster", "slower")]
         for figure in alarm:
@@ -260,9 +324,18 @@ def nights(trials: int, count: int = 14, noise: float = 0.05, seed: int = 1) -> 
     for _ in range(trials):
         series = []
         for night, value in enumerate(100.0 * np.exp(noise * random.standard_normal(count + 1))):
-            rates = {"wall": {"value": float(value), "low": None, "high": None}, "steady": {"value": None, "needed": None}}
-            series.append({**run, "session": f"night {night}", "started_at": 1.7e9 + 86_400 * night,
-                           "throughput": {**run["throughput"], "output_tokens_per_s": rates}})
+            rates = {
+                "wall": {"value": float(value), "low": None, "high": None},
+                "steady": {"value": None, "needed": None},
+            }
+            series.append(
+                {
+                    **run,
+                    "session": f"night {night}",
+                    "started_at": 1.7e9 + 86_400 * night,
+                    "throughput": {**run["throughput"], "output_tokens_per_s": rates},
+                }
+            )
         (found,) = history.verdicts(series, ("output_tokens_per_s",), count)
         different += found["verdict"] in ("faster", "slower")
         changed += bool(found["history"]["change_points"])
@@ -274,8 +347,13 @@ def many_cells(trials: int, cells: int = 20, sessions: int = 5, noise: float = 0
     random = np.random.default_rng([seed, cells])
     wrong = dict.fromkeys(CORRECTIONS, 0)
     for _ in range(trials):
-        effects = [welch(np.exp(noise * random.standard_normal(sessions)).tolist(),
-                                 np.exp(noise * random.standard_normal(sessions)).tolist()) for _ in range(cells)]
+        effects = [
+            welch(
+                np.exp(noise * random.standard_normal(sessions)).tolist(),
+                np.exp(noise * random.standard_normal(sessions)).tolist(),
+            )
+            for _ in range(cells)
+        ]
         for correction in CORRECTIONS:
             for effect, adjusted in zip(effects, adjust([each.p_value for each in effects], correction), strict=True):
                 effect.p_adjusted = adjusted

@@ -21,8 +21,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) if number == 0 else cell.rjust(width)
-                                 for number, (cell, width) in enumerate(zip(cells, widths, strict=True))) + " |"
+        return (
+            "| "
+            + " | ".join(
+                cell.ljust(width) if number == 0 else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            + " |"
+        )
 
-    rule = "|" + "|".join("-" * (width + 2) if number == 0 else "-" * (width + 1) + ":" for number, width in enumerate(widths)) + "|"
+    rule = (
+        "|"
+        + "|".join("-" * (width + 2) if number == 0 else "-" * (width + 1) + ":" for number, width in enumerate(widths))
+        + "|"
+    )
     return "\n".join([line(head), rule, *map(line, rows)]) + "\n"

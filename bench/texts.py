@@ -17,7 +17,18 @@ def write(folder: Path, count: int, tokens: int) -> tuple[list[str], list[str]]:
         name = f"p{number:05d}"
         text = f"{name} {WORDS.strip()}"
         (prompts / name).write_text(text + "\n")
-        (bodies / name).write_text(json.dumps({
-            "model": "truth", "prompt": text, "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}))
-    return ([str(prompts / f"p{number:05d}") for number in range(count)],
-            [str(bodies / f"p{number:05d}") for number in range(count)])
+        (bodies / name).write_text(
+            json.dumps(
+                {
+                    "model": "truth",
+                    "prompt": text,
+                    "max_tokens": tokens,
+                    "stream": True,
+                    "stream_options": {"include_usage": True},
+                }
+            )
+        )
+    return (
+        [str(prompts / f"p{number:05d}") for number in range(count)],
+        [str(bodies / f"p{number:05d}") for number in range(count)],
+    )

@@ -56,7 +56,9 @@ def main() -> None:
         for name, (command, environment) in commands.items():
             taken[name].append(timed(command, environment))
     bare_wall, bare_cpu = (statistics.median(each[place] for each in taken["bare orjson.loads"]) for place in (0, 1))
-    print(f"{count} records, {os.path.getsize(path) / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} processors, {rounds} rounds; ratios to bare orjson.loads")
+    print(
+        f"{count} records, {os.path.getsize(path) / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} processors, {rounds} rounds; ratios to bare orjson.loads"
+    )
     print(f"{'':32}{'wall s':>8}{'ratio':>8}   spread{'CPU s':>15}{'ratio':>8}")
     for name, each in taken.items():
         wall, cpu = (statistics.median(one[place] for one in each) for place in (0, 1))

@@ -142,7 +142,9 @@ class Server:
     def __init__(self, program: Path, log: Path, options: Iterable[str] = (), core: int | None = None):
         self.log = log
         pinned = [] if core is None else ["taskset", "-c", str(core)]
-        self.process = subprocess.Popen([*pinned, str(program), "0", str(log), *options], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [*pinned, str(program), "0", str(log), *options], stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         port, _, self.scheduling = self.process.stdout.readline().strip().partition(" ")
         if not port:

@@ -19,8 +19,6 @@ from llmpar.failure import Failure
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-
-
 class Terminated(BaseException):
     """SIGTERM arrived; unwinds like KeyboardInterrupt so that `finally` clauses run."""
 
@@ -116,8 +114,13 @@ def flush() -> None:
 
 
 files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
-output = click.option("-o", "--output", metavar="FILE", type=click.Path(),
-                      help="Write here instead of standard output; written beside and renamed when complete.")
+output = click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write here instead of standard output; written beside and renamed when complete.",
+)
 
 
 @contextlib.contextmanager

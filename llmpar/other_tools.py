@@ -43,13 +43,17 @@ def runs(document: dict[str, Any], form: str) -> list[dict[str, Any]]:
 def describe(run: dict[str, Any], form: str) -> str:
     """A run in a few words, so that a person can choose one of several."""
     if form == "vllm":
-        return f"{run.get('num_prompts') or len(run.get('ttfts') or [])} prompts, concurrency {run.get('max_concurrency')}"
+        return (
+            f"{run.get('num_prompts') or len(run.get('ttfts') or [])} prompts, concurrency {run.get('max_concurrency')}"
+        )
     strategy = _strategy(run)
     rate = strategy.get("streams") or strategy.get("rate") or strategy.get("max_concurrency")
     return f"{strategy.get('type_', 'unknown strategy')}{'' if rate is None else f' {rate}'}"
 
 
-def requests(run: dict[str, Any], form: str, engine: str | None = None, clients: int | None = None) -> Iterator[dict[str, Any]]:
+def requests(
+    run: dict[str, Any], form: str, engine: str | None = None, clients: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Request records of one run. Raises BadImport."""
     return _vllm(run, engine, clients) if form == "vllm" else _guidellm(run, engine, clients)
 
@@ -57,13 +61,49 @@ def requests(run: dict[str, Any], form: str, engine: str | None = None, clients:
 def _record(number: int, tool: str, **fields: Any) -> dict[str, Any]:
     """A request record in which everything is null but what is given."""
     record: dict[str, Any] = {
-        "kind": "request", "v": 1, "id": f"{tool}-{number}", "prompt": f"{number}", "prompt_sha256": None, "attempt": 1,
-        "engine": None, "api": "openai-completions", "model": None, "base_url": None, "stream": True, "status": "ok",
-        "error": None, "host": None, "pid": None, "slot": None, "seq": number + 1, "launcher": tool, "concurrency": None,
-        "scheduled_at": None, "launched_at": None, "sent_at": None, "lateness_s": None, "connect_s": None, "headers_s": None,
-        "ttft_s": None, "e2e_s": None, "effective_ttft_s": None, "effective_e2e_s": None, "event_s": [], "event_tokens": None,
-        "clock": "user", "cpu_wait_s": None, "prompt_tokens": None, "cached_tokens": None, "output_tokens": None,
-        "token_source": None, "finish_reason": None, "text": None, "sampling": {}, "bytes_sent": 0, "bytes_received": 0}
+        "kind": "request",
+        "v": 1,
+        "id": f"{tool}-{number}",
+        "prompt": f"{number}",
+        "prompt_sha256": None,
+        "attempt": 1,
+        "engine": None,
+        "api": "openai-completions",
+        "model": None,
+        "base_url": None,
+        "stream": True,
+        "status": "ok",
+        "error": None,
+        "host": None,
+        "pid": None,
+        "slot": None,
+        "seq": number + 1,
+        "launcher": tool,
+        "concurrency": None,
+        "scheduled_at": None,
+        "launched_at": None,
+        "sent_at": None,
+        "lateness_s": None,
+        "connect_s": None,
+        "headers_s": None,
+        "ttft_s": None,
+        "e2e_s": None,
+        "effective_ttft_s": None,
+        "effective_e2e_s": None,
+        "event_s": [],
+        "event_tokens": None,
+        "clock": "user",
+        "cpu_wait_s": None,
+        "prompt_tokens": None,
+        "cached_tokens": None,
+        "output_tokens": None,
+        "token_source": None,
+        "finish_reason": None,
+        "text": None,
+        "sampling": {},
+        "bytes_sent": 0,
+        "bytes_received": 0,
+    }
     record.update(fields)
     return record
 
@@ -80,8 +120,10 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
     """
     missing = [name for name in DETAILS if not isinstance(run.get(name), list)]
     if missing:
-        raise BadImport(f"the result has no {', '.join(missing)}: run vllm bench serve with --save-result --save-detailed "
-                        "(SGLang: --output-details)")
+        raise BadImport(
+            f"the result has no {', '.join(missing)}: run vllm bench serve with --save-result --save-detailed "
+            "(SGLang: --output-details)"
+        )
     count = len(run["ttfts"])
     if not count or any(len(run[name]) != count for name in DETAILS):
         raise BadImport(f"the lists of the result are not of one length ({', '.join(DETAILS)})")
@@ -102,12 +144,25 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
         ok = not error and bool(events)
         sent = None if offset is None or not isinstance(starts, list) else round(starts[number] + offset, 6)
         yield _record(
-            number, tool, engine=engine, model=run.get("model_id"), concurrency=asked if isinstance(asked, int) else None,
-            launched_at=sent, sent_at=sent, status="ok" if ok else "error",
-            error=None if ok else {"type": "other", "message": str(error or "no first token")[:500], "http_status": None},
-            ttft_s=events[0] if events else None, e2e_s=_seconds(at) if ok else None, event_s=events if ok else [],
-            prompt_tokens=run["input_lens"][number], output_tokens=output if ok else None, token_source="engine" if ok else None,
-            text=texts[number] if isinstance(texts, list) and len(texts) == count else None)
+            number,
+            tool,
+            engine=engine,
+            model=run.get("model_id"),
+            concurrency=asked if isinstance(asked, int) else None,
+            launched_at=sent,
+            sent_at=sent,
+            status="ok" if ok else "error",
+            error=None
+            if ok
+            else {"type": "other", "message": str(error or "no first token")[:500], "http_status": None},
+            ttft_s=events[0] if events else None,
+            e2e_s=_seconds(at) if ok else None,
+            event_s=events if ok else [],
+            prompt_tokens=run["input_lens"][number],
+            output_tokens=output if ok else None,
+            token_source="engine" if ok else None,
+            text=texts[number] if isinstance(texts, list) and len(texts) == count else None,
+        )
 
 
 def _ended(date: Any) -> float:
@@ -131,7 +186,9 @@ def _strategy(run: dict[str, Any]) -> dict[str, Any]:
 def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
     """GuideLLM keeps the first and last token's time only: no events, so no inter-token latency and no event latency."""
     groups = run.get("requests")
-    if not isinstance(groups, dict) or not any(isinstance(groups.get(name), list) for name in ("successful", "errored", "incomplete")):
+    if not isinstance(groups, dict) or not any(
+        isinstance(groups.get(name), list) for name in ("successful", "errored", "incomplete")
+    ):
         raise BadImport("the benchmark has no requests; write the report without leaving requests out")
     strategy = _strategy(run)
     asked = clients if clients is not None else strategy.get("streams")
@@ -144,7 +201,9 @@ def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> I
         raise BadImport("the benchmark has no requests")
 
 
-def _guidellm_request(number: int, each: dict[str, Any], status: str, engine: str | None, asked: int | None) -> dict[str, Any]:
+def _guidellm_request(
+    number: int, each: dict[str, Any], status: str, engine: str | None, asked: int | None
+) -> dict[str, Any]:
     info = each.get("info") or each.get("scheduler_info") or {}
     timings = info.get("timings") or info.get("request_timings") or {}
     start = _first(timings.get("request_start"), each.get("request_start_time"), each.get("start_time"))
@@ -153,15 +212,28 @@ def _guidellm_request(number: int, each: dict[str, Any], status: str, engine: st
     prompt = each.get("request_args") if isinstance(each.get("request_args"), str) else each.get("prompt")
     error = None
     if status != "ok":
-        error = {"type": status, "message": str(info.get("error") or each.get("error") or status)[:500], "http_status": None}
+        error = {
+            "type": status,
+            "message": str(info.get("error") or each.get("error") or status)[:500],
+            "http_status": None,
+        }
     return _record(
-        number, "guidellm", engine=engine, concurrency=asked, status=status, error=error, launched_at=_seconds(start),
-        sent_at=_seconds(start), ttft_s=None if first is None or start is None else _seconds(first - start),
+        number,
+        "guidellm",
+        engine=engine,
+        concurrency=asked,
+        status=status,
+        error=error,
+        launched_at=_seconds(start),
+        sent_at=_seconds(start),
+        ttft_s=None if first is None or start is None else _seconds(first - start),
         e2e_s=None if end is None or start is None else _seconds(end - start),
         prompt_tokens=_count(each, "prompt_tokens", "input_metrics"),
         output_tokens=_count(each, "output_tokens", "output_metrics") if status == "ok" else None,
-        token_source="engine" if status == "ok" else None, text=each.get("output"),
-        prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest() if isinstance(prompt, str) else None)
+        token_source="engine" if status == "ok" else None,
+        text=each.get("output"),
+        prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest() if isinstance(prompt, str) else None,
+    )
 
 
 def _first(*values: Any) -> float | None:

@@ -19,19 +19,55 @@ from typing import Any
 
 # name -> type. Server settings are llmpar-serve's options with _ for -.
 SERVER: dict[str, type] = {
-    "engine": str, "model": str, "version": str, "runtime": str, "dtype": str, "quantize": str, "max_input_tokens": int,
-    "max_total_tokens": int, "max_sequences": int, "kv_bytes": str, "shards": int, "replicas": int, "gpus": str,
-    "speculate": int, "speculate_method": str, "prefix_cache": bool, "seed": int, "engine_args": str, "host": str,
-}  # fmt: skip
+    "engine": str,
+    "model": str,
+    "version": str,
+    "runtime": str,
+    "dtype": str,
+    "quantize": str,
+    "max_input_tokens": int,
+    "max_total_tokens": int,
+    "max_sequences": int,
+    "kv_bytes": str,
+    "shards": int,
+    "replicas": int,
+    "gpus": str,
+    "speculate": int,
+    "speculate_method": str,
+    "prefix_cache": bool,
+    "seed": int,
+    "engine_args": str,
+    "host": str,
+}
 LOAD: dict[str, type] = {
-    "clients": int, "launcher": str, "api": str, "stream": bool, "prompts": str, "count": int, "max_tokens": int,
-    "temperature": float, "top_k": int, "top_p": float, "sampling_seed": int, "ignore_eos": bool, "warmup": int,
-    "timeout_s": float, "rate": float, "process": str,
-}  # fmt: skip
+    "clients": int,
+    "launcher": str,
+    "api": str,
+    "stream": bool,
+    "prompts": str,
+    "count": int,
+    "max_tokens": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "sampling_seed": int,
+    "ignore_eos": bool,
+    "warmup": int,
+    "timeout_s": float,
+    "rate": float,
+    "process": str,
+}
 DEFAULTS: dict[str, Any] = {
-    "engine": "llamacpp", "clients": 1, "launcher": "parallel", "prompts": "prompts", "max_tokens": 64,
-    "temperature": 0.0, "warmup": 2, "stream": True, "timeout_s": 600.0,
-}  # fmt: skip
+    "engine": "llamacpp",
+    "clients": 1,
+    "launcher": "parallel",
+    "prompts": "prompts",
+    "max_tokens": 64,
+    "temperature": 0.0,
+    "warmup": 2,
+    "stream": True,
+    "timeout_s": 600.0,
+}
 LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
 # A product beyond this is a slip of the pen, not a sweep.
 MOST = 10_000
@@ -54,12 +90,16 @@ def parse(text: str, name: str) -> list[dict[str, Any]]:
             known = SERVER | LOAD
             for column in header:
                 if column not in known:
-                    raise BadSweep(f"'{name}' line {number}: unknown column '{column}'; known are {', '.join(sorted(known))}")
+                    raise BadSweep(
+                        f"'{name}' line {number}: unknown column '{column}'; known are {', '.join(sorted(known))}"
+                    )
             if len(set(header)) != len(header):
                 raise BadSweep(f"'{name}' line {number}: a column stands twice")
             continue
         if len(fields) > len(header):
-            raise BadSweep(f"'{name}' line {number}: {len(fields)} values under {len(header)} columns; columns are separated by tabs")
+            raise BadSweep(
+                f"'{name}' line {number}: {len(fields)} values under {len(header)} columns; columns are separated by tabs"
+            )
         choices = []
         for column, value in itertools.zip_longest(header, fields, fillvalue=""):
             parts = [value[1:-1]] if len(value) > 1 and value[0] == value[-1] == '"' else value.split(",")
@@ -112,7 +152,10 @@ def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) 
             continue  # engines have settings of their own, which the others' names need not mention
         if key == "clients":
             parts.append(f"c{value:0{widths[key]}d}")
-        elif key in ("engine", "launcher", "quantize", "model", "dtype", "speculate_method", "host") and value is not None:
+        elif (
+            key in ("engine", "launcher", "quantize", "model", "dtype", "speculate_method", "host")
+            and value is not None
+        ):
             parts.append(slug(value.rsplit("/", 1)[-1]))
         else:
             parts.append(f"{slug(key)}-{'default' if value is None else slug(value)}")
@@ -144,10 +187,19 @@ def cells(rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 
         if session == "only":
             session = slug(server["engine"])
         sessions.setdefault(session, []).append(
-            {"kind": "cell", "v": 1, "id": name, "sweep": sweep, "session": session, "repeat": 1,
-             "varies": {key: row.get(key) for key in varying}, "server": server, "load": load,
-             "settings_sha256": digest}
-        )  # fmt: skip
+            {
+                "kind": "cell",
+                "v": 1,
+                "id": name,
+                "sweep": sweep,
+                "session": session,
+                "repeat": 1,
+                "varies": {key: row.get(key) for key in varying},
+                "server": server,
+                "load": load,
+                "settings_sha256": digest,
+            }
+        )
     order = random.Random(seed)
     result = []
     for repeat in range(1, repeats + 1):
@@ -167,8 +219,11 @@ def fragment(planned: list[dict[str, Any]]) -> str:
     sessions: dict[str, list[str]] = {}
     for cell in planned:
         sessions.setdefault(cell["session"], []).append(cell["id"])
-    lines = ["# Made from the sweep's table by llmpar-cells; edit that instead.",
-             "CELLS := " + " ".join(cell["id"] for cell in planned), "SESSIONS := " + " ".join(sessions)]  # fmt: skip
+    lines = [
+        "# Made from the sweep's table by llmpar-cells; edit that instead.",
+        "CELLS := " + " ".join(cell["id"] for cell in planned),
+        "SESSIONS := " + " ".join(sessions),
+    ]
     lines += [f"cells-of-{session} := {' '.join(ids)}" for session, ids in sessions.items()]
     return "\n".join(lines) + "\n"
 
@@ -212,7 +267,9 @@ def main(arguments: list[str]) -> int:
         with open(table, encoding="utf-8") as stream:
             planned = cells(parse(stream.read(), table), sweep, int(repeats), int(seed))
     except OSError as error:
-        sys.stderr.write(f"llmpar-cells: cannot read '{table}': {error.strerror}\n  SWEEP names a file sweeps/NAME.tsv\n")
+        sys.stderr.write(
+            f"llmpar-cells: cannot read '{table}': {error.strerror}\n  SWEEP names a file sweeps/NAME.tsv\n"
+        )
         return 2
     except ValueError as error:
         sys.stderr.write(f"llmpar-cells: {error}\n")

@@ -20,8 +20,12 @@ def tokenizer(folder: str, vocabulary: int) -> int:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=["<unk>", "<s>", "</s>"],
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
     made.train_from_iterator(TEXT.splitlines(), trainer)
     # Up to the asked size with words that no text holds, so that the output layer costs what it costs in a model.
     made.add_tokens([AddedToken(f"<w{n}>", normalized=False) for n in range(vocabulary - made.get_vocab_size())])
@@ -44,15 +48,43 @@ def main() -> None:
     given = parser.parse_args()
     os.makedirs(given.folder, exist_ok=True)
     size = tokenizer(given.folder, given.vocabulary)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN, "intermediate_size": 4 * HIDDEN,
-              "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": HIDDEN // HEADS,
-              "vocab_size": size, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-              "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
-              "torch_dtype": "float32", "initializer_range": 0.02, "attention_bias": False, "mlp_bias": False}
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": 4 * HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "head_dim": HIDDEN // HEADS,
+        "vocab_size": size,
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+        "initializer_range": 0.02,
+        "attention_bias": False,
+        "mlp_bias": False,
+    }
     write(given.folder, "config.json", config)
-    write(given.folder, "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>",
-        "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False})
+    write(
+        given.folder,
+        "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "pad_token": "<unk>",
+            "model_max_length": CONTEXT,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
     # Without it transformers would look for one on the hub.
     write(given.folder, "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     if given.weights:

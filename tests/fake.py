@@ -1,9 +1,9 @@
 """Start and stop tests/fake_engine.py from a test.
 
-    from fake import fake_engine
-    with fake_engine(engine="tgi", tokens=8, gap_ms=5) as server:
-        ... server.url ...
-        truth = server.truth()      # one dict a finished request, in the order in which they ended
+from fake import fake_engine
+with fake_engine(engine="tgi", tokens=8, gap_ms=5) as server:
+    ... server.url ...
+    truth = server.truth()      # one dict a finished request, in the order in which they ended
 """
 
 from __future__ import annotations

@@ -38,14 +38,58 @@ import fake_shapes as shapes
 from fake_shapes import Counters, Job
 
 WIRE = Path(__file__).resolve().parent / "wire"
-WORDS = [" the", " mill", " was", " a", " small", " one", " café", ",", " 東京", " of", " 🙂", " and", " wind", ".", "\n", " it"]
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
-           422: "Unprocessable Entity", 424: "Failed Dependency", 429: "Too Many Requests", 500: "Internal Server Error",
-           502: "Bad Gateway", 503: "Service Unavailable"}
-ROUTES = {"/v1/completions": "completions", "/v1/chat/completions": "chat", "/completion": "completion",
-          "/generate": "generate", "/generate_stream": "generate_stream"}
-TRANSFORMERS = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "frequency_penalty", "seed", "stop",
-                "suffix", "stream", "generation_config"}
+WORDS = [
+    " the",
+    " mill",
+    " was",
+    " a",
+    " small",
+    " one",
+    " café",
+    ",",
+    " 東京",
+    " of",
+    " 🙂",
+    " and",
+    " wind",
+    ".",
+    "\n",
+    " it",
+]
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    422: "Unprocessable Entity",
+    424: "Failed Dependency",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+ROUTES = {
+    "/v1/completions": "completions",
+    "/v1/chat/completions": "chat",
+    "/completion": "completion",
+    "/generate": "generate",
+    "/generate_stream": "generate_stream",
+}
+TRANSFORMERS = {
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "suffix",
+    "stream",
+    "generation_config",
+}
 
 
 class Gone(Exception):
@@ -129,7 +173,9 @@ class Exchange:
         began = time.time()
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ", 2)
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
+        }
         raw = await self.reader.readexactly(int(headers.get("content-length", 0)))
         received = time.time()
         self.keep = headers.get("connection", "").lower() != "close" and not self.options.close
@@ -138,9 +184,18 @@ class Exchange:
         if method == "GET" or path in ("/tokenize", "/fake/stall"):
             return self.look(path, url.query, raw)
         route = ROUTES.get(path) or ("mii" if path.startswith("/mii/") else "")
-        self.record = {"id": self.engine.number, "path": path, "received_at": round(received, 6),
-                       "head_at": round(began, 6), "connection": self.writer.get_extra_info("peername")[1],
-                       "write_at": [], "write_tokens": [], "text": "", "tokens": 0, "outcome": "error"}
+        self.record = {
+            "id": self.engine.number,
+            "path": path,
+            "received_at": round(received, 6),
+            "head_at": round(began, 6),
+            "connection": self.writer.get_extra_info("peername")[1],
+            "write_at": [],
+            "write_tokens": [],
+            "text": "",
+            "tokens": 0,
+            "outcome": "error",
+        }
         self.engine.number += 1
         if self.options.exit_after and self.engine.number > self.options.exit_after:
             os._exit(9)
@@ -183,10 +238,15 @@ class Exchange:
                 return self.whole(503, *shapes.error(engine, "", 503, "Loading model"))
             return self.whole(200, b'{"status":"ok"}', "application/json")
         if path == "/v1/models":
-            return self.whole(200, shapes.dump({"object": "list", "data": [{"id": self.options.model, "object": "model"}]}),
-                              "application/json")
+            return self.whole(
+                200,
+                shapes.dump({"object": "list", "data": [{"id": self.options.model, "object": "model"}]}),
+                "application/json",
+            )
         if path == "/info" and engine in ("tgi", "tgi-3"):
-            facts = {"version": "1.4.4", "max_batch_total_tokens": shapes.ROOM} if engine == "tgi" else {"version": "3.3.7"}
+            facts = (
+                {"version": "1.4.4", "max_batch_total_tokens": shapes.ROOM} if engine == "tgi" else {"version": "3.3.7"}
+            )
             return self.whole(200, shapes.dump({"model_id": self.options.model, **facts}), "application/json")
         if path == "/slots" and engine == "llamacpp":
             return self.whole(200, shapes.dump(shapes.slots(now)), "application/json")
@@ -209,8 +269,12 @@ class Exchange:
         return self.whole(404, *shapes.error(engine, "", 404, "Not Found"))
 
     def whole(self, status: int, body: bytes, kind: str, extra: list[tuple[str, str]] | None = None) -> bool:
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}", f"content-type: {kind}",
-                 f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in extra or [])]
+        lines = [
+            f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}",
+            f"content-type: {kind}",
+            f"content-length: {len(body)}",
+            *(f"{name}: {value}" for name, value in extra or []),
+        ]
         if not self.keep:
             lines.append("connection: close")
         self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -238,17 +302,35 @@ class Exchange:
         for line in prompt.splitlines():
             if line.startswith("fake:"):
                 wanted |= knobs(line[5:])
-        limit = inner.get("max_new_tokens", inner.get("n_predict", inner.get("max_tokens", inner.get("max_completion_tokens"))))
+        limit = inner.get(
+            "max_new_tokens", inner.get("n_predict", inner.get("max_tokens", inner.get("max_completion_tokens")))
+        )
         stream = route == "generate_stream" or bool(body.get("stream")) and route != "mii"
         count = len(prompt.split())
         self.record["prompt"] = prompt[:80]
-        self.record["body"] = {key: value for key, value in body.items() if key not in ("prompt", "inputs", "messages", "prompts")}
-        job = Job(engine, route, body, prompt, count, limit if isinstance(limit, int) and limit >= 0 else self.options.tokens,
-                  stream, self.options.model, int(wanted.get("cached", 0)), wanted)
+        self.record["body"] = {
+            key: value for key, value in body.items() if key not in ("prompt", "inputs", "messages", "prompts")
+        }
+        job = Job(
+            engine,
+            route,
+            body,
+            prompt,
+            count,
+            limit if isinstance(limit, int) and limit >= 0 else self.options.tokens,
+            stream,
+            self.options.model,
+            int(wanted.get("cached", 0)),
+            wanted,
+        )
         if "status" in wanted:
             raise ValueError(int(wanted["status"]), wanted.get("message", "asked for").replace("_", " "))
         if engine in ("tgi", "tgi-3") and route.startswith("generate"):
-            for name, bad in (("temperature", lambda v: v <= 0), ("top_p", lambda v: not 0 < v < 1), ("top_k", lambda v: v <= 0)):
+            for name, bad in (
+                ("temperature", lambda v: v <= 0),
+                ("top_p", lambda v: not 0 < v < 1),
+                ("top_k", lambda v: v <= 0),
+            ):
                 if inner.get(name) is not None and bad(inner[name]):
                     raise ValueError(422, f"Input validation error: `{name}` is out of range")
         if engine == "transformers" and body.keys() - TRANSFORMERS:
@@ -256,8 +338,10 @@ class Exchange:
         if engine in ("vllm", "vllm-0.4", "aphrodite") and body.get("model") not in (None, self.options.model):
             raise ValueError(404, f"The model `{body['model']}` does not exist.")
         if self.options.context and count + 1 > self.options.context:
-            raise ValueError(422 if engine.startswith("tgi") else 400,
-                             f"request ({count} tokens) exceeds the available context size ({self.options.context} tokens)")
+            raise ValueError(
+                422 if engine.startswith("tgi") else 400,
+                f"request ({count} tokens) exceeds the available context size ({self.options.context} tokens)",
+            )
         return job
 
     async def answer(self, route: str, query: str, headers: dict[str, str], raw: bytes) -> bool:
@@ -298,7 +382,9 @@ class Exchange:
 
     def refuse(self, route: str, status: int, message: str) -> bool:
         self.record["outcome"] = f"status {status}"
-        streamed = self.options.engine in ("tgi", "tgi-3") and route == "generate_stream" and status < 500 and status != 401
+        streamed = (
+            self.options.engine in ("tgi", "tgi-3") and route == "generate_stream" and status < 500 and status != 401
+        )
         if streamed:  # TGI's errors come inside a 200
             body, _ = shapes.error(self.options.engine, route, status, message)
             return self.whole(200, b"data:" + body + b"\n\n", "text/event-stream")
@@ -375,7 +461,9 @@ class Exchange:
         if "error" in wanted and not job.stream:
             return self.refuse(job.route, 500, "the engine stopped in the middle")
         each, burst = int(wanted.get("per_event", option.per_event)), int(wanted.get("burst", option.burst))
-        number: dict[str, int] = {key: int(wanted[key]) for key in ("cut", "end", "error", "utf8", "json", "at") if key in wanted}
+        number: dict[str, int] = {
+            key: int(wanted[key]) for key in ("cut", "end", "error", "utf8", "json", "at") if key in wanted
+        }
         empty, big = int(wanted.get("empty", 0)), int(wanted.get("big", 0))
         loop = asyncio.get_running_loop()
         due = loop.time() + float(wanted.get("ttft_ms", option.ttft_ms)) / 1000
@@ -467,7 +555,9 @@ class Exchange:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--engine", choices=shapes.ENGINES, default="vllm")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -512,6 +602,7 @@ def main() -> None:
     options = arguments()
     if options.uvloop:
         import uvloop
+
         uvloop.run(serve(options))
     else:
         asyncio.run(serve(options))

@@ -96,14 +96,22 @@ def parent_of(pid: int) -> int:
 
 def launchers() -> list[int]:
     """Launchers of this test that are alive, the script or the compiled one."""
-    return mine(lambda words: words[0].endswith(b"llmpar-request")
-                or words[0].endswith(b"perl") and len(words) > 1 and words[1].endswith(b"bin/llmpar-request"))
+    return mine(
+        lambda words: (
+            words[0].endswith(b"llmpar-request")
+            or words[0].endswith(b"perl")
+            and len(words) > 1
+            and words[1].endswith(b"bin/llmpar-request")
+        )
+    )
 
 
 def catches_term(pid: int) -> bool:
     """Whether a process handles SIGTERM, as a launcher does from when it has reached its pool."""
     try:
-        caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:"))
+        caught = next(
+            line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt:")
+        )
     except OSError:
         return False
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
@@ -112,5 +120,7 @@ def catches_term(pid: int) -> bool:
 def nothing_left() -> None:
     """No process of a pool, no socket, lock or position in the runtime directory."""
     folder = Path(os.environ["XDG_RUNTIME_DIR"], "llmpar")
-    wait_for(lambda: not processes() and (not folder.exists() or not list(folder.iterdir())),
-             f"left: processes {processes()}, files {[path.name for path in folder.iterdir()] if folder.exists() else []}")
+    wait_for(
+        lambda: not processes() and (not folder.exists() or not list(folder.iterdir())),
+        f"left: processes {processes()}, files {[path.name for path in folder.iterdir()] if folder.exists() else []}",
+    )

@@ -19,7 +19,9 @@ class BadTrace(ValueError):
     """A trace that cannot be read; says which line and why."""
 
 
-def offsets(process: str, count: int, rate: float, seed: int = 0, shape: float = 1.0, to: float | None = None) -> list[float]:
+def offsets(
+    process: str, count: int, rate: float, seed: int = 0, shape: float = 1.0, to: float | None = None
+) -> list[float]:
     """Seconds from the start at which `count` requests are due, in order.
 
     `constant`: every 1/rate seconds, the first at once. `poisson`: independent exponential gaps, the first before the
@@ -38,7 +40,9 @@ def offsets(process: str, count: int, rate: float, seed: int = 0, shape: float =
     draw = random.Random(seed)
     at, found = 0.0, []
     for _ in range(count):
-        at += -math.log1p(-draw.random()) / rate if process == "poisson" else draw.gammavariate(shape, 1 / (shape * rate))
+        at += (
+            -math.log1p(-draw.random()) / rate if process == "poisson" else draw.gammavariate(shape, 1 / (shape * rate))
+        )
         found.append(at)
     return found
 

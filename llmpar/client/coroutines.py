@@ -75,7 +75,9 @@ class Client:
         self.settings, self.tls = settings, settings.target.tls
         self.errors = (aiohttp.ClientError, OSError, ValueError)
         self.raw: Raw | None = None
-        self._url = lambda path: yarl.URL(f"{'https' if self.tls else 'http'}://{settings.target.authority}{path}", encoded=True)
+        self._url = lambda path: yarl.URL(
+            f"{'https' if self.tls else 'http'}://{settings.target.authority}{path}", encoded=True
+        )
         self._waited: int | None = None
         self._connecting = 0
         trace = aiohttp.TraceConfig()
@@ -85,9 +87,15 @@ class Client:
         kept: dict[str, Any] = {"keepalive_timeout": 3600} if settings.keep_alive else {"force_close": True}
         connector = aiohttp.TCPConnector(limit=1, ttl_dns_cache=None, socket_factory=self._socket, **kept)
         self.session = aiohttp.ClientSession(
-            connector=connector, trace_configs=[trace], auto_decompress=False, skip_auto_headers=OURS,
-            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None),
-            max_line_size=HEAD_LIMIT, max_field_size=HEAD_LIMIT)
+            connector=connector,
+            trace_configs=[trace],
+            auto_decompress=False,
+            skip_auto_headers=OURS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            max_line_size=HEAD_LIMIT,
+            max_field_size=HEAD_LIMIT,
+        )
 
     def _socket(self, address: Any) -> socket.socket:
         family, kind, protocol, _, _ = address
@@ -140,7 +148,12 @@ class Client:
                 waited = stamps.cpu_wait()
                 if raw.sent_ns is not None and waited is not None and self._waited is not None:
                     raw.cpu_wait_ns = waited - self._waited
-            dead = raw.reused and not raw.stamps and raw.error is not None and raw.error[0] in ("no_response", "connection_reset")
+            dead = (
+                raw.reused
+                and not raw.stamps
+                and raw.error is not None
+                and raw.error[0] in ("no_response", "connection_reset")
+            )
             # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
             if not dead:
                 return record(self.settings, launch, prompt, asked, raw)
@@ -151,7 +164,9 @@ class Client:
         headers = [*request_headers(settings), ("Connection", "keep-alive" if settings.keep_alive else "close")]
         try:
             async with asyncio.timeout(settings.timeout_s):
-                async with self.session.post(self._url(path), data=body, headers=headers, allow_redirects=False) as response:
+                async with self.session.post(
+                    self._url(path), data=body, headers=headers, allow_redirects=False
+                ) as response:
                     if self.tls:
                         await self._encrypted(raw, response)
                     else:
@@ -194,13 +209,18 @@ class Client:
             return exchange.named(error.os_error, self.settings.timeout_s)
         cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
         if isinstance(cause, ConnectionResetError) or isinstance(cause, OSError) and cause.errno:
-            return exchange.named(cause if isinstance(cause, ConnectionResetError) else OSError(cause.errno, cause.strerror), 0)
+            return exchange.named(
+                cause if isinstance(cause, ConnectionResetError) else OSError(cause.errno, cause.strerror), 0
+            )
         if isinstance(error, aiohttp.ClientOSError):
             return exchange.named(ConnectionResetError(), 0)  # writing to a connection that the server had closed
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
             if self.tls:
-                return ("cut_body", "the connection was closed inside the body") if framer.status is not None else \
-                    ("no_response", "the connection was closed before a response")
+                return (
+                    ("cut_body", "the connection was closed inside the body")
+                    if framer.status is not None
+                    else ("no_response", "the connection was closed before a response")
+                )
             missing = framer.eof()
             if missing is not None:
                 return "cut_body" if framer.started else "no_response", missing
@@ -215,7 +235,9 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Ga
     try:
         import aiohttp  # noqa: F401
     except ImportError:
-        raise Missing("--asyncio needs aiohttp, which is not installed", f"{sys.executable} -m pip install aiohttp") from None
+        raise Missing(
+            "--asyncio needs aiohttp, which is not installed", f"{sys.executable} -m pip install aiohttp"
+        ) from None
     asyncio.run(_run(plan, paths, output, tally, gate))
 
 

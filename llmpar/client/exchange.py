@@ -153,8 +153,15 @@ def _limit(sock: socket.socket, deadline: int) -> None:
         sock.settimeout(left)
 
 
-def exchange(raw: Raw, connections: Connections, target: Target, message: bytes, timeout_s: float, max_bytes: int,
-             keep_alive: bool = False) -> None:
+def exchange(
+    raw: Raw,
+    connections: Connections,
+    target: Target,
+    message: bytes,
+    timeout_s: float,
+    max_bytes: int,
+    keep_alive: bool = False,
+) -> None:
     """Send `message` (a whole request) and receive its response into `raw`. Never raises for what a peer or a network
     does; Cancelled passes through, with `raw` as far as it got."""
     raw.kernel = raw.kernel and not target.tls
@@ -279,7 +286,9 @@ def too_many(max_bytes: int) -> tuple[str, str]:
 
 def named(error: Exception, timeout_s: float) -> tuple[str, str]:
     """A transport error as (type, message)."""
-    if isinstance(error, TimeoutError | BlockingIOError) and error.errno != errno.EINPROGRESS:  # SO_RCVTIMEO ends a read with EAGAIN
+    if (
+        isinstance(error, TimeoutError | BlockingIOError) and error.errno != errno.EINPROGRESS
+    ):  # SO_RCVTIMEO ends a read with EAGAIN
         return "timeout", f"no complete response within {timeout_s:g} s"
     if isinstance(error, OSError) and error.errno == errno.EINPROGRESS:  # connect, by SO_SNDTIMEO
         return "timeout", f"no connection within {timeout_s:g} s"

@@ -87,8 +87,11 @@ class Framer:
         if self._state == _DONE:
             return None
         if state == _HEAD:
-            return "the connection was closed before a response" if not self.started \
+            return (
+                "the connection was closed before a response"
+                if not self.started
                 else "the connection was closed inside the headers"
+            )
         if state == _LENGTH:
             return f"the connection was closed with {self._left} bytes of the body missing"
         return "the connection was closed before the last chunk"
@@ -249,8 +252,13 @@ def parse_head(head: bytes) -> tuple[int, int, dict[str, str]]:
 
 def post(path: str, host: str, headers: list[tuple[str, str]], body: bytes, keep_alive: bool) -> bytes:
     """A whole POST request. Raises ValueError for a header that would break out of its line."""
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers),
-             f"Content-Length: {len(body)}", f"Connection: {'keep-alive' if keep_alive else 'close'}"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Content-Length: {len(body)}",
+        f"Connection: {'keep-alive' if keep_alive else 'close'}",
+    ]
     head = "\r\n".join(lines)
     if head.count("\r\n") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
         raise ValueError("a header holds a line end or NUL")

@@ -29,7 +29,9 @@ class Output:
             while view:
                 view = view[os.write(1, view) :]
         except OSError as error:
-            raise OSError(error.errno, f"cannot write a record: {error.strerror}", self.path or "standard output") from None
+            raise OSError(
+                error.errno, f"cannot write a record: {error.strerror}", self.path or "standard output"
+            ) from None
 
 
 class Tally:

@@ -58,8 +58,9 @@ class Plan:
     lost: int | None = None
 
 
-def from_options(prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, str],
-         launched_ns: int | None = None) -> Plan:
+def from_options(
+    prompts: tuple[str, ...], options: dict[str, Any], environ: dict[str, str], launched_ns: int | None = None
+) -> Plan:
     """Check options against one another. Raises Wrong."""
     base_url = options["base_url"]
     if not base_url:
@@ -79,33 +80,73 @@ def from_options(prompts: tuple[str, ...], options: dict[str, Any], environ: dic
         if not math.isfinite(options[name] or 0):
             raise Wrong(f"--{name.removesuffix('_s').replace('_', '-')} must be a finite number")
     check_at(options["at"], len(prompts) == 1 and not many)
-    sampling = Sampling(max_tokens=options["max_tokens"], temperature=options["temperature"], top_k=options["top_k"],
-                        top_p=options["top_p"], seed=options["seed"], ignore_eos=options["ignore_eos"],
-                        stop=list(options["stop"]), cache_prompt=options["cache_prompt"])
+    sampling = Sampling(
+        max_tokens=options["max_tokens"],
+        temperature=options["temperature"],
+        top_k=options["top_k"],
+        top_p=options["top_p"],
+        seed=options["seed"],
+        ignore_eos=options["ignore_eos"],
+        stop=list(options["stop"]),
+        cache_prompt=options["cache_prompt"],
+    )
     clients = options["concurrency"] or options["threads"] or options["coroutines"]
     try:
         settings = Settings(
-            base_url=base_url, api=options["api"], model=options["model"], engine=options["engine"],
-            stream=options["stream"], sampling=sampling, timeout_s=options["timeout_s"], max_bytes=options["max_bytes"],
-            text=not options["no_text"], kernel=not options["user_stamps"],
-            keep_alive=options["keep_alive"], headers=tuple(_header(text) for text in options["headers"]),
-            api_key=_key(options["api_key_file"]), concurrency=clients)
+            base_url=base_url,
+            api=options["api"],
+            model=options["model"],
+            engine=options["engine"],
+            stream=options["stream"],
+            sampling=sampling,
+            timeout_s=options["timeout_s"],
+            max_bytes=options["max_bytes"],
+            text=not options["no_text"],
+            kernel=not options["user_stamps"],
+            keep_alive=options["keep_alive"],
+            headers=tuple(_header(text) for text in options["headers"]),
+            api_key=_key(options["api_key_file"]),
+            concurrency=clients,
+        )
     except ValueError as error:
         raise error if isinstance(error, Wrong) else Wrong(str(error)) from None
     launched = launched_ns or whole(environ.get("LLMPAR_LAUNCHED_NS")) or procfs.process_start()
-    made = Plan(settings, prompts, options["from_stdin"], options["queue"], options["threads"], options["coroutines"],
-                options["output"], due_ns(options["at"]), whole(environ.get("LLMPAR_ATTEMPT")) or 1,
-                whole(environ.get("PARALLEL_JOBSLOT")), whole(environ.get("PARALLEL_SEQ")), launched)
+    made = Plan(
+        settings,
+        prompts,
+        options["from_stdin"],
+        options["queue"],
+        options["threads"],
+        options["coroutines"],
+        options["output"],
+        due_ns(options["at"]),
+        whole(environ.get("LLMPAR_ATTEMPT")) or 1,
+        whole(environ.get("PARALLEL_JOBSLOT")),
+        whole(environ.get("PARALLEL_SEQ")),
+        launched,
+    )
     made.lost = whole(environ.get("LLMPAR_LOST"))
-    made.launcher = ("threads" if made.threads else "asyncio" if made.coroutines else "queue" if made.queue
-                     else "cold" if len(prompts) == 1 else "turns")
+    made.launcher = (
+        "threads"
+        if made.threads
+        else "asyncio"
+        if made.coroutines
+        else "queue"
+        if made.queue
+        else "cold"
+        if len(prompts) == 1
+        else "turns"
+    )
     return made
 
 
 def check_at(at: str | None, one: bool) -> None:
     """Raises Wrong for a due time of anything but one prompt."""
     if at is not None and not one:
-        raise Wrong("--at is for one prompt file", "make a schedule: llmpar-arrivals … | parallel --colsep '\\t' … llmpar-request --at {1} {2}")
+        raise Wrong(
+            "--at is for one prompt file",
+            "make a schedule: llmpar-arrivals … | parallel --colsep '\\t' … llmpar-request --at {1} {2}",
+        )
 
 
 def whole(text: str | None) -> int | None:

@@ -77,7 +77,9 @@ class Queue:
         newest one of this list that knows the taker.
         """
         files = glob.glob(f"{glob.escape(self.folder)}/*.{self.kind}")
-        self.file = next((path for path in sorted(files, key=_changed, reverse=True) if self._taken(path, taker)), self.file)
+        self.file = next(
+            (path for path in sorted(files, key=_changed, reverse=True) if self._taken(path, taker)), self.file
+        )
         return self
 
 

@@ -106,8 +106,9 @@ def ask(settings: Settings, prompt: Prompt) -> Asked:
     if prompt.fault is not None:
         return Asked(b"", {}, prompt.fault)
     try:
-        call = DIALECTS[settings.api].request(prompt.text, settings.model, settings.sampling, settings.stream,
-                                              settings.engine)
+        call = DIALECTS[settings.api].request(
+            prompt.text, settings.model, settings.sampling, settings.stream, settings.engine
+        )
     except Unsupported as error:
         return Asked(b"", {}, ("unsupported", str(error)))
     headers = request_headers(settings)
@@ -119,16 +120,20 @@ def ask(settings: Settings, prompt: Prompt) -> Asked:
 
 def request_headers(settings: Settings) -> list[tuple[str, str]]:
     """All headers but those of the connection itself."""
-    headers = [("User-Agent", AGENT), ("Accept", "text/event-stream" if settings.stream else "application/json"),
-               ("Content-Type", "application/json")]
+    headers = [
+        ("User-Agent", AGENT),
+        ("Accept", "text/event-stream" if settings.stream else "application/json"),
+        ("Content-Type", "application/json"),
+    ]
     if settings.api_key:
         headers.append(("Authorization", f"Bearer {settings.api_key}"))
     headers.extend(settings.headers)
     return headers
 
 
-def perform(settings: Settings, launch: Launch, path: str, connections: exchange.Connections,
-            gate: gate.Gate) -> dict[str, Any]:
+def perform(
+    settings: Settings, launch: Launch, path: str, connections: exchange.Connections, gate: gate.Gate
+) -> dict[str, Any]:
     """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its record."""
     prompt = read_prompt(path)
     asked = ask(settings, prompt)
@@ -139,8 +144,15 @@ def perform(settings: Settings, launch: Launch, path: str, connections: exchange
         gate.arm()
         if launch.scheduled_ns is not None:
             wait_until(launch.scheduled_ns)
-        exchange.exchange(raw, connections, settings.target, asked.message, settings.timeout_s, settings.max_bytes,
-                          settings.keep_alive)
+        exchange.exchange(
+            raw,
+            connections,
+            settings.target,
+            asked.message,
+            settings.timeout_s,
+            settings.max_bytes,
+            settings.keep_alive,
+        )
         gate.armed = False
     except Cancelled as cancelled:
         raw.error = ("cancelled", str(cancelled))
@@ -182,31 +194,48 @@ def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw
     e2e = None if sent is None or raw.end_ns is None else seconds(raw.end_ns - sent)
     late = None if due is None or sent is None else seconds(sent - due)
     made: dict[str, Any] = {
-        "kind": "request", "v": records.VERSIONS["request"][-1],
+        "kind": "request",
+        "v": records.VERSIONS["request"][-1],
         "id": os.urandom(8).hex(),
-        "prompt": prompt.name, "prompt_sha256": prompt.sha256, "attempt": launch.attempt,
-        "engine": settings.engine, "api": settings.api, "model": settings.model, "base_url": settings.base_url,
+        "prompt": prompt.name,
+        "prompt_sha256": prompt.sha256,
+        "attempt": launch.attempt,
+        "engine": settings.engine,
+        "api": settings.api,
+        "model": settings.model,
+        "base_url": settings.base_url,
         "stream": settings.stream,
-        "status": status, "error": error,
-        "host": HOST, "pid": os.getpid(), "slot": launch.slot, "seq": launch.seq,
-        "launcher": launch.launcher, "concurrency": settings.concurrency,
+        "status": status,
+        "error": error,
+        "host": HOST,
+        "pid": os.getpid(),
+        "slot": launch.slot,
+        "seq": launch.seq,
+        "launcher": launch.launcher,
+        "concurrency": settings.concurrency,
         "scheduled_at": None if due is None else clock.instant(due),
         "launched_at": None if launch.launched_ns is None else clock.instant(launch.launched_ns),
         "sent_at": None if sent is None else clock.instant(sent),
         "lateness_s": late,
         "connect_s": None if raw.connect_ns is None else seconds(raw.connect_ns),
         "headers_s": None if sent is None or raw.headers_ns is None else seconds(raw.headers_ns - sent),
-        "ttft_s": ttft, "e2e_s": e2e,
+        "ttft_s": ttft,
+        "e2e_s": e2e,
         "effective_ttft_s": None if late is None or ttft is None else round(ttft + late, 6),
         "effective_e2e_s": None if late is None or e2e is None else round(e2e + late, 6),
-        "event_s": times, "event_tokens": tokens,
+        "event_s": times,
+        "event_tokens": tokens,
         "clock": "kernel" if raw.kernel else "user",
         "cpu_wait_s": None if raw.cpu_wait_ns is None else seconds(raw.cpu_wait_ns),
-        "prompt_tokens": reply.prompt_tokens, "cached_tokens": reply.cached_tokens,
-        "output_tokens": reply.output_tokens, "token_source": reply.token_source,
-        "finish_reason": reply.finish_reason, "text": reply.text if settings.text else None,
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "output_tokens": reply.output_tokens,
+        "token_source": reply.token_source,
+        "finish_reason": reply.finish_reason,
+        "text": reply.text if settings.text else None,
         "sampling": asked.sampling,
-        "bytes_sent": raw.bytes_sent, "bytes_received": raw.bytes_received,
+        "bytes_sent": raw.bytes_sent,
+        "bytes_received": raw.bytes_received,
     }
     if abs(raw.clock_step_ns) > STEP_WARNING_NS:
         made["clock_step_s"] = seconds(raw.clock_step_ns)

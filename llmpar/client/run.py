@@ -50,8 +50,10 @@ def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if plan.queue is not None and not tally.done and "PARALLEL_PID" not in os.environ:
-        warn(f"nothing is left of '{plan.queue}': the processes of one shell take each name once; "
-             "start them from a shell of their own, or copy the list")
+        warn(
+            f"nothing is left of '{plan.queue}': the processes of one shell take each name once; "
+            "start them from a shell of their own, or copy the list"
+        )
     return 128 + ends[0] if ends else tally.status
 
 
@@ -76,8 +78,14 @@ def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None]
     put(made)
 
 
-def in_turn(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally,
-            connections: exchange.Connections, gate: gate.Gate) -> None:
+def in_turn(
+    plan: Plan,
+    paths: Iterator[str],
+    put: Callable[[dict[str, Any]], None],
+    tally: Tally,
+    connections: exchange.Connections,
+    gate: gate.Gate,
+) -> None:
     """One request after the other, until the prompts end or the gate is shut."""
     launched = plan.launched_ns
     for path in paths:

@@ -34,8 +34,9 @@ class Target:
         except ValueError:
             raise ValueError(f"'{base_url}' names no port from 0 to 65535") from None
         tls = parts.scheme == "https"
-        return cls(tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"),
-                   parts.netloc.rpartition("@")[2])
+        return cls(
+            tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), parts.netloc.rpartition("@")[2]
+        )
 
     def path(self, route: str) -> str:
         """The request's path: base URLs are given with and without the /v1 that OpenAI routes begin with."""

@@ -14,7 +14,9 @@ from llmpar import cli, exit_codes, failure
 from llmpar.client import arrivals
 
 
-@cli.command("llmpar-arrivals", epilog="""\b
+@cli.command(
+    "llmpar-arrivals",
+    epilog="""\b
 Examples:
   llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > requests.jsonl
   llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
@@ -24,28 +26,69 @@ Examples:
 \b
 Writes  a line a request: its due time (epoch seconds), a tab, its prompt file; without PROMPT the time alone.
         Give parallel a -j above the requests that will be out at once, else they start late (lateness_s tells).
-Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""")
+Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""",
+)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
-@click.option("--rate", metavar="R", type=click.FloatRange(0, min_open=True),
-              help="Requests per second, on average; with --trace, stretch the trace to that.")
-@click.option("--process", type=click.Choice(arrivals.PROCESSES), default="poisson", show_default=True, help="How they come.")
-@click.option("--shape", metavar="K", type=click.FloatRange(0.001), default=0.5, show_default=True,
-              help="Of gamma: 1 is Poisson, less is burstier, more is more even.")
-@click.option("--to", metavar="R", type=click.FloatRange(0, min_open=True), help="Of ramp: the rate at its end.  [twice --rate]")
-@click.option("--trace", metavar="FILE", type=click.Path(),
-              help="Times from FILE (`-`: standard input): first column, seconds or dates.")
-@click.option("-n", "--count", metavar="N", type=click.IntRange(1),
-              help="How many; prompts are taken in turn.  [as many as PROMPTs; all of the trace]")
+@click.option(
+    "--rate",
+    metavar="R",
+    type=click.FloatRange(0, min_open=True),
+    help="Requests per second, on average; with --trace, stretch the trace to that.",
+)
+@click.option(
+    "--process", type=click.Choice(arrivals.PROCESSES), default="poisson", show_default=True, help="How they come."
+)
+@click.option(
+    "--shape",
+    metavar="K",
+    type=click.FloatRange(0.001),
+    default=0.5,
+    show_default=True,
+    help="Of gamma: 1 is Poisson, less is burstier, more is more even.",
+)
+@click.option(
+    "--to", metavar="R", type=click.FloatRange(0, min_open=True), help="Of ramp: the rate at its end.  [twice --rate]"
+)
+@click.option(
+    "--trace",
+    metavar="FILE",
+    type=click.Path(),
+    help="Times from FILE (`-`: standard input): first column, seconds or dates.",
+)
+@click.option(
+    "-n",
+    "--count",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many; prompts are taken in turn.  [as many as PROMPTs; all of the trace]",
+)
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of the random gaps.")
-@click.option("--start", metavar="WHEN", default="+3", show_default=True,
-              help="When they begin: epoch seconds, or +SECONDS from now, in which processes get ready. 0: write offsets.")
-def main(prompts: tuple[str, ...], rate: float | None, process: str, shape: float, to: float | None, trace: str | None,
-         count: int | None, seed: int, start: str) -> int:
+@click.option(
+    "--start",
+    metavar="WHEN",
+    default="+3",
+    show_default=True,
+    help="When they begin: epoch seconds, or +SECONDS from now, in which processes get ready. 0: write offsets.",
+)
+def main(
+    prompts: tuple[str, ...],
+    rate: float | None,
+    process: str,
+    shape: float,
+    to: float | None,
+    trace: str | None,
+    count: int | None,
+    seed: int,
+    start: str,
+) -> int:
     """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered."""
     for prompt in prompts:
         if "\t" in prompt or "\n" in prompt:
-            raise failure.Failure(f"cannot put {prompt!r} into a table: its name holds a tab or a line end", exit_codes.USAGE,
-                              "rename the file")
+            raise failure.Failure(
+                f"cannot put {prompt!r} into a table: its name holds a tab or a line end",
+                exit_codes.USAGE,
+                "rename the file",
+            )
     if not all(math.isfinite(number or 0) for number in (rate, shape, to)):
         raise failure.Failure("rates and shape must be finite", exit_codes.USAGE)
     begin = _start(start)
@@ -56,9 +99,13 @@ def main(prompts: tuple[str, ...], rate: float | None, process: str, shape: floa
         if rate is not None:
             times = arrivals.scaled(times, rate)
     elif rate is None:
-        raise failure.Failure("no rate is given", exit_codes.USAGE, "give --rate R in requests per second, or --trace FILE")
+        raise failure.Failure(
+            "no rate is given", exit_codes.USAGE, "give --rate R in requests per second, or --trace FILE"
+        )
     elif not prompts and count is None:
-        raise failure.Failure("no prompt file is named", exit_codes.USAGE, "name files, or give --count N for times alone")
+        raise failure.Failure(
+            "no prompt file is named", exit_codes.USAGE, "name files, or give --count N for times alone"
+        )
     else:
         times = arrivals.offsets(process, count or len(prompts), rate, seed, shape, 2 * rate if to is None else to)
     names = [b"\t" + os.fsencode(prompt) for prompt in prompts] or [b""]
@@ -73,7 +120,9 @@ def _start(text: str) -> float:
         if not 0 <= seconds < 1e11:
             raise ValueError
     except ValueError:
-        raise failure.Failure(f"'{text}' is not an instant", exit_codes.USAGE, "give epoch seconds, or +SECONDS from now") from None
+        raise failure.Failure(
+            f"'{text}' is not an instant", exit_codes.USAGE, "give epoch seconds, or +SECONDS from now"
+        ) from None
     return seconds + (time.time() if text.startswith("+") else 0)
 
 

@@ -14,12 +14,23 @@ from llmpar import cli, exit_codes, failure, records, sweeps
 
 @cli.command("llmpar-cells")
 @click.argument("table", type=click.Path())
-@click.option("--repeats", metavar="N", type=click.IntRange(1), default=1, show_default=True,
-              help="Repeat whole server sessions N times, in shuffled order.")
+@click.option(
+    "--repeats",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Repeat whole server sessions N times, in shuffled order.",
+)
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the shuffle.")
 @click.option("--sweep", metavar="NAME", help="The sweep's name; default: the table's file name without its ending.")
-@click.option("--write", "folder", metavar="DIR", type=click.Path(file_okay=False),
-              help="Write DIR/<cell>/cell.json and DIR/cells.mk instead of records.")
+@click.option(
+    "--write",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write DIR/<cell>/cell.json and DIR/cells.mk instead of records.",
+)
 @click.option("--shell", is_flag=True, help="TABLE is a cell.json: print its settings as shell assignments.")
 def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | None, shell: bool) -> int:
     """Expand a sweep table (TSV with a header; a value may list alternatives) into cell records, in running order.

@@ -15,14 +15,26 @@ from llmpar.verdicts import claim_table, claims
 @cli.command("llmpar-claims")
 @cli.files
 @cli.output
-@click.option("--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]")
+@click.option(
+    "--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]"
+)
 @click.option("--only", metavar="ID", multiple=True, help="Only these claims; may be repeated.")
 @click.option("--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", show_default=True)
 @click.option("--details", is_flag=True, help="Each comparison on its own line, in text and Markdown.")
-@click.option("--fail-on", type=click.Choice(("contradicted", "unsupported")),
-              help="Exit 5 if a claim that was run is contradicted, or is not supported.")
-def main(files: tuple[str, ...], output: str | None, table: str | None, only: tuple[str, ...], form: str, details: bool,
-         fail_on: str | None) -> int:  # fmt: skip
+@click.option(
+    "--fail-on",
+    type=click.Choice(("contradicted", "unsupported")),
+    help="Exit 5 if a claim that was run is contradicted, or is not supported.",
+)
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    table: str | None,
+    only: tuple[str, ...],
+    form: str,
+    details: bool,
+    fail_on: str | None,
+) -> int:
     """Say for each finding of the study whether summaries support it, contradict it, cannot tell, or were not run.
 
     \b
@@ -36,7 +48,9 @@ def main(files: tuple[str, ...], output: str | None, table: str | None, only: tu
     """
     place = Path(table) if table else claim_table.default_table()
     if place is None:
-        raise failure.Failure("no study/claims.tsv beside this installation", exit_codes.USAGE, "name a table with --claims")
+        raise failure.Failure(
+            "no study/claims.tsv beside this installation", exit_codes.USAGE, "name a table with --claims"
+        )
     with cli.opened(str(place)) as stream:
         text = stream.read().decode("utf-8", "replace")
     try:
@@ -45,10 +59,18 @@ def main(files: tuple[str, ...], output: str | None, table: str | None, only: tu
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     unknown = set(only) - {claim.id for claim in stated}
     if unknown:
-        raise failure.Failure(f"no claim '{sorted(unknown)[0]}'", exit_codes.USAGE, "there are: " + ", ".join(claim.id for claim in stated))
+        raise failure.Failure(
+            f"no claim '{sorted(unknown)[0]}'",
+            exit_codes.USAGE,
+            "there are: " + ", ".join(claim.id for claim in stated),
+        )
     rows = group(cli.read_records(files))
     if not rows:
-        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "`make study` measures; `llmpar-summarise` makes summaries")
+        raise failure.Failure(
+            "no summary among the records",
+            exit_codes.TOO_LITTLE,
+            "`make study` measures; `llmpar-summarise` makes summaries",
+        )
     made = [claims.evaluate(claim, rows) for claim in stated if not only or claim.id in only]
     with cli.writing(output) as stream:
         if form == "json":
@@ -56,14 +78,10 @@ def main(files: tuple[str, ...], output: str | None, table: str | None, only: tu
                 stream.write(records.encode(record))
         else:
             stream.write((as_text if form == "text" else as_markdown)(made, details).encode())
-    bad = {"contradicted": (claims.CONTRADICTED,), "unsupported": (claims.CONTRADICTED, claims.CANNOT_TELL), None: ()}[fail_on]
+    bad = {"contradicted": (claims.CONTRADICTED,), "unsupported": (claims.CONTRADICTED, claims.CANNOT_TELL), None: ()}[
+        fail_on
+    ]
     return exit_codes.CHECK_FAILED if any(record["verdict"] in bad for record in made) else exit_codes.OK
-
-
-
-
-
-
 
 
 if __name__ == "__main__":

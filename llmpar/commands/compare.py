@@ -31,27 +31,89 @@ FORMATS = ("text", "json", "markdown")
 @cli.command("llmpar-compare", help=HELP, short_help="summaries to verdicts")
 @cli.files
 @cli.output
-@click.option("--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with: a file or a pattern in quotes.")
-@click.option("--by", metavar="SETTING", multiple=True, help="Compare the values of a setting within the files: engine, speculate, clients ... May be repeated.")
+@click.option(
+    "--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with: a file or a pattern in quotes."
+)
+@click.option(
+    "--by",
+    metavar="SETTING",
+    multiple=True,
+    help="Compare the values of a setting within the files: engine, speculate, clients ... May be repeated.",
+)
 @click.option("--base", metavar="VALUE", help="With --by: the value the others are compared with. Default: the first.")
-@click.option("--history", metavar="N", type=click.IntRange(3), help="Compare the newest session with up to N before it; find change points.")
-@click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What to compare; repeatable.")
-@click.option("--margin", metavar="RATIO", type=click.FloatRange(0.0001, 1), default=0.03, show_default=True,
-              help="Differences within this are the same for all practical purposes.")
-@click.option("--correction", type=click.Choice(["holm", "benjamini-hochberg", "none"]), default="holm", show_default=True,
-              help="Control of false alarms over all comparisons of the run.")
-@click.option("--method", type=click.Choice(["auto", "welch", "paired", "permutation"]), default="auto", show_default=True,
-              help="auto: paired where each session measured both sides, else Welch's t.")
-@click.option("--allow", metavar="WHAT", multiple=True,
-              type=click.Choice(["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited"]),
-              help="Compare though this differs: prompts, sampling, model, versions, host, failures, outputs, client_limited.")
-@click.option("--fail-on", metavar="VERDICT", multiple=True,
-              type=click.Choice(["slower", "faster", "same", "cannot-tell", "not-comparable"]),
-              help="Exit 5 on this verdict: slower, faster, same, cannot-tell, not-comparable.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="Sentences, records or a table.")
-def main(files: tuple[str, ...], output: str | None, baseline: tuple[str, ...], by: tuple[str, ...], base: str | None,
-         history: int | None, figure: tuple[str, ...], margin: float, correction: str, method: str, allow: tuple[str, ...],
-         fail_on: tuple[str, ...], form: str) -> int:
+@click.option(
+    "--history",
+    metavar="N",
+    type=click.IntRange(3),
+    help="Compare the newest session with up to N before it; find change points.",
+)
+@click.option(
+    "--figure",
+    metavar="NAME",
+    multiple=True,
+    default=("output_tokens_per_s",),
+    show_default=True,
+    help="What to compare; repeatable.",
+)
+@click.option(
+    "--margin",
+    metavar="RATIO",
+    type=click.FloatRange(0.0001, 1),
+    default=0.03,
+    show_default=True,
+    help="Differences within this are the same for all practical purposes.",
+)
+@click.option(
+    "--correction",
+    type=click.Choice(["holm", "benjamini-hochberg", "none"]),
+    default="holm",
+    show_default=True,
+    help="Control of false alarms over all comparisons of the run.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "welch", "paired", "permutation"]),
+    default="auto",
+    show_default=True,
+    help="auto: paired where each session measured both sides, else Welch's t.",
+)
+@click.option(
+    "--allow",
+    metavar="WHAT",
+    multiple=True,
+    type=click.Choice(["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited"]),
+    help="Compare though this differs: prompts, sampling, model, versions, host, failures, outputs, client_limited.",
+)
+@click.option(
+    "--fail-on",
+    metavar="VERDICT",
+    multiple=True,
+    type=click.Choice(["slower", "faster", "same", "cannot-tell", "not-comparable"]),
+    help="Exit 5 on this verdict: slower, faster, same, cannot-tell, not-comparable.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Sentences, records or a table.",
+)
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    baseline: tuple[str, ...],
+    by: tuple[str, ...],
+    base: str | None,
+    history: int | None,
+    figure: tuple[str, ...],
+    margin: float,
+    correction: str,
+    method: str,
+    allow: tuple[str, ...],
+    fail_on: tuple[str, ...],
+    form: str,
+) -> int:
     if sum(map(bool, (baseline, by, history))) != 1:
         raise click.UsageError("give one of --baseline, --by and --history")
     from llmpar.verdicts import history as nights
@@ -70,7 +132,11 @@ def main(files: tuple[str, ...], output: str | None, baseline: tuple[str, ...], 
             raise click.UsageError(str(error)) from None
         verdicts = verdict.verdict_records(pairs, figure, margin, correction, method, allow)
     if not verdicts:
-        raise failure.Failure("there is nothing to compare", exit_codes.TOO_LITTLE, "give summaries of at least two cells that differ in what is compared")
+        raise failure.Failure(
+            "there is nothing to compare",
+            exit_codes.TOO_LITTLE,
+            "give summaries of at least two cells that differ in what is compared",
+        )
     with cli.writing(output) as out:
         out.write(_render(verdicts, form))
     wanted = {each.replace("-", " ") for each in fail_on}
@@ -84,7 +150,9 @@ def _check(figures: tuple[str, ...]) -> None:
         try:
             rows.path(name)
         except KeyError:
-            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token") from None
+            raise click.UsageError(
+                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token"
+            ) from None
 
 
 def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,8 +14,15 @@ SIGNS = {checkup.OK: "ok", checkup.NOTE: "note", checkup.MISSING: "MISSING"}
 
 
 @cli.command("llmpar-doctor")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a check: check, state (ok, note, missing), found, needed_for, mend.")
-@click.option("--host", "as_host", is_flag=True, help="Write this machine's `host` record instead: hardware, limits, versions.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object a check: check, state (ok, note, missing), found, needed_for, mend.",
+)
+@click.option(
+    "--host", "as_host", is_flag=True, help="Write this machine's `host` record instead: hardware, limits, versions."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only what is not well.")
 @cli.output
 def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
@@ -43,7 +50,10 @@ def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
                 continue
             stream.write(orjson.dumps(finding.record()) + b"\n" if as_json else _line(finding))
     if missing:
-        cli.say("llmpar-doctor", f"{missing} thing{'s' if missing > 1 else ''} that the main job needs {'are' if missing > 1 else 'is'} missing")
+        cli.say(
+            "llmpar-doctor",
+            f"{missing} thing{'s' if missing > 1 else ''} that the main job needs {'are' if missing > 1 else 'is'} missing",
+        )
         return exit_codes.UNAVAILABLE
     if not (as_json or quiet) and sys.stderr.isatty():
         cli.say("llmpar-doctor", "all that the main job needs is there")

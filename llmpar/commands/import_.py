@@ -26,11 +26,25 @@ Exit status: 0 done, 2 usage, 3 not a result file of these tools.
 @cli.command("llmpar-import", help=HELP, short_help="other tools' results to records")
 @cli.files
 @cli.output
-@click.option("--from", "form", type=click.Choice(["vllm", "guidellm"]), help="The tool that wrote the file. Default: what it looks like.")
-@click.option("--run", metavar="N", type=click.IntRange(1), help="Which run of a file that holds several, counted from 1.")
+@click.option(
+    "--from",
+    "form",
+    type=click.Choice(["vllm", "guidellm"]),
+    help="The tool that wrote the file. Default: what it looks like.",
+)
+@click.option(
+    "--run", metavar="N", type=click.IntRange(1), help="Which run of a file that holds several, counted from 1."
+)
 @click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for, where the file does not say.")
 @click.option("--engine", metavar="NAME", help="The engine that was measured.")
-def main(files: tuple[str, ...], output: str | None, form: str | None, run: int | None, clients: int | None, engine: str | None) -> int:
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    form: str | None,
+    run: int | None,
+    clients: int | None,
+    engine: str | None,
+) -> int:
     from llmpar import other_tools
 
     with cli.writing(output) as out:
@@ -58,13 +72,19 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
             documents = [json.loads(line) for line in data.splitlines() if line.strip()]
         except ValueError as error:
             raise other_tools.BadImport(f"not JSON ({error})") from None
-    found = [(each, kind) for document in documents for kind in [form or other_tools.detect(document)]
-             for each in other_tools.runs(document, kind)]
+    found = [
+        (each, kind)
+        for document in documents
+        for kind in [form or other_tools.detect(document)]
+        for each in other_tools.runs(document, kind)
+    ]
     if not found:
         raise other_tools.BadImport("it holds no runs")
     if run is None and len(found) > 1:
         listed = "; ".join(f"{number}: {other_tools.describe(*each)}" for number, each in enumerate(found, 1))
-        raise failure.Failure(f"'{name}' holds {len(found)} runs", exit_codes.USAGE, f"choose one with --run N ({listed})")
+        raise failure.Failure(
+            f"'{name}' holds {len(found)} runs", exit_codes.USAGE, f"choose one with --run N ({listed})"
+        )
     if run is not None and run > len(found):
         raise failure.Failure(f"'{name}' holds only {len(found)} runs", exit_codes.USAGE)
     return found[(run or 1) - 1]

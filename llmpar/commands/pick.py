@@ -23,7 +23,9 @@ def prices_of(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             value = math.nan
         if not value > 0:
-            raise failure.Failure(f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5")
+            raise failure.Failure(
+                f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5"
+            )
         found[name.strip()] = value
     return found
 
@@ -31,17 +33,54 @@ def prices_of(given: Sequence[str]) -> dict[str, float]:
 @cli.command("llmpar-pick")
 @cli.files
 @cli.output
-@click.option("--ttft-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds to the first token at p95.")
-@click.option("--tpot-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds for each further token at p95.")
-@click.option("--e2e-p95", metavar="S", type=click.FloatRange(0, min_open=True), help="At most S seconds for a whole request at p95.")
+@click.option(
+    "--ttft-p95",
+    metavar="S",
+    type=click.FloatRange(0, min_open=True),
+    help="At most S seconds to the first token at p95.",
+)
+@click.option(
+    "--tpot-p95",
+    metavar="S",
+    type=click.FloatRange(0, min_open=True),
+    help="At most S seconds for each further token at p95.",
+)
+@click.option(
+    "--e2e-p95",
+    metavar="S",
+    type=click.FloatRange(0, min_open=True),
+    help="At most S seconds for a whole request at p95.",
+)
 @click.option("--memory", metavar="SIZE", help="At most SIZE of GPU memory at the peak, such as 20GiB.")
-@click.option("--price", "prices", metavar="NAME=AMOUNT", multiple=True,
-              help="Per hour, of a host by its name or of a GPU by part of its; a bare AMOUNT is for any cell. May be repeated.")
+@click.option(
+    "--price",
+    "prices",
+    metavar="NAME=AMOUNT",
+    multiple=True,
+    help="Per hour, of a host by its name or of a GPU by part of its; a bare AMOUNT is for any cell. May be repeated.",
+)
 @click.option("--sure", is_flag=True, help="The upper end of each interval must meet its objective too.")
-@click.option("--top", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Show N ranked cells in text and Markdown.")
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Show N ranked cells in text and Markdown.",
+)
 @click.option("--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", show_default=True)
-def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpot_p95: float | None, e2e_p95: float | None,
-         memory: str | None, prices: tuple[str, ...], sure: bool, top: int, form: str) -> int:  # fmt: skip
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    ttft_p95: float | None,
+    tpot_p95: float | None,
+    e2e_p95: float | None,
+    memory: str | None,
+    prices: tuple[str, ...],
+    sure: bool,
+    top: int,
+    form: str,
+) -> int:
     """Rank the cells that meet all objectives by cost per million output tokens, or by output tokens per second.
 
     \b
@@ -62,7 +101,9 @@ def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpo
             raise failure.Failure(str(error), exit_codes.USAGE) from None
     rows = group(cli.read_records(files))
     if not rows:
-        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests")
+        raise failure.Failure(
+            "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
+        )
     choices = pick.judge(rows, wanted, prices_of(prices), sure)
     ranked = [choice for choice in choices if choice.ranked]
     with cli.writing(output) as stream:
@@ -74,8 +115,6 @@ def main(files: tuple[str, ...], output: str | None, ttft_p95: float | None, tpo
     if ranked:
         return exit_codes.OK
     return exit_codes.TOO_LITTLE if all(choice.unknown for choice in choices) else exit_codes.CHECK_FAILED
-
-
 
 
 if __name__ == "__main__":

@@ -25,35 +25,79 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
 @cli.command("llmpar-plan", help=HELP, short_help="sessions and prompts that a comparison needs")
 @cli.files
 @cli.output
-@click.option("--difference", metavar="RATIO", type=click.FloatRange(0.001, 10), default=0.05, show_default=True, help="The relative difference to see.")
-@click.option("--margin", metavar="RATIO", type=click.FloatRange(0.0001, 1), default=0.03, show_default=True,
-              help="As for llmpar-compare: differences within this are the same for all practical purposes.")
-@click.option("--power", metavar="RATIO", type=click.FloatRange(0.5, 0.999), default=0.9, show_default=True, help="How often it is to be seen when it is there.")
-@click.option("--figure", metavar="NAME", multiple=True, default=("output_tokens_per_s",), show_default=True, help="What is to be compared; repeatable.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records.")
-def main(files: tuple[str, ...], output: str | None, difference: float, margin: float, power: float, figure: tuple[str, ...], form: str) -> int:
+@click.option(
+    "--difference",
+    metavar="RATIO",
+    type=click.FloatRange(0.001, 10),
+    default=0.05,
+    show_default=True,
+    help="The relative difference to see.",
+)
+@click.option(
+    "--margin",
+    metavar="RATIO",
+    type=click.FloatRange(0.0001, 1),
+    default=0.03,
+    show_default=True,
+    help="As for llmpar-compare: differences within this are the same for all practical purposes.",
+)
+@click.option(
+    "--power",
+    metavar="RATIO",
+    type=click.FloatRange(0.5, 0.999),
+    default=0.9,
+    show_default=True,
+    help="How often it is to be seen when it is there.",
+)
+@click.option(
+    "--figure",
+    metavar="NAME",
+    multiple=True,
+    default=("output_tokens_per_s",),
+    show_default=True,
+    help="What is to be compared; repeatable.",
+)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records."
+)
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    difference: float,
+    margin: float,
+    power: float,
+    figure: tuple[str, ...],
+    form: str,
+) -> int:
     from llmpar.results import rows
     from llmpar.verdicts import sample_size
 
     if difference <= margin:
-        raise click.UsageError(f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin")
+        raise click.UsageError(
+            f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin"
+        )
     summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
     found = []
     for name in figure:
         try:
             noise = sample_size.noise(summaries, name)
         except KeyError:
-            raise click.UsageError(f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s") from None
+            raise click.UsageError(
+                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s"
+            ) from None
         if noise is None:
             sessions = max((len(row.by_session(name)) for row in rows.group(summaries)), default=0)
-            raise failure.Failure(f"no cell has {name} in two named server sessions (the most is {sessions})", exit_codes.TOO_LITTLE,
-                              "measure a pilot of at least three: make sweep REPEATS=3")
-        found.append(sample_size.record(noise, sample_size.options(noise, difference, power, margin), difference, power, margin))
+            raise failure.Failure(
+                f"no cell has {name} in two named server sessions (the most is {sessions})",
+                exit_codes.TOO_LITTLE,
+                "measure a pilot of at least three: make sweep REPEATS=3",
+            )
+        found.append(
+            sample_size.record(noise, sample_size.options(noise, difference, power, margin), difference, power, margin)
+        )
     with cli.writing(output) as out:
         out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(as_text, found)).encode())
     return exit_codes.OK
-
-
 
 
 if __name__ == "__main__":

@@ -18,12 +18,24 @@ HINT = "pip install 'llmpar[plot]', or pip install matplotlib"
 @cli.output
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: the ending of -o, else png.")
 @click.option("--x", "x", metavar="SETTING", help="Numeric setting along the bottom; default clients where it varies.")
-@click.option("--y", "metrics", metavar="METRIC", multiple=True,
-              help="wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, …; may be repeated.")
+@click.option(
+    "--y",
+    "metrics",
+    metavar="METRIC",
+    multiple=True,
+    help="wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, …; may be repeated.",
+)
 @click.option("--dots", is_flag=True, help="One line a cell with its interval, instead of curves.")
 @click.option("--narrow", is_flag=True, help="Panels under one another, for a narrow column.")
-def main(files: tuple[str, ...], output: str | None, form: str | None, x: str | None, metrics: tuple[str, ...],
-         dots: bool, narrow: bool) -> int:  # fmt: skip
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    form: str | None,
+    x: str | None,
+    metrics: tuple[str, ...],
+    dots: bool,
+    narrow: bool,
+) -> int:
     """Draw throughput and latency of summaries against clients, or cell by cell, with their intervals.
 
     \b
@@ -39,18 +51,24 @@ def main(files: tuple[str, ...], output: str | None, form: str | None, x: str | 
     if form is None:
         form = Path(output).suffix.removeprefix(".").lower() if output else "png"
         if form not in FORMATS:
-            raise failure.Failure(f"cannot tell the format from '{output}'", exit_codes.USAGE, "end it in .png or .svg, or give --format")
+            raise failure.Failure(
+                f"cannot tell the format from '{output}'", exit_codes.USAGE, "end it in .png or .svg, or give --format"
+            )
     for metric in metrics:
         try:
             path(metric)
         except KeyError:
-            raise failure.Failure(f"unknown metric '{metric}'", exit_codes.USAGE, "see docs/report.md for the names") from None
+            raise failure.Failure(
+                f"unknown metric '{metric}'", exit_codes.USAGE, "see docs/report.md for the names"
+            ) from None
     try:
         from llmpar.render import plot
     except ImportError:
         raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
     if not rows:
-        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests")
+        raise failure.Failure(
+            "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
+        )
     look = plot.NARROW if narrow else plot.WIDE
     try:
         if not dots and (x or plot.numeric(rows, "clients")):

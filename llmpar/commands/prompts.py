@@ -20,7 +20,9 @@ NAME = "llmpar-prompts"
 FORMATS = ("sharegpt", "jsonl", "text")
 
 
-@cli.command(NAME, epilog="""\b
+@cli.command(
+    NAME,
+    epilog="""\b
 Examples:
   llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
   llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
@@ -31,30 +33,72 @@ Examples:
 Reads   FILE, `-` for standard input: ShareGPT JSON, JSONL, or paragraphs of text.
 Writes  DIR, one file a prompt, with its manifest in DIR/.manifest.jsonl (kind prompt), which the glob DIR/* leaves out;
         a prompt_set record with count, tokens and hash on standard output.
-Exit    0 done; 2 usage; 3 input not readable as prompts; 4 no tokenizer; 5 --check found differences; 6 fewer prompts than asked.""")
+Exit    0 done; 2 usage; 3 input not readable as prompts; 4 no tokenizer; 5 --check found differences; 6 fewer prompts than asked.""",
+)
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
 @click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="How many  [128 synthetic; all of FILE].")
-@click.option("--tokens", metavar="N", type=click.FloatRange(min=1), default=200, show_default=True,
-              help="Mean length of synthetic prompts, tokens.")
-@click.option("--deviation", metavar="N", type=click.FloatRange(min=0), default=0, show_default=True,
-              help="Standard deviation of that length, tokens; 0: all alike.")
-@click.option("--shared", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Tokens at the start that all prompts have in common (for prefix caches).")
-@click.option("--seed", metavar="N", type=int, help="Of synthetic text [0]; or of a random sample from FILE [the first N].")
+@click.option(
+    "--tokens",
+    metavar="N",
+    type=click.FloatRange(min=1),
+    default=200,
+    show_default=True,
+    help="Mean length of synthetic prompts, tokens.",
+)
+@click.option(
+    "--deviation",
+    metavar="N",
+    type=click.FloatRange(min=0),
+    default=0,
+    show_default=True,
+    help="Standard deviation of that length, tokens; 0: all alike.",
+)
+@click.option(
+    "--shared",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Tokens at the start that all prompts have in common (for prefix caches).",
+)
+@click.option(
+    "--seed", metavar="N", type=int, help="Of synthetic text [0]; or of a random sample from FILE [the first N]."
+)
 @click.option("--from", "source", metavar="FILE", help="Convert this instead of making synthetic prompts.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Of FILE  [by its name: .json, .jsonl, other].")
 @click.option("--field", metavar="NAME", help="The field of JSONL objects that holds the prompt.")
-@click.option("--least", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Leave out prompts of FILE with fewer tokens.")
+@click.option(
+    "--least",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Leave out prompts of FILE with fewer tokens.",
+)
 @click.option("--most", metavar="N", type=click.IntRange(min=1), help="Leave out prompts of FILE with more tokens.")
 @click.option("--tokenizer", metavar="FILE", type=click.Path(dir_okay=False), help="Count with this tokenizer.json.")
 @click.option("--base-url", metavar="URL", help="Count with this server's /tokenize (begin-of-text token included).")
 @click.option("--replace", is_flag=True, help="Replace a set in DIR that differs.")
 @click.option("--index", is_flag=True, help="Only write the manifest of the files that DIR holds already.")
 @click.option("--check", is_flag=True, help="Only compare DIR with its manifest.")
-def main(directory: str, count: int | None, tokens: float, deviation: float, shared: int, seed: int | None,
-         source: str | None, form: str | None, field: str | None, least: int, most: int | None, tokenizer: str | None,
-         base_url: str | None, replace: bool, index: bool, check: bool) -> int:
+def main(
+    directory: str,
+    count: int | None,
+    tokens: float,
+    deviation: float,
+    shared: int,
+    seed: int | None,
+    source: str | None,
+    form: str | None,
+    field: str | None,
+    least: int,
+    most: int | None,
+    tokenizer: str | None,
+    base_url: str | None,
+    replace: bool,
+    index: bool,
+    check: bool,
+) -> int:
     """Make a set of prompts, one file each: synthetic with given token lengths, or converted from FILE.
 
     Without --tokenizer or --base-url tokens are counted by rule: one for each seven letters begun of a word, one for each
@@ -69,7 +113,9 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
             return _index(where, counter or estimate, how)
         if source is None:
             wanted = synthetic.lengths(count or 128, tokens, deviation, seed or 0)
-            made = [synthetic.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)]
+            made = [
+                synthetic.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)
+            ]
         else:
             made = _convert(source, form, field)
         if counter:
@@ -77,8 +123,11 @@ def main(directory: str, count: int | None, tokens: float, deviation: float, sha
         if source is not None:
             made = formats.choose(made, count, seed, least, most)
             if count and len(made) < count or not made:
-                raise failure.Failure(f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
-                                  exit_codes.TOO_LITTLE, "widen --least and --most or ask for fewer")
+                raise failure.Failure(
+                    f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
+                    exit_codes.TOO_LITTLE,
+                    "widen --least and --most or ask for fewer",
+                )
         entries = [record(name, prompt) for name, prompt in zip(names(_stem(source), len(made)), made, strict=True)]
         changed = files.write(where, entries, made, replace)
     except BadPrompts as error:
@@ -129,8 +178,10 @@ def _index(where: Path, count: Callable[[str], int], how: str) -> int:
     if not where.is_dir():
         raise failure.Failure(f"cannot read '{where}': not a directory", exit_codes.USAGE)
     # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
-    entries = [prompt.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
-               for name, text in files.texts(where).items()]
+    entries = [
+        prompt.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
+        for name, text in files.texts(where).items()
+    ]
     if not entries:
         raise failure.Failure(f"'{where}' holds no files", exit_codes.TOO_LITTLE)
     with cli.writing(str(where / files.MANIFEST)) as stream:
@@ -156,10 +207,19 @@ def _check(where: Path) -> int:
 def _report(where: Path, entries: list[dict[str, Any]], word: str) -> None:
     total = sum(entry["tokens"] for entry in entries)
     with cli.writing(None) as stream:
-        stream.write(records.encode({
-            "kind": "prompt_set", "v": 1, "name": where.name or str(where), "count": len(entries), "tokens": total,
-            "token_source": entries[0]["token_source"] if entries else None,
-            "sha256": files.set_hash((entry["name"], entry["sha256"]) for entry in entries)}))
+        stream.write(
+            records.encode(
+                {
+                    "kind": "prompt_set",
+                    "v": 1,
+                    "name": where.name or str(where),
+                    "count": len(entries),
+                    "tokens": total,
+                    "token_source": entries[0]["token_source"] if entries else None,
+                    "sha256": files.set_hash((entry["name"], entry["sha256"]) for entry in entries),
+                }
+            )
+        )
     cli.say(NAME, f"'{where}' {word}: {len(entries)} prompts, {total} tokens")
 
 

@@ -25,14 +25,31 @@ HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown
 @cli.command("llmpar-report")
 @cli.files
 @cli.output
-@click.option("--format", "form", type=click.Choice(("html", "markdown", "csv", "text")), default="html", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(("html", "markdown", "csv", "text")), default="html", show_default=True
+)
 @click.option("--title", metavar="TEXT", default="Which engine, how configured", show_default=True)
-@click.option("--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]")
+@click.option(
+    "--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]"
+)
 @click.option("--no-claims", is_flag=True, help="Leave the study's findings out.")
-@click.option("--timelines", metavar="N", type=click.IntRange(0), default=6, show_default=True,
-              help="Draw N time lines in HTML: each sweep's quickest cell first.")
-def main(files: tuple[str, ...], output: str | None, form: str, title: str, table: str | None, no_claims: bool,
-         timelines: int) -> int:  # fmt: skip
+@click.option(
+    "--timelines",
+    metavar="N",
+    type=click.IntRange(0),
+    default=6,
+    show_default=True,
+    help="Draw N time lines in HTML: each sweep's quickest cell first.",
+)
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    form: str,
+    title: str,
+    table: str | None,
+    no_claims: bool,
+    timelines: int,
+) -> int:
     """Put summaries into one report: verdicts, wall seconds beside the study's, charts, time lines, how it was run.
 
     \b
@@ -48,7 +65,11 @@ def main(files: tuple[str, ...], output: str | None, form: str, title: str, tabl
     summaries = [record for _, record in given if record["kind"] == "summary"]
     rows = group(summaries)
     if not rows:
-        raise failure.Failure("no summary among the records", exit_codes.TOO_LITTLE, "`make sweep` measures; `llmpar-summarise` makes summaries")
+        raise failure.Failure(
+            "no summary among the records",
+            exit_codes.TOO_LITTLE,
+            "`make sweep` measures; `llmpar-summarise` makes summaries",
+        )
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
     stated = [] if no_claims else judged(table, rows)
     verdicts = [record for _, record in given if record["kind"] == "verdict"]
@@ -90,7 +111,11 @@ def commands(rows: Sequence[rows.Row], beside: dict[int, Path]) -> dict[str, str
 
 def abridged(line: str) -> str:
     """A command line with all but the first and last of a list of prompt files left out."""
-    return re.sub(r"(\S+\.txt)(?: \S+\.txt)+( \S+\.txt)", lambda match: f"{match[1]} …{match[2]} ({len(match[0].split())} files)", line)
+    return re.sub(
+        r"(\S+\.txt)(?: \S+\.txt)+( \S+\.txt)",
+        lambda match: f"{match[1]} …{match[2]} ({len(match[0].split())} files)",
+        line,
+    )
 
 
 def samples(folder: Path | None) -> Iterator[dict[str, Any]]:
@@ -116,15 +141,9 @@ def as_html(document: document.Document, rows: Sequence[rows.Row], beside: dict[
         if one is not None:
             lines.append(charts.of_timeline(one))
     left = len(rows) - len(shown)
-    return report_html.page(document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else "")
-
-
-
-
-
-
-
-
+    return report_html.page(
+        document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else ""
+    )
 
 
 if __name__ == "__main__":

@@ -16,11 +16,20 @@ from llmpar.dialects import DIALECTS
 @cli.command("llmpar-request")
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
 @click.option("--base-url", metavar="URL", envvar="LLMPAR_BASE_URL", help="The server. [LLMPAR_BASE_URL]")
-@click.option("--api", type=click.Choice(sorted(DIALECTS)), envvar="LLMPAR_API", default="openai-completions",
-              help="How to ask. [LLMPAR_API; openai-completions]")
+@click.option(
+    "--api",
+    type=click.Choice(sorted(DIALECTS)),
+    envvar="LLMPAR_API",
+    default="openai-completions",
+    help="How to ask. [LLMPAR_API; openai-completions]",
+)
 @click.option("--model", metavar="NAME", envvar="LLMPAR_MODEL", help="The model to ask for. [LLMPAR_MODEL]")
-@click.option("--engine", metavar="NAME", envvar="LLMPAR_ENGINE",
-              help="What answers there (vllm, tgi, llamacpp, ...), for its ways with settings. [LLMPAR_ENGINE]")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    envvar="LLMPAR_ENGINE",
+    help="What answers there (vllm, tgi, llamacpp, ...), for its ways with settings. [LLMPAR_ENGINE]",
+)
 @click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Output tokens at most.")
 @click.option("--temperature", metavar="T", type=click.FloatRange(0), help="0 is greedy.")
 @click.option("--top-k", metavar="K", type=click.IntRange(-1), help="0 or -1 is off.")
@@ -30,25 +39,62 @@ from llmpar.dialects import DIALECTS
 @click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be repeated.")
 @click.option("--cache-prompt", is_flag=True, help="Let llama.cpp reuse a cached prefix.")
 @click.option("--stream/--no-stream", default=True, help="Ask for a stream of events.  [default: stream]")
-@click.option("--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(0, min_open=True), default=600.0,
-              show_default=True, help="For the whole request.")
-@click.option("--max-bytes", metavar="N", type=click.IntRange(1), default=64 << 20, show_default=True,
-              help="Give up on a response longer than this.")
-@click.option("--header", "headers", metavar="'NAME: VALUE'", multiple=True,
-              help="A further header; may be repeated. Not for secrets.")
-@click.option("--api-key-file", metavar="FILE", envvar="LLMPAR_API_KEY_FILE", type=click.Path(),
-              help="A file that holds the API key. [LLMPAR_API_KEY_FILE]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="For the whole request.",
+)
+@click.option(
+    "--max-bytes",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64 << 20,
+    show_default=True,
+    help="Give up on a response longer than this.",
+)
+@click.option(
+    "--header",
+    "headers",
+    metavar="'NAME: VALUE'",
+    multiple=True,
+    help="A further header; may be repeated. Not for secrets.",
+)
+@click.option(
+    "--api-key-file",
+    metavar="FILE",
+    envvar="LLMPAR_API_KEY_FILE",
+    type=click.Path(),
+    help="A file that holds the API key. [LLMPAR_API_KEY_FILE]",
+)
 @click.option("--keep-alive", is_flag=True, help="Reuse the connection for the next request of this process.")
 @click.option("--at", metavar="WHEN", help="Send at this instant: epoch seconds, or +SECONDS from now.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Prompt file names on standard input, a line (or NUL) each.")
-@click.option("--queue", metavar="FILE", type=click.Path(),
-              help="Take prompt file names, a line each, in turn with every other process of the same queue.")
+@click.option(
+    "--queue",
+    metavar="FILE",
+    type=click.Path(),
+    help="Take prompt file names, a line each, in turn with every other process of the same queue.",
+)
 @click.option("--threads", metavar="N", type=click.IntRange(1), help="N client threads in this process.")
 @click.option("--asyncio", "coroutines", metavar="N", type=click.IntRange(1), help="N client coroutines (aiohttp).")
-@click.option("--concurrency", metavar="N", type=click.IntRange(1), envvar="LLMPAR_CLIENTS",
-              help="Clients asked for, for the record. [LLMPAR_CLIENTS; parallel's -j]")
-@click.option("--output", "-o", metavar="FILE", type=click.Path(),
-              help="Append each record to FILE with one write.  [default: standard output]")
+@click.option(
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    envvar="LLMPAR_CLIENTS",
+    help="Clients asked for, for the record. [LLMPAR_CLIENTS; parallel's -j]",
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    type=click.Path(),
+    help="Append each record to FILE with one write.  [default: standard output]",
+)
 @click.option("--no-text", is_flag=True, help="Leave the generated text out of the record.")
 @click.option("--user-stamps", is_flag=True, help="Stamp receipts in the process, not in the kernel.")
 def main(prompts: tuple[str, ...], **options: object) -> int:

@@ -22,7 +22,9 @@ ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 POLL_S = 0.2
 
 
-@cli.command(NAME, epilog="""\b
+@cli.command(
+    NAME,
+    epilog="""\b
 Examples:
   llmpar-sample-engine -o engine.jsonl -- parallel -j128 llmpar-request ::: prompts/*
   llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running
@@ -31,21 +33,58 @@ Examples:
 \b
 Reads   the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc.
 Writes  engine records (docs/records.md), each as soon as it is taken; a server that does not answer gives nulls and `error`.
-Exit    COMMAND's status; alone: 0 after --duration, 2 usage, 4 nothing to sample, 130 or 143 ended by INT or TERM.""")
+Exit    COMMAND's status; alone: 0 after --duration, 2 usage, 4 nothing to sample, 130 or 143 ended by INT or TERM.""",
+)
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
-@click.option("-o", "--output", metavar="FILE", type=click.Path(),
-              help="Write here, as samples come  [standard output; engine.jsonl beside COMMAND].")
-@click.option("--interval", metavar="S", type=click.FloatRange(min=0.05), default=1.0, show_default=True,
-              help="Seconds from sample to sample, on absolute deadlines.")
-@click.option("--duration", metavar="S", type=click.FloatRange(min=0), help="Stop after so many seconds (without COMMAND).")
-@click.option("--metrics-url", "urls", metavar="URL", multiple=True,
-              help="One for each replica  [LLMPAR_METRICS_URLS, else LLMPAR_BASE_URL/metrics].")
-@click.option("--pid", "pids", metavar="PID", type=int, multiple=True,
-              help="Root process of a server, with all its descendants  [LLMPAR_SERVER_PIDS].")
-@click.option("--api-key-file", metavar="FILE", envvar="LLMPAR_API_KEY_FILE", type=click.Path(dir_okay=False),
-              help="Key for servers that guard their metrics  [LLMPAR_API_KEY_FILE].")
-def main(command: tuple[str, ...], output: str | None, interval: float, duration: float | None, urls: tuple[str, ...],
-         pids: tuple[int, ...], api_key_file: str | None) -> int:
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write here, as samples come  [standard output; engine.jsonl beside COMMAND].",
+)
+@click.option(
+    "--interval",
+    metavar="S",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Seconds from sample to sample, on absolute deadlines.",
+)
+@click.option(
+    "--duration", metavar="S", type=click.FloatRange(min=0), help="Stop after so many seconds (without COMMAND)."
+)
+@click.option(
+    "--metrics-url",
+    "urls",
+    metavar="URL",
+    multiple=True,
+    help="One for each replica  [LLMPAR_METRICS_URLS, else LLMPAR_BASE_URL/metrics].",
+)
+@click.option(
+    "--pid",
+    "pids",
+    metavar="PID",
+    type=int,
+    multiple=True,
+    help="Root process of a server, with all its descendants  [LLMPAR_SERVER_PIDS].",
+)
+@click.option(
+    "--api-key-file",
+    metavar="FILE",
+    envvar="LLMPAR_API_KEY_FILE",
+    type=click.Path(dir_okay=False),
+    help="Key for servers that guard their metrics  [LLMPAR_API_KEY_FILE].",
+)
+def main(
+    command: tuple[str, ...],
+    output: str | None,
+    interval: float,
+    duration: float | None,
+    urls: tuple[str, ...],
+    pids: tuple[int, ...],
+    api_key_file: str | None,
+) -> int:
     """Sample what an engine says of itself (running and waiting requests, KV cache, tokens, speculation, prefix cache) and
     the CPU and memory of its processes, while COMMAND runs or until stopped.
     """
@@ -89,7 +128,9 @@ def _pids() -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in os.environ.get("LLMPAR_SERVER_PIDS", "").split())
     except ValueError:
-        raise failure.Failure(f"LLMPAR_SERVER_PIDS is '{os.environ['LLMPAR_SERVER_PIDS']}', not process ids", exit_codes.USAGE) from None
+        raise failure.Failure(
+            f"LLMPAR_SERVER_PIDS is '{os.environ['LLMPAR_SERVER_PIDS']}', not process ids", exit_codes.USAGE
+        ) from None
 
 
 def _key(path: str | None) -> str | None:
@@ -119,8 +160,9 @@ def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
         raise failure.Failure(f"cannot write '{output}': {error.strerror}", exit_codes.USAGE) from None
 
 
-def _prepare(stream: BinaryIO, urls: list[str], pids: list[int], interval: float,
-             key: str | None) -> Callable[[threading.Event], None]:
+def _prepare(
+    stream: BinaryIO, urls: list[str], pids: list[int], interval: float, key: str | None
+) -> Callable[[threading.Event], None]:
     """What the thread does."""
     from llmpar.sampling import scrape  # loaded before the command starts, so as not to disturb it
 

@@ -21,17 +21,43 @@ NAME = "llmpar-sample-gpu"
 
 @cli.command(NAME)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-@click.option("--hz", type=click.FloatRange(0.1, 100), default=10.0, show_default=True, metavar="N",
-              help="Samples a second, on absolute deadlines.")
-@click.option("--gpu", "wanted", metavar="INDEX|UUID", multiple=True, help="Only this GPU or MIG instance; may be repeated.")
-@click.option("--pid", "pids", metavar="PID", type=int, multiple=True,
-              help="The engine's process, whose descendants' memory is counted; default: $LLMPAR_SERVER_PIDS.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Without COMMAND: stop after N seconds.")
-@click.option("--output", metavar="FILE", type=click.Path(), help="Append the samples to FILE instead of standard output.")
+@click.option(
+    "--hz",
+    type=click.FloatRange(0.1, 100),
+    default=10.0,
+    show_default=True,
+    metavar="N",
+    help="Samples a second, on absolute deadlines.",
+)
+@click.option(
+    "--gpu", "wanted", metavar="INDEX|UUID", multiple=True, help="Only this GPU or MIG instance; may be repeated."
+)
+@click.option(
+    "--pid",
+    "pids",
+    metavar="PID",
+    type=int,
+    multiple=True,
+    help="The engine's process, whose descendants' memory is counted; default: $LLMPAR_SERVER_PIDS.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Without COMMAND: stop after N seconds."
+)
+@click.option(
+    "--output", metavar="FILE", type=click.Path(), help="Append the samples to FILE instead of standard output."
+)
 @click.option("--table", "table", is_flag=True, help="Columns for people instead of records.")
 @click.option("--prometheus", is_flag=True, help="Print one reading in Prometheus's text format and exit.")
-def main(command: tuple[str, ...], hz: float, wanted: tuple[str, ...], pids: tuple[int, ...], seconds: float | None,
-         output: str | None, table: bool, prometheus: bool) -> int:
+def main(
+    command: tuple[str, ...],
+    hz: float,
+    wanted: tuple[str, ...],
+    pids: tuple[int, ...],
+    seconds: float | None,
+    output: str | None,
+    table: bool,
+    prometheus: bool,
+) -> int:
     """Sample the GPUs through NVML: load, memory (of the engine too), power, energy, clocks and what limits them, links,
     and on Hopper and later what tensor cores and memory do.
 
@@ -53,7 +79,9 @@ def main(command: tuple[str, ...], hz: float, wanted: tuple[str, ...], pids: tup
         reader = nvml.Reader(family.owns, wanted)
     except nvml.Unavailable as error:
         if not command:
-            raise failure.Failure(f"no GPU to sample: {error}", exit_codes.UNAVAILABLE, "llmpar-doctor says what is missing") from None
+            raise failure.Failure(
+                f"no GPU to sample: {error}", exit_codes.UNAVAILABLE, "llmpar-doctor says what is missing"
+            ) from None
         cli.say(NAME, f"no GPU to sample: {error}", "running the command without")
     if reader is None:
         return _run(command, lambda stop: None)
@@ -78,7 +106,9 @@ def _lines(samples: list[dict[str, Any]]) -> bytes:
     return b"".join(map(records.encode, samples))
 
 
-def _writer(output: str | None, render: Callable[[list[dict[str, Any]]], bytes]) -> Callable[[list[dict[str, Any]]], None]:
+def _writer(
+    output: str | None, render: Callable[[list[dict[str, Any]]], bytes]
+) -> Callable[[list[dict[str, Any]]], None]:
     def write(samples: list[dict[str, Any]]) -> None:
         data = render(samples)
         if output is None or output == "-":
@@ -95,7 +125,9 @@ def _run(command: tuple[str, ...], work: Callable[[threading.Event], None]) -> i
     try:
         child = foreground.Command(command)
     except OSError as error:
-        raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", 126 if isinstance(error, PermissionError) else 127) from None
+        raise failure.Failure(
+            f"cannot run '{command[0]}': {error.strerror}", 126 if isinstance(error, PermissionError) else 127
+        ) from None
     stop = threading.Event()
 
     def guarded() -> None:

@@ -49,22 +49,58 @@ def options(function: Any) -> Any:
 
 @click.command(NAME, context_settings=cli.CONTEXT)
 @click.option("--engine", metavar="NAME", help=f"One of {', '.join(ENGINES)}.")
-@click.option("--cell", type=click.Path(), metavar="FILE", help="Take engine and settings from a cell record; options override it.")
+@click.option(
+    "--cell",
+    type=click.Path(),
+    metavar="FILE",
+    help="Take engine and settings from a cell record; options override it.",
+)
 @options
 @click.option("--prefix-cache/--no-prefix-cache", default=None, help="Reuse of cached prompt prefixes. Default: off.")
-@click.option("--engine-args", metavar="TEXT", multiple=True, help="Passed to the engine as they are, split like a shell would.")
-@click.option("--server-dir", type=click.Path(file_okay=False), metavar="DIR", help="Where server.json and engine.log go. Default: a new one in /tmp.")
-@click.option("--ready-timeout", type=float, default=900, show_default=True, metavar="S", help="Seconds to wait for the first token.")
-@click.option("--probe-sampling", metavar="LIST", help="Of the first request, where all later ones keep it: temperature=0.1,top_p=0.3.")
+@click.option(
+    "--engine-args", metavar="TEXT", multiple=True, help="Passed to the engine as they are, split like a shell would."
+)
+@click.option(
+    "--server-dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where server.json and engine.log go. Default: a new one in /tmp.",
+)
+@click.option(
+    "--ready-timeout",
+    type=float,
+    default=900,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait for the first token.",
+)
+@click.option(
+    "--probe-sampling",
+    metavar="LIST",
+    help="Of the first request, where all later ones keep it: temperature=0.1,top_p=0.3.",
+)
 @click.option("--gpu-memory-bytes", metavar="SIZE", help="Of one GPU, for --dry-run elsewhere.")
 @click.option("--weight-bytes", metavar="SIZE", help="Of the model on one GPU, where its files are not here.")
 @click.option("--profile", type=click.Choice(["nsys"]), help="Wrap the engine in Nsight Systems.")
 @click.option("--dry-run", is_flag=True, help="Print the exact command lines, run nothing.")
 @click.option("--kill-orphans", is_flag=True, help="End what an llmpar-serve that was killed left running.")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
-def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | None, engine_args: tuple[str, ...], server_dir: str | None,
-                  ready_timeout: float, probe_sampling: str | None, gpu_memory_bytes: str | None, weight_bytes: str | None, profile: str | None, dry_run: bool, kill_orphans: bool,
-                  command: tuple[str, ...], **given: Any) -> int:  # fmt: skip
+def serve_command(
+    engine: str | None,
+    cell: str | None,
+    prefix_cache: bool | None,
+    engine_args: tuple[str, ...],
+    server_dir: str | None,
+    ready_timeout: float,
+    probe_sampling: str | None,
+    gpu_memory_bytes: str | None,
+    weight_bytes: str | None,
+    profile: str | None,
+    dry_run: bool,
+    kill_orphans: bool,
+    command: tuple[str, ...],
+    **given: Any,
+) -> int:
     """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
 
     \b
@@ -117,7 +153,9 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
         front, to = choose_ports(row.default_port, wanted, dry_run)
         made = launches.launches(row, dataclasses.replace(wanted, runtime=chosen), Device(memory, weights), chosen, to)
         if profile and chosen == "docker":
-            raise Unsupported("--profile wraps local engines only; nsys does not reach into a container: --runtime local")
+            raise Unsupported(
+                "--profile wraps local engines only; nsys does not reach into a container: --runtime local"
+            )
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     if dry_run:
@@ -151,10 +189,14 @@ def serve_command(engine: str | None, cell: str | None, prefix_cache: bool | Non
     with run.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers:
         say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
         os.environ.update(
-            LLMPAR_BASE_URL=servers.base_url, LLMPAR_MODEL=made[0].model, LLMPAR_ENGINE=row.name, LLMPAR_API=row.api,
-            LLMPAR_METRICS_URLS=" ".join(record.fields["metrics_urls"]), LLMPAR_SERVER_DIR=folder,
+            LLMPAR_BASE_URL=servers.base_url,
+            LLMPAR_MODEL=made[0].model,
+            LLMPAR_ENGINE=row.name,
+            LLMPAR_API=row.api,
+            LLMPAR_METRICS_URLS=" ".join(record.fields["metrics_urls"]),
+            LLMPAR_SERVER_DIR=folder,
             LLMPAR_SERVER_PIDS=" ".join(map(str, record.fields["pids"])),
-        )  # fmt: skip
+        )
         try:
             return foreground.Command(command).wait()
         except OSError as error:
@@ -165,7 +207,11 @@ def clear_orphans(state: str, kill: bool) -> None:
     """End, or name, what an earlier run left; an engine that shares the machine unseen spoils every measurement."""
     for orphan in orphans.find(state):
         if not kill:
-            raise failure.Failure(f"an earlier {NAME} was killed and left {orphan.text()}", exit_codes.UNAVAILABLE, f"end it: {NAME} --kill-orphans")
+            raise failure.Failure(
+                f"an earlier {NAME} was killed and left {orphan.text()}",
+                exit_codes.UNAVAILABLE,
+                f"end it: {NAME} --kill-orphans",
+            )
         text = orphan.text()
         if not orphans.end(orphan):
             raise failure.Failure(f"cannot end {orphan.text()}", exit_codes.UNAVAILABLE)
@@ -175,12 +221,17 @@ def clear_orphans(state: str, kill: bool) -> None:
 def need_tools(several: bool, profile: str | None) -> None:
     """Raise Failure where nginx or nsys is wanted and missing, before minutes go into loading a model."""
     if several and balancer.missing():
-        raise failure.Failure("several servers need nginx, which is not installed", exit_codes.UNAVAILABLE, "sudo apt-get install nginx-light")
+        raise failure.Failure(
+            "several servers need nginx, which is not installed",
+            exit_codes.UNAVAILABLE,
+            "sudo apt-get install nginx-light",
+        )
     if profile and not shutil.which(profile):
-        raise failure.Failure(f"--profile {profile} needs Nsight Systems, and there is no {profile} on the PATH", exit_codes.UNAVAILABLE,
-                          "https://developer.nvidia.com/nsight-systems, or leave --profile out")  # fmt: skip
-
-
+        raise failure.Failure(
+            f"--profile {profile} needs Nsight Systems, and there is no {profile} on the PATH",
+            exit_codes.UNAVAILABLE,
+            "https://developer.nvidia.com/nsight-systems, or leave --profile out",
+        )
 
 
 def main() -> None:

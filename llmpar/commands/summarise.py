@@ -30,18 +30,38 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request rec
 @click.option("--cell", metavar="FILE", type=click.Path(), help="The cell record: label, session, clients asked for.")
 @click.option("--server", metavar="FILE", type=click.Path(), help="The server record.")
 @click.option("--host", metavar="FILE", type=click.Path(), help="The host record.")
-@click.option("--gpu", metavar="FILE", type=click.Path(), multiple=True, help="GPU samples, joined over the steady window.")
+@click.option(
+    "--gpu", metavar="FILE", type=click.Path(), multiple=True, help="GPU samples, joined over the steady window."
+)
 @click.option("--engine", metavar="FILE", type=click.Path(), multiple=True, help="Engine samples, likewise.")
-@click.option("--slo", metavar="NAME=SECONDS", multiple=True,
-              help="An objective for goodput: ttft, tpot, e2e, effective_ttft or effective_e2e.")
-@click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say.")
+@click.option(
+    "--slo",
+    metavar="NAME=SECONDS",
+    multiple=True,
+    help="An objective for goodput: ttft, tpot, e2e, effective_ttft or effective_e2e.",
+)
+@click.option(
+    "--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say."
+)
 @click.option("--label", metavar="TEXT", help="A name for the summary. Default: the cell's id.")
 @click.option("--session", metavar="TEXT", help="The server session. Default: the cell's, with the server's start.")
 @click.option("--text", is_flag=True, help="Write a screen for people instead of a record.")
 @click.option("--table", is_flag=True, help="Read summaries and write the wall-seconds table, one line a cell.")
-def main(files: tuple[str, ...], output: str | None, cell: str | None, server: str | None, host: str | None,
-         gpu: tuple[str, ...], engine: tuple[str, ...], slo: tuple[str, ...], clients: int | None, label: str | None,
-         session: str | None, text: bool, table: bool) -> int:
+def main(
+    files: tuple[str, ...],
+    output: str | None,
+    cell: str | None,
+    server: str | None,
+    host: str | None,
+    gpu: tuple[str, ...],
+    engine: tuple[str, ...],
+    slo: tuple[str, ...],
+    clients: int | None,
+    label: str | None,
+    session: str | None,
+    text: bool,
+    table: bool,
+) -> int:
     if table:
         return _table(files, output)
     from llmpar.summary import read, warnings
@@ -63,7 +83,9 @@ def main(files: tuple[str, ...], output: str | None, cell: str | None, server: s
             read.feed(summariser, stream, name)
     # An engine that could not be started for want of memory is a result without requests.
     if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != warnings.OUT_OF_MEMORY:
-        raise failure.Failure("there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some")
+        raise failure.Failure(
+            "there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some"
+        )
     found = summariser.summary(objectives, label, session, clients, cli.version())
     with cli.writing(output) as out:
         if text:
@@ -80,7 +102,9 @@ def _table(files: tuple[str, ...], output: str | None) -> int:
 
     found: list[dict[str, Any]] = [record for record in cli.read_records(files) if record["kind"] == "summary"]
     if not found:
-        raise failure.Failure("there is no summary record to show", exit_codes.TOO_LITTLE, "llmpar-summarise without --table writes them")
+        raise failure.Failure(
+            "there is no summary record to show", exit_codes.TOO_LITTLE, "llmpar-summarise without --table writes them"
+        )
     with cli.writing(output) as out:
         out.write(rendered.table(found).encode())
     return exit_codes.OK

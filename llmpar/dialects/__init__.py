@@ -16,8 +16,9 @@ __all__ = ["DIALECTS", "Call", "Dialect", "Event", "Reply", "Sampling", "Unsuppo
 
 
 class Dialect(Protocol):
-    def request(self, prompt: str, model: str | None, sampling: Sampling, stream: bool,
-                engine: str | None = None) -> Call: ...
+    def request(
+        self, prompt: str, model: str | None, sampling: Sampling, stream: bool, engine: str | None = None
+    ) -> Call: ...
 
     def parse(self, status: int, headers: dict[str, str], body: bytes, stream: bool) -> Reply: ...
 

@@ -68,8 +68,13 @@ class Reply:
 
 # The engines' own words for the two ordinary ends.
 _FINISH = {
-    "eos_token": "stop", "stop_sequence": "stop", "eos": "stop", "word": "stop", "stop_token": "stop",
-    "limit": "length", "max_tokens": "length",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "eos": "stop",
+    "word": "stop",
+    "stop_token": "stop",
+    "limit": "length",
+    "max_tokens": "length",
 }
 
 
@@ -123,8 +128,10 @@ def envelope(value: Any, status: int) -> dict[str, Any] | None:
         if isinstance(detail, list):
             parts = [item for item in detail if isinstance(item, dict)]
             kinds = [item["type"] for item in parts if isinstance(item.get("type"), str)]
-            texts = [": ".join(filter(None, (".".join(map(str, _list(item.get("loc")))), str(item.get("msg", "")))))
-                     for item in parts]
+            texts = [
+                ": ".join(filter(None, (".".join(map(str, _list(item.get("loc")))), str(item.get("msg", "")))))
+                for item in parts
+            ]
             return failure(kinds[0] if kinds else None, "; ".join(texts) or detail, status)
         return failure(None, detail, status)
     return None
@@ -227,7 +234,8 @@ def ended(reply: Reply, status: int) -> None:
     """An engine that says abort or error as its finish reason did not answer the request."""
     if reply.error is None and reply.finish_reason in ("abort", "error"):
         reply.error = failure(
-            "aborted", f"the engine ended the request with finish reason '{reply.finish_reason}'", status)
+            "aborted", f"the engine ended the request with finish reason '{reply.finish_reason}'", status
+        )
 
 
 def is_json(headers: dict[str, str], body: bytes) -> bool:

@@ -12,7 +12,9 @@ from llmpar.dialects.base import Call, Reply, Sampling, Unsupported
 def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, engine: str | None = None) -> Call:
     """The call for one prompt; `model` is the deployment's name. Raises Unsupported for streaming and seeds."""
     if stream:
-        raise Unsupported("mii does not stream over REST: use --no-stream, or its OpenAI server with --api openai-completions")
+        raise Unsupported(
+            "mii does not stream over REST: use --no-stream, or its OpenAI server with --api openai-completions"
+        )
     if not model:
         raise Unsupported("mii needs the deployment's name in the path: give it as --model")
     if sampling.seed is not None:

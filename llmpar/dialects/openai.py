@@ -50,14 +50,18 @@ def settings(sampling: Sampling, stream: bool, engine: str | None) -> dict[str, 
         body["max_tokens"] = sampling.max_tokens
     if sampling.temperature is not None:
         if engine == "tgi" and sampling.temperature == 0:
-            raise Unsupported("tgi refuses temperature 0 on its OpenAI routes: use --api tgi, which sends do_sample false")
+            raise Unsupported(
+                "tgi refuses temperature 0 on its OpenAI routes: use --api tgi, which sends do_sample false"
+            )
         body["temperature"] = sampling.temperature
     if engine == "transformers":
         body.update(_transformers(sampling))
     elif sampling.top_k is not None:
         if sampling.top_k > 0:
             if not route.top_k:
-                raise Unsupported(f"{engine} does not pass top_k on from its OpenAI routes: use --api tgi, or --top-k 0")
+                raise Unsupported(
+                    f"{engine} does not pass top_k on from its OpenAI routes: use --api tgi, or --top-k 0"
+                )
             body["top_k"] = sampling.top_k
         elif route.top_k and route.top_k_off is not None:
             body["top_k"] = route.top_k_off
@@ -69,8 +73,10 @@ def settings(sampling: Sampling, stream: bool, engine: str | None) -> dict[str, 
         body["seed"] = sampling.seed
     if sampling.ignore_eos and engine != "transformers":
         if not route.ignore_eos:
-            raise Unsupported(f"{engine} cannot go on past the end of text over HTTP: leave ignore_eos out and compare "
-                              "by output tokens")
+            raise Unsupported(
+                f"{engine} cannot go on past the end of text over HTTP: leave ignore_eos out and compare "
+                "by output tokens"
+            )
         body["ignore_eos"] = True
     if sampling.stop:
         body["stop"] = list(sampling.stop)
@@ -214,7 +220,8 @@ def _stream(status: int, body: bytes, chat: bool) -> Reply:
     reply.complete = reply.error is None and (
         reply.finish_reason is not None
         # TGI 1.x never tells the reason in /v1/completions streams: their end is all there is to see.
-        or (blank and str(first.get("system_fingerprint", "")).startswith("1.")))
+        or (blank and str(first.get("system_fingerprint", "")).startswith("1."))
+    )
     base.cut(reply, body, status)
     base.ended(reply, status)
     if reply.token_source is None and (pieces or reply.error is None):

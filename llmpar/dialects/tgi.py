@@ -15,8 +15,9 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
     temperature other than 1, top_k or top_p makes it sample, so greedy leaves those out too.
     """
     if sampling.ignore_eos:
-        raise Unsupported("tgi cannot go on past the end of text over HTTP: leave ignore_eos out and compare by output "
-                          "tokens")
+        raise Unsupported(
+            "tgi cannot go on past the end of text over HTTP: leave ignore_eos out and compare by output tokens"
+        )
     parameters: dict[str, Any] = {}
     if sampling.max_tokens is not None:
         parameters["max_new_tokens"] = sampling.max_tokens
@@ -61,8 +62,10 @@ def _details(reply: Reply, details: Any) -> None:
 
 
 def _document(status: int, headers: dict[str, str], body: bytes) -> Reply:
-    reply = Reply(prompt_tokens=base.header_count(headers, "x-prompt-tokens"),
-                  output_tokens=base.header_count(headers, "x-generated-tokens"))
+    reply = Reply(
+        prompt_tokens=base.header_count(headers, "x-prompt-tokens"),
+        output_tokens=base.header_count(headers, "x-generated-tokens"),
+    )
     reply.token_source = None if reply.output_tokens is None else "engine"
     value = base.document(body, reply, status, unwrap=True)  # the compatibility route `/` wraps the answer
     if value is None:

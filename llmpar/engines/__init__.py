@@ -19,9 +19,22 @@ from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 __all__ = ["ENGINES", "Device", "Engine", "Launch", "Settings", "Unsupported", "check"]
 
-ENGINES: dict[str, Engine] = {each.name: each for each in (
-    tgi.ENGINE, vllm.ENGINE, aphrodite.ENGINE, llamacpp.ENGINE, mii.ENGINE, powerinfer.ENGINE, ctranslate2.ENGINE, trtllm.ENGINE,
-    transformers_.ENGINE, sglang.ENGINE, lmdeploy.ENGINE)}
+ENGINES: dict[str, Engine] = {
+    each.name: each
+    for each in (
+        tgi.ENGINE,
+        vllm.ENGINE,
+        aphrodite.ENGINE,
+        llamacpp.ENGINE,
+        mii.ENGINE,
+        powerinfer.ENGINE,
+        ctranslate2.ENGINE,
+        trtllm.ENGINE,
+        transformers_.ENGINE,
+        sglang.ENGINE,
+        lmdeploy.ENGINE,
+    )
+}
 
 # What every engine understands, through llmpar-serve itself.
 COMMON = frozenset({"model", "port", "runtime", "engine_args"})
@@ -42,5 +55,8 @@ def check(engine: Engine, settings: Settings) -> None:
 
 def _is_met(engine: Engine, name: str, value: object) -> bool:
     # Asking that something be off where it does not exist is met, and so is asking for the only method there is.
-    return ((name in ("speculate", "prefix_cache") and not value) or (name in ("shards", "replicas") and value == 1)
-            or (name == "speculate_method" and value == "ngram" and "speculate" in engine.supports))
+    return (
+        (name in ("speculate", "prefix_cache") and not value)
+        or (name in ("shards", "replicas") and value == 1)
+        or (name == "speculate_method" and value == "ngram" and "speculate" in engine.supports)
+    )

@@ -24,8 +24,19 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         if runtime == "docker":
             return _later_image(settings, port, model, words)
         # Through its command: only that falls back where compiled kernels are missing.
-        argv = [installed.script_of(python, "aphrodite"), "serve", model, *words, "--host", flags.LOOPBACK, "--port", str(port)]
-        return flags.local(settings, argv, port, model, environment={"APHRODITE_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
+        argv = [
+            installed.script_of(python, "aphrodite"),
+            "serve",
+            model,
+            *words,
+            "--host",
+            flags.LOOPBACK,
+            "--port",
+            str(port),
+        ]
+        return flags.local(
+            settings, argv, port, model, environment={"APHRODITE_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        )
     flags.no_speculation(settings, "Aphrodite as launched here", " before 0.20")
     dtype = DTYPE.get(settings.dtype or "", settings.dtype)
     quantize = flags.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
@@ -33,13 +44,27 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if runtime == "docker" and installed.older(settings.version, 0, 6):
         return _first_image(settings, port, model, dtype, quantize, fraction)
     words = flags.as_argv(
-        ("--dtype", dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
-        ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction),
+        ("--dtype", dtype),
+        ("--quantization", quantize),
+        ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences),
+        ("--gpu-memory-utilization", fraction),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
-        ("--seed", settings.seed), (_prefix(settings), settings.prefix_cache))
+        ("--seed", settings.seed),
+        (_prefix(settings), settings.prefix_cache),
+    )
     if runtime == "docker":
         return _later_image(settings, port, model, words)
-    argv = [python or "python", "-m", "aphrodite.endpoints.openai.api_server", "--model", model, *words, "--port", str(port)]
+    argv = [
+        python or "python",
+        "-m",
+        "aphrodite.endpoints.openai.api_server",
+        "--model",
+        model,
+        *words,
+        "--port",
+        str(port),
+    ]
     return flags.local(settings, argv, port, model)
 
 
@@ -47,18 +72,31 @@ def _rebased(settings: Settings) -> list[str]:
     """Flags from 0.20 on, rebased on vLLM's V1 engine (0.21 read and run)."""
     flags.ngram_only(settings, "Aphrodite")
     return flags.as_argv(
-        ("--dtype", settings.dtype), ("--quantization", settings.quantize), ("--max-model-len", settings.max_total_tokens),
-        ("--max-num-seqs", settings.max_sequences), ("--kv-cache-memory-bytes", settings.kv_bytes),
-        ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None), ("--seed", settings.seed),
+        ("--dtype", settings.dtype),
+        ("--quantization", settings.quantize),
+        ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences),
+        ("--kv-cache-memory-bytes", settings.kv_bytes),
+        ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--seed", settings.seed),
         ("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True),
-        ("--generation-config", "aphrodite"), *flags.ngram_config(settings))
+        ("--generation-config", "aphrodite"),
+        *flags.ngram_config(settings),
+    )
 
 
 def _later_image(settings: Settings, port: int, model: str, words: list[str]) -> Launch:
     inside, mounts = docker.in_container(model)
-    argv = docker.docker(settings, f"alpindale/aphrodite-openai:{installed.tag(settings.version or 'latest')}",
-                         ["--model", inside, *words, "--port", "2242"], port=port, inner_port=2242,
-                         cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+    argv = docker.docker(
+        settings,
+        f"alpindale/aphrodite-openai:{installed.tag(settings.version or 'latest')}",
+        ["--model", inside, *words, "--port", "2242"],
+        port=port,
+        inner_port=2242,
+        cache="/root/.cache/huggingface",
+        options=["--ipc=host"],
+        mounts=mounts,
+    )
     return docker.contained("aphrodite", argv, port, inside, ["the images after 0.6 are not verified"])
 
 
@@ -66,20 +104,43 @@ def _prefix(settings: Settings) -> str:
     return "--context-shift" if installed.older(settings.version, 0, 6) else "--enable-prefix-caching"
 
 
-def _first_image(settings: Settings, port: int, model: str, dtype: str | None, quantize: str | None,
-                 fraction: float | None) -> Launch:
+def _first_image(
+    settings: Settings, port: int, model: str, dtype: str | None, quantize: str | None, fraction: float | None
+) -> Launch:
     """alpindale/aphrodite-engine, of 2024 and without tags by version: its entry point makes flags of its environment."""
     inside, mounts = docker.in_container(model)
-    more = flags.as_argv(("--max-num-seqs", settings.max_sequences), ("--seed", settings.seed),
-                        ("--context-shift", settings.prefix_cache)) + list(settings.engine_args)
-    environment = {name: str(value) for name, value in (
-        ("MODEL_NAME", inside), ("DATATYPE", dtype), ("QUANTIZATION", quantize), ("CONTEXT_LENGTH", settings.max_total_tokens),
-        ("GPU_MEMORY_UTILIZATION", fraction), ("NUM_GPUS", settings.shards if (settings.shards or 1) > 1 else None),
-        ("CMD_ADDITIONAL_ARGUMENTS", " ".join(more) or None)) if value is not None}
-    argv = docker.docker(replace(settings, engine_args=()), "alpindale/aphrodite-engine", [], port=port, inner_port=7860,
-                         cache="", options=["--ipc=host"], environment=environment, mounts=mounts)
-    return docker.contained("aphrodite", argv, port, inside,
-                            ["this image keeps its models inside: each start downloads the model again"])
+    more = flags.as_argv(
+        ("--max-num-seqs", settings.max_sequences),
+        ("--seed", settings.seed),
+        ("--context-shift", settings.prefix_cache),
+    ) + list(settings.engine_args)
+    environment = {
+        name: str(value)
+        for name, value in (
+            ("MODEL_NAME", inside),
+            ("DATATYPE", dtype),
+            ("QUANTIZATION", quantize),
+            ("CONTEXT_LENGTH", settings.max_total_tokens),
+            ("GPU_MEMORY_UTILIZATION", fraction),
+            ("NUM_GPUS", settings.shards if (settings.shards or 1) > 1 else None),
+            ("CMD_ADDITIONAL_ARGUMENTS", " ".join(more) or None),
+        )
+        if value is not None
+    }
+    argv = docker.docker(
+        replace(settings, engine_args=()),
+        "alpindale/aphrodite-engine",
+        [],
+        port=port,
+        inner_port=7860,
+        cache="",
+        options=["--ipc=host"],
+        environment=environment,
+        mounts=mounts,
+    )
+    return docker.contained(
+        "aphrodite", argv, port, inside, ["this image keeps its models inside: each start downloads the model again"]
+    )
 
 
 def needs(runtime: str) -> str | None:
@@ -89,9 +150,31 @@ def needs(runtime: str) -> str | None:
 
 
 ENGINE = Engine(
-    name="aphrodite", title="Aphrodite Engine", api="openai-completions", default_port=2242,
-    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
-                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
-    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    name="aphrodite",
+    title="Aphrodite Engine",
+    api="openai-completions",
+    default_port=2242,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "quantize",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "speculate_method",
+            "prefix_cache",
+            "gpus",
+            "seed",
+        }
+    ),
+    runtimes=("local", "docker"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
     failures=flags.TORCH_FAILURES,
 )

@@ -57,19 +57,33 @@ def options_of(body: dict[str, Any], room: int) -> dict[str, Any]:
             raise Refused(f"{name} above 1 is not offered")
     for name in ("seed", "logprobs", "suffix", "logit_bias"):
         if body.get(name) is not None:
-            raise Refused(f"{name} is not offered per request" + (": give --seed at the start" if name == "seed" else ""))
+            raise Refused(
+                f"{name} is not offered per request" + (": give --seed at the start" if name == "seed" else "")
+            )
     values = {name: default if body.get(name) is None else body[name] for name, default in DEFAULTS.items()}
     for name, least, most in (("max_tokens", 1, None), ("temperature", 0, None), ("top_k", -1, None), ("top_p", 0, 1)):
         value = values[name]
         whole = name in ("max_tokens", "top_k")
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value < least or (most and value > most):
-            raise Refused(f"{name} is {value!r}: a{' whole' if whole else ''} number from {least} is wanted" + (f" to {most}" if most else ""))
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if whole else (int, float))
+            or value < least
+            or (most and value > most)
+        ):
+            raise Refused(
+                f"{name} is {value!r}: a{' whole' if whole else ''} number from {least} is wanted"
+                + (f" to {most}" if most else "")
+            )
     if room < 1:
         raise Refused("the prompt fills the context: no token can be generated")
     greedy = values["temperature"] == 0
-    return {"max_length": min(values["max_tokens"], room), "sampling_temperature": 1.0 if greedy else float(values["temperature"]),
-            "sampling_topk": 1 if greedy else max(values["top_k"], 0), "sampling_topp": 1.0 if greedy else float(values["top_p"]) or 1.0,
-            "ignore_eos": bool(body.get("ignore_eos"))}
+    return {
+        "max_length": min(values["max_tokens"], room),
+        "sampling_temperature": 1.0 if greedy else float(values["temperature"]),
+        "sampling_topk": 1 if greedy else max(values["top_k"], 0),
+        "sampling_topp": 1.0 if greedy else float(values["top_p"]) or 1.0,
+        "ignore_eos": bool(body.get("ignore_eos")),
+    }
 
 
 class Batcher:
@@ -123,8 +137,15 @@ class Batcher:
             return job.cancelled
 
         more: dict[str, Any] = {"end_token": []} if ignore else {}
-        self.generator.generate_batch([job.tokens for job in jobs], include_prompt_in_result=False, beam_size=1,
-                                      max_batch_size=0, callback=step, **options, **more)
+        self.generator.generate_batch(
+            [job.tokens for job in jobs],
+            include_prompt_in_result=False,
+            beam_size=1,
+            max_batch_size=0,
+            callback=step,
+            **options,
+            **more,
+        )
 
 
 class Text:
@@ -157,7 +178,7 @@ class Text:
             # What may be the beginning of a stop string waits until it is known.
             keep = max((n for stop in self.stop for n in range(1, len(stop)) if whole.endswith(stop[:n])), default=0)
             whole = whole[: len(whole) - keep]
-        piece = whole[len(self.sent):] if whole.startswith(self.sent) else ""
+        piece = whole[len(self.sent) :] if whole.startswith(self.sent) else ""
         self.sent += piece
         return piece
 
@@ -184,10 +205,12 @@ class Handler(BaseHTTPRequestHandler):
             self._json(200, {"object": "list", "data": [{"id": service.name, "object": "model", "owned_by": "llmpar"}]})
         elif self.path == "/metrics":
             batcher = service.batcher
-            text = ("# llmpar's own server over ctranslate2\n"
-                    f"ctranslate2:num_requests_running {batcher.running}\nctranslate2:num_requests_waiting {len(batcher.waiting)}\n"
-                    f"ctranslate2:prompt_tokens_total {service.prompt_tokens}\n"
-                    f"ctranslate2:generation_tokens_total {service.output_tokens}\n")
+            text = (
+                "# llmpar's own server over ctranslate2\n"
+                f"ctranslate2:num_requests_running {batcher.running}\nctranslate2:num_requests_waiting {len(batcher.waiting)}\n"
+                f"ctranslate2:prompt_tokens_total {service.prompt_tokens}\n"
+                f"ctranslate2:generation_tokens_total {service.output_tokens}\n"
+            )
             self._send(200, text.encode(), "text/plain; version=0.0.4")
         else:
             self._error(404, "not_found", f"there is no {self.path}")
@@ -280,14 +303,23 @@ class Handler(BaseHTTPRequestHandler):
         yield (held or "") + text.finish(), reason, None
 
     def _head(self) -> dict[str, Any]:
-        return {"id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()), "model": self.service.name,
-                "system_fingerprint": FINGERPRINT}
+        return {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.service.name,
+            "system_fingerprint": FINGERPRINT,
+        }
 
     def _choice(self, text: str, reason: str | None) -> dict[str, Any]:
         return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
     def _usage(self, job: Job, text: Text) -> dict[str, int]:
-        return {"prompt_tokens": len(job.tokens), "completion_tokens": len(text.ids), "total_tokens": len(job.tokens) + len(text.ids)}
+        return {
+            "prompt_tokens": len(job.tokens),
+            "completion_tokens": len(text.ids),
+            "total_tokens": len(job.tokens) + len(text.ids),
+        }
 
     def _event(self, value: dict[str, Any]) -> None:
         self._chunk(b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n")
@@ -324,8 +356,13 @@ class Service:
             sys.exit(f"error: no tokenizer.json in '{given.model}': convert with --copy_files tokenizer.json")
         self.tokenizer = Tokenizer.from_file(path)
         device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
-        generator = ctranslate2.Generator(given.model, device=device, compute_type=given.compute_type,
-                                          inter_threads=given.workers, intra_threads=given.threads)
+        generator = ctranslate2.Generator(
+            given.model,
+            device=device,
+            compute_type=given.compute_type,
+            inter_threads=given.workers,
+            intra_threads=given.threads,
+        )
         self.engine_version, self.name, self.max_length = ctranslate2.__version__, given.name, given.max_length
         self.ends = self._end_tokens(given.model)
         self.batcher = Batcher(generator, given.max_batch_size, given.workers)

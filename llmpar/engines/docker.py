@@ -22,6 +22,7 @@ def container_argv(launch: Launch) -> Launch:
 
 # Docker
 
+
 def data() -> str:
     """The models' cache on the host, mounted into containers: LLMPAR_DATA, else ~/.cache/huggingface."""
     return os.path.abspath(os.path.expanduser(os.environ.get("LLMPAR_DATA") or "~/.cache/huggingface"))
@@ -34,8 +35,18 @@ def in_container(model: str) -> tuple[str, list[str]]:
     return model, []
 
 
-def docker(settings: Settings, image: str, command: Sequence[str], *, port: int, inner_port: int, cache: str,
-           options: Sequence[str] = (), environment: Mapping[str, str] | None = None, mounts: Sequence[str] = ()) -> list[str]:
+def docker(
+    settings: Settings,
+    image: str,
+    command: Sequence[str],
+    *,
+    port: int,
+    inner_port: int,
+    cache: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    mounts: Sequence[str] = (),
+) -> list[str]:
     """`docker run` for one server. `options` (such as --ipc=host) follow the GPUs, `environment` the cache's mount."""
     argv = ["docker", "run", *gpu_option(settings), *options, "-p", f"{port}:{inner_port}"]
     if cache:

@@ -12,17 +12,26 @@ LOOPBACK = "127.0.0.1"
 
 # What a log says when a launch fails, in any engine that runs on PyTorch: (outcome, pattern, what to say).
 TORCH_FAILURES: tuple[tuple[str, str, str], ...] = (
-    ("out_of_memory", r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
-            r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory utilization"
-            r"|requested memory for kv|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
-     "not enough memory: lower --max-total-tokens, --max-sequences or --kv-bytes, or quantise"),
-    ("unknown_model", r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
-              r"|does not appear to have a file named|LocalEntryNotFoundError: |OfflineModeIsEnabled|Incorrect path_or_model_id"
-              r"|model_id.{0,80}not found|Can't load the configuration of",
-     "the model is not known or may not be read: see its name, HF_TOKEN and the network"),
-    ("no_gpu", r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"
-            r"|Failed to infer device type|could not select device driver|CUDA driver version is insufficient|libcuda\.so",
-     "no usable NVIDIA GPU: llmpar-doctor says what is missing"),
+    (
+        "out_of_memory",
+        r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
+        r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory utilization"
+        r"|requested memory for kv|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
+        "not enough memory: lower --max-total-tokens, --max-sequences or --kv-bytes, or quantise",
+    ),
+    (
+        "unknown_model",
+        r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
+        r"|does not appear to have a file named|LocalEntryNotFoundError: |OfflineModeIsEnabled|Incorrect path_or_model_id"
+        r"|model_id.{0,80}not found|Can't load the configuration of",
+        "the model is not known or may not be read: see its name, HF_TOKEN and the network",
+    ),
+    (
+        "no_gpu",
+        r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"
+        r"|Failed to infer device type|could not select device driver|CUDA driver version is insufficient|libcuda\.so",
+        "no usable NVIDIA GPU: llmpar-doctor says what is missing",
+    ),
     ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
     ("disk_full", r"No space left on device", "the disk is full"),
 )
@@ -39,8 +48,10 @@ def choose(setting: str, value: str | None, known: Iterable[str], engine: str) -
     known = tuple(known)
     if value is None or value in known:
         return value
-    raise Unsupported(f"{engine} does not know --{setting} '{value}': it takes {', '.join(known)} "
-                      "(another of its own values goes through --engine-args)")
+    raise Unsupported(
+        f"{engine} does not know --{setting} '{value}': it takes {', '.join(known)} "
+        "(another of its own values goes through --engine-args)"
+    )
 
 
 def as_argv(*pairs: tuple[str, object]) -> list[str]:
@@ -62,20 +73,33 @@ def no_speculation(settings: Settings, engine: str, why: str = "") -> None:
 def ngram_only(settings: Settings, engine: str) -> None:
     """Raise Unsupported for a method other than n-gram, which needs a draft model that no canonical setting names."""
     if settings.speculate and settings.speculate_method not in (None, "ngram"):
-        raise Unsupported(f"{engine} is launched with n-gram speculation only; '{settings.speculate_method}' needs a draft model: "
-                          "give the engine's own flags through --engine-args")
+        raise Unsupported(
+            f"{engine} is launched with n-gram speculation only; '{settings.speculate_method}' needs a draft model: "
+            "give the engine's own flags through --engine-args"
+        )
 
 
 def ngram_config(settings: Settings) -> list[tuple[str, object]]:
     """The flag for n-gram speculation of vLLM from 0.8 on, and of engines made from it; none where it is off."""
     if not settings.speculate:
         return []
-    config = {"method": "ngram", "num_speculative_tokens": settings.speculate, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+    config = {
+        "method": "ngram",
+        "num_speculative_tokens": settings.speculate,
+        "prompt_lookup_max": 4,
+        "prompt_lookup_min": 2,
+    }
     return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
 
 
-def local(settings: Settings, argv: Sequence[str], port: int, model: str, notes: Iterable[str] = (),
-          environment: Mapping[str, str] | None = None) -> Launch:
+def local(
+    settings: Settings,
+    argv: Sequence[str],
+    port: int,
+    model: str,
+    notes: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Launch:
     """A Launch of a local process: extra arguments last, GPUs by CUDA_VISIBLE_DEVICES, no hub for a local model."""
     env = dict(environment or {})
     if settings.gpus is not None:

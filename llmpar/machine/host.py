@@ -15,31 +15,76 @@ from typing import Any
 from llmpar import clock
 
 # Packages whose version can move a figure, or that are the engine.
-PACKAGES = ("llmpar", "requests", "urllib3", "orjson", "click", "aiohttp", "uvloop", "numpy", "scipy", "nvidia-ml-py", "psutil",
-            "vllm", "aphrodite-engine", "sglang", "lmdeploy", "tensorrt-llm", "deepspeed-mii", "transformers", "torch", "triton",
-            "flash-attn", "flashinfer-python", "xllamacpp", "ctranslate2", "tokenizers")
+PACKAGES = (
+    "llmpar",
+    "requests",
+    "urllib3",
+    "orjson",
+    "click",
+    "aiohttp",
+    "uvloop",
+    "numpy",
+    "scipy",
+    "nvidia-ml-py",
+    "psutil",
+    "vllm",
+    "aphrodite-engine",
+    "sglang",
+    "lmdeploy",
+    "tensorrt-llm",
+    "deepspeed-mii",
+    "transformers",
+    "torch",
+    "triton",
+    "flash-attn",
+    "flashinfer-python",
+    "xllamacpp",
+    "ctranslate2",
+    "tokenizers",
+)
 TOOLS = {
-    "parallel": ["parallel", "--version"], "perl": ["perl", "-e", "print $^V"], "bash": ["bash", "--version"],
-    "make": ["make", "--version"], "curl": ["curl", "--version"], "nginx": ["nginx", "-v"], "docker": ["docker", "--version"],
+    "parallel": ["parallel", "--version"],
+    "perl": ["perl", "-e", "print $^V"],
+    "bash": ["bash", "--version"],
+    "make": ["make", "--version"],
+    "curl": ["curl", "--version"],
+    "nginx": ["nginx", "-v"],
+    "docker": ["docker", "--version"],
 }
 
 
 def record(root: Path | None = None) -> dict[str, Any]:
     """The `host` record of this machine, now. `root`: the checkout, for its commit. Never fails: what cannot be read is null."""
-    return {"kind": "host", "v": 1, "at": clock.now(), "host": platform.node(), **system(), **gpus(), "software": software(root)}
+    return {
+        "kind": "host",
+        "v": 1,
+        "at": clock.now(),
+        "host": platform.node(),
+        **system(),
+        **gpus(),
+        "software": software(root),
+    }
 
 
 def system() -> dict[str, Any]:
     """Kernel, processor, memory, limits and power settings."""
     return {
-        "kernel": platform.release(), "machine": platform.machine(), "distribution": distribution(),
-        "boot": _text("/proc/sys/kernel/random/boot_id"), "virtual": virtual(),
-        "cpu": cpu_model(), "cpus": os.cpu_count(), "cpus_usable": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "distribution": distribution(),
+        "boot": _text("/proc/sys/kernel/random/boot_id"),
+        "virtual": virtual(),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)),
         "cpu_governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cpu_mhz_max": _scaled("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq", 1e-3),
         "clock_source": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-        "memory_bytes": memory_bytes(), "cgroup": cgroup(), "load_1min": round(os.getloadavg()[0], 2),
-        "open_files_limit": _soft_limit("NOFILE"), "processes_limit": _soft_limit("NPROC"),
+        "memory_bytes": memory_bytes(),
+        "cgroup": cgroup(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "open_files_limit": _soft_limit("NOFILE"),
+        "processes_limit": _soft_limit("NPROC"),
     }
 
 
@@ -63,8 +108,12 @@ def software(root: Path | None = None) -> dict[str, Any]:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"python": platform.python_version(), "packages": packages,
-            "tools": {name: tool_version(name) for name in TOOLS}, **checkout(root)}
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "tools": {name: tool_version(name) for name in TOOLS},
+        **checkout(root),
+    }
 
 
 def checkout(root: Path | None) -> dict[str, Any]:
@@ -142,8 +191,12 @@ def cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> dict
 
 def fingerprint(host: dict[str, Any]) -> str:
     """A short name for what must be equal for two machines to be alike: CPU, memory limits, GPUs, driver."""
-    alike = [host.get("cpu"), host.get("cpus_usable"), host.get("driver"),
-             sorted(str(gpu.get("name")) for gpu in host.get("gpus") or [])]
+    alike = [
+        host.get("cpu"),
+        host.get("cpus_usable"),
+        host.get("driver"),
+        sorted(str(gpu.get("name")) for gpu in host.get("gpus") or []),
+    ]
     return hashlib.sha256(repr(alike).encode()).hexdigest()[:12]
 
 
@@ -171,7 +224,9 @@ def output(command: list[str], with_errors: bool = False) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=10, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return (done.stdout + (done.stderr if with_errors else "")).strip() if done.returncode == 0 else None

@@ -45,8 +45,12 @@ class Parser:
         if any(name == "-" or name.startswith(OWN_PATHS) for name in plan.prompts):
             raise RunCold
         number = whole
-        plan = replace(plan, slot=number(call.environ.get("PARALLEL_JOBSLOT")),
-                       seq=number(call.environ.get("PARALLEL_SEQ")), launched_ns=call.launched_ns)
+        plan = replace(
+            plan,
+            slot=number(call.environ.get("PARALLEL_JOBSLOT")),
+            seq=number(call.environ.get("PARALLEL_SEQ")),
+            launched_ns=call.launched_ns,
+        )
         if due is not None:
             check_at(due, len(plan.prompts) == 1)
             plan.at_ns = due_ns(due)

@@ -64,8 +64,14 @@ class Pool:
     def _prime(self, arguments: list[str]) -> None:
         """Parse the first launcher's command line once for all workers."""
         variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("LLMPAR_")]
-        fields = [MAGIC, b"1", os.getcwdb(), b"%d" % len(variables), *map(os.fsencode, variables),
-                  *map(os.fsencode, arguments)]
+        fields = [
+            MAGIC,
+            b"1",
+            os.getcwdb(),
+            b"%d" % len(variables),
+            *map(os.fsencode, variables),
+            *map(os.fsencode, arguments),
+        ]
         with contextlib.suppress(RunCold, Exception):  # a wrong command line is the launcher's to hear of
             plan = self.parser.parse(Call(b"\0".join(fields)))
             self.asked = plan.settings.concurrency
@@ -108,12 +114,31 @@ class Pool:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # A descriptor of its own, because the owner of its signals belongs to the open file, not to the number.
             alive = os.open(f"/proc/self/fd/{self.alive_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            for fd in (self.alive_read, self.alive_write, self.need_read, self.spans_read, self.woken_read,
-                       self.woken_write, self.watch, *self.streams.values()):
+            for fd in (
+                self.alive_read,
+                self.alive_write,
+                self.need_read,
+                self.spans_read,
+                self.woken_read,
+                self.woken_write,
+                self.watch,
+                *self.streams.values(),
+            ):
                 if fd is not None:
                     os.close(fd)
-            Worker(self.listener, alive, self.need_write, self.spans_write, self.orphans, self.states, number, SPARE,
-                   self.parser, self.family, self.attempts).run()
+            Worker(
+                self.listener,
+                alive,
+                self.need_write,
+                self.spans_write,
+                self.orphans,
+                self.states,
+                number,
+                SPARE,
+                self.parser,
+                self.family,
+                self.attempts,
+            ).run()
             code = 0
         finally:
             os._exit(code)
@@ -197,8 +222,12 @@ class Pool:
         for name in os.listdir(self.folder):
             # Positions in shared queues outlive a pool that was idle or ended by hand: its successor goes by them.
             with contextlib.suppress(OSError):
-                if ((self.parallel_gone or self.watch is None) and name.startswith(f"{self.family}.")
-                        or name == f"{self.pid}.lock" and runtime_directory.unlocked(f"{self.folder}/{name}")):
+                if (
+                    (self.parallel_gone or self.watch is None)
+                    and name.startswith(f"{self.family}.")
+                    or name == f"{self.pid}.lock"
+                    and runtime_directory.unlocked(f"{self.folder}/{name}")
+                ):
                     os.unlink(f"{self.folder}/{name}")
 
     def _orphans(self) -> None:
@@ -261,7 +290,9 @@ def _watch(pid: int) -> int | None:
 def _stream_of(pid: int, number: int) -> int | None:
     """GNU parallel's own standard output or error, opened anew for appending; None where that cannot be."""
     try:
-        return os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(
+            f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        )
     except OSError:
         return None
 
@@ -313,7 +344,9 @@ def serve(pid: int, ready: int, read: Read, arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # its last line may go to a terminal that stops what writes from the background
+    signal.signal(
+        signal.SIGTTOU, signal.SIG_IGN
+    )  # its last line may go to a terminal that stops what writes from the background
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(pool.woken_write, warn_on_full_buffer=False)
     gc.collect()

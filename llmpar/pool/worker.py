@@ -39,8 +39,20 @@ IDLE, BUSY = 1, 2
 class Worker:
     """One worker process. `spans` takes the time of each request, `orphans` records whose launcher is gone."""
 
-    def __init__(self, listener: socket.socket, alive: int, need: int, spans: int, orphans: int, states: Any, number: int,
-                 spare: int, parser: Parser, family: str, attempts: Any):
+    def __init__(
+        self,
+        listener: socket.socket,
+        alive: int,
+        need: int,
+        spans: int,
+        orphans: int,
+        states: Any,
+        number: int,
+        spare: int,
+        parser: Parser,
+        family: str,
+        attempts: Any,
+    ):
         self.listener, self.alive, self.need, self.spans, self.orphans = listener, alive, need, spans, orphans
         self.states, self.number, self.spare, self.parser, self.family = states, number, spare, parser, family
         self.attempts = attempts
@@ -106,7 +118,9 @@ class Worker:
         try:
             pid, uid = peer(launcher)
             if uid != os.getuid():
-                launcher.sendall(frame(STDERR, b"llmpar-request: this pool is another user's\n") + exit_frame(exit_codes.UNEXPECTED))
+                launcher.sendall(
+                    frame(STDERR, b"llmpar-request: this pool is another user's\n") + exit_frame(exit_codes.UNEXPECTED)
+                )
                 return
             if not pid:
                 launcher.sendall(FRAME.pack(COLD, 0))  # its names of files and processes may be others than ours
@@ -168,8 +182,11 @@ class Worker:
             tally = Tally()
             said: list[str] = []
             tally.say = said.append  # type: ignore[method-assign, assignment]
-            paths = (prompt_queue.Queue(plan.queue, self.family).take(peer(launcher)[0]) if plan.queue
-                     else iter(plan.prompts))
+            paths = (
+                prompt_queue.Queue(plan.queue, self.family).take(peer(launcher)[0])
+                if plan.queue
+                else iter(plan.prompts)
+            )
             run.in_turn(plan, paths, put, tally, self.connections, self.gate)
             code = tally.status
             if said:

@@ -25,8 +25,11 @@ class Occupied(Exception):
 
 def digests(where: Path) -> dict[str, str]:
     """Name and SHA-256 of each file, hidden ones left out, sorted by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(where.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(where.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 def manifest(where: Path) -> list[dict[str, Any]]:
@@ -55,7 +58,9 @@ def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replac
     if where.is_dir() and any(where.iterdir()):
         kept = where / MANIFEST
         if not kept.is_file():
-            raise Occupied(f"'{where}' is not empty and no prompt set: it has no {MANIFEST}", "choose another directory")
+            raise Occupied(
+                f"'{where}' is not empty and no prompt set: it has no {MANIFEST}", "choose another directory"
+            )
         if kept.read_bytes() == lines and not differences(entries, digests(where)):
             return False
         if not replace:

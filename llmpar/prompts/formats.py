@@ -30,8 +30,14 @@ def sharegpt(data: bytes, name: str) -> Iterator[Prompt]:
         text = turns[start]["value"]
         reply = turns[start + 1].get("value") if start + 1 < len(turns) else None
         identity = entry.get("id")
-        yield Prompt(text, estimate(text), "rule", name, str(identity) if identity is not None else None,
-                     estimate(reply) if isinstance(reply, str) else None)
+        yield Prompt(
+            text,
+            estimate(text),
+            "rule",
+            name,
+            str(identity) if identity is not None else None,
+            estimate(reply) if isinstance(reply, str) else None,
+        )
 
 
 def jsonl(lines: Iterable[bytes], name: str, field: str | None = None) -> Iterator[Prompt]:
@@ -61,7 +67,9 @@ def _text(value: Any, field: str | None) -> str | None:
             return value[key]
     messages = value.get("messages") if field is None else None
     if isinstance(messages, list):
-        parts = [item["content"] for item in messages if isinstance(item, dict) and isinstance(item.get("content"), str)]
+        parts = [
+            item["content"] for item in messages if isinstance(item, dict) and isinstance(item.get("content"), str)
+        ]
         if parts and len(parts) == len(messages):
             return "\n\n".join(parts)
     return None

@@ -30,9 +30,18 @@ class Prompt:
 def record(name: str, prompt: Prompt) -> dict[str, Any]:
     """The manifest's record of one prompt."""
     data = prompt.text.encode()
-    return {"kind": "prompt", "v": 1, "name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
-            "tokens": prompt.tokens, "token_source": prompt.token_source, "source": prompt.source,
-            "source_id": prompt.source_id, "output_tokens": prompt.output_tokens}
+    return {
+        "kind": "prompt",
+        "v": 1,
+        "name": name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "tokens": prompt.tokens,
+        "token_source": prompt.token_source,
+        "source": prompt.source,
+        "source_id": prompt.source_id,
+        "output_tokens": prompt.output_tokens,
+    }
 
 
 def names(stem: str, number: int) -> list[str]:

@@ -22,7 +22,9 @@ def from_file(path: str) -> Callable[[str], int]:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise Unavailable("--tokenizer needs the package 'tokenizers'", "pip install tokenizers, or count with --base-url") from None
+        raise Unavailable(
+            "--tokenizer needs the package 'tokenizers'", "pip install tokenizers, or count with --base-url"
+        ) from None
     try:
         loaded = Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception

@@ -27,10 +27,14 @@ def of_sweep(name: str, rows: Sequence[rows.Row]) -> list[Chart]:
     drawn = [row for row in rows if row.figure("wall_s").value is not None]
     if len(drawn) < 2:
         return []
-    ringed = " A ring: the client's own delays could have moved the figure." if any(row.limited for row in drawn) else ""
+    ringed = (
+        " A ring: the client's own delays could have moved the figure." if any(row.limited for row in drawn) else ""
+    )
     if plot.numeric(drawn, "clients"):
         draw = _against(drawn, "clients")
-        return [Chart(f"{name}: throughput and latency against clients", described(drawn), draw, intervals(drawn) + ringed)]
+        return [
+            Chart(f"{name}: throughput and latency against clients", described(drawn), draw, intervals(drawn) + ringed)
+        ]
     metrics = ["wall_s", "output_tokens_per_s"]
     tail = plot.choose(drawn, "ttft")
     metrics += [tail] if tail else []
@@ -57,9 +61,11 @@ def intervals(rows: Sequence[rows.Row]) -> str:
 
 def described(rows: Sequence[rows.Row]) -> str:
     """Every point's wall seconds and rate in words; the table beside it has the rest."""
-    parts = [f"{label}: {words.number(row.figure('wall_s').value)} s wall, "
-             f"{words.number(row.figure('output_tokens_per_s').value)} output tokens per second"
-             for label, row in zip(plot.labels(rows), rows, strict=True)]  # fmt: skip
+    parts = [
+        f"{label}: {words.number(row.figure('wall_s').value)} s wall, "
+        f"{words.number(row.figure('output_tokens_per_s').value)} output tokens per second"
+        for label, row in zip(plot.labels(rows), rows, strict=True)
+    ]
     return "; ".join(parts)
 
 
@@ -68,7 +74,9 @@ def of_timeline(one: tracks.Timeline) -> Chart:
     name = words.name(one.row, sweep=True)
     peak, span = max(count for _, count in one.flight), one.flight[-1][0]
     under = ", ".join(label for label, _, _ in one.tracks)
-    alt = f"up to {peak} requests in flight over {words.number(span)} seconds" + (f"; under them {under}" if under else "")
+    alt = f"up to {peak} requests in flight over {words.number(span)} seconds" + (
+        f"; under them {under}" if under else ""
+    )
     note = f"Session {one.session}." if one.session else ""
 
     def draw(look: plot.Look) -> Figure:

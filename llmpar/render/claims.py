@@ -23,8 +23,12 @@ def as_text(made: list[dict[str, Any]], details: bool) -> str:
                 text = f"{one['outcome']}: {sides(one)}: {sentences.comparison(one, record['metric'])}"
                 lines += textwrap.wrap(text, 106, initial_indent=indent + "- ", subsequent_indent=indent + "  ")
     lines.append("")
-    lines.append(", ".join(f"{sum(record['verdict'] == name for record in made)} {name}" for name in
-                           (claims.SUPPORTED, claims.CONTRADICTED, claims.CANNOT_TELL, claims.NOT_RUN)))  # fmt: skip
+    lines.append(
+        ", ".join(
+            f"{sum(record['verdict'] == name for record in made)} {name}"
+            for name in (claims.SUPPORTED, claims.CONTRADICTED, claims.CANNOT_TELL, claims.NOT_RUN)
+        )
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -32,16 +36,32 @@ def as_markdown(made: list[dict[str, Any]], details: bool) -> str:
     """A table of claims, and one of comparisons with --details."""
     text = markdown.table(
         ("Finding of the study", "Here", "Effect", "The study"),
-        [(record["sentence"], record["verdict"], sentences.claim(record), words.ratio(record["stated_ratio"], None, None))
-         for record in made])  # fmt: skip
+        [
+            (
+                record["sentence"],
+                record["verdict"],
+                sentences.claim(record),
+                words.ratio(record["stated_ratio"], None, None),
+            )
+            for record in made
+        ],
+    )
     if details:
         text += "\n" + markdown.table(
             ("Claim", "Cells", "Outcome", "Effect"),
-            [(record["id"], sides(one), one["outcome"], sentences.comparison(one, record["metric"])) for record in made for one in record["comparisons"]])
+            [
+                (record["id"], sides(one), one["outcome"], sentences.comparison(one, record["metric"]))
+                for record in made
+                for one in record["comparisons"]
+            ],
+        )
     return text
 
 
 def sides(one: dict[str, Any]) -> str:
     """What a comparison compares: A's settings against B's, and where."""
-    at = ", ".join(f"{value}" if key in ("engine", "model") else f"{key.replace('_', ' ')} {value}" for key, value in one["at"].items())
+    at = ", ".join(
+        f"{value}" if key in ("engine", "model") else f"{key.replace('_', ' ')} {value}"
+        for key, value in one["at"].items()
+    )
     return f"{words.settings(one['a']['settings'])} against {words.settings(one['b']['settings'])} ({at})"

@@ -20,8 +20,13 @@ def snapshot(source: Source, wait_s: float = 0.5) -> str:
     what only the first had to tell."""
     before = {sample["uuid"]: sample for sample in source.read()}
     time.sleep(wait_s)
-    return text([before.get(sample["uuid"], {}) | {name: value for name, value in sample.items() if value is not None or name == "error"}
-                 for sample in source.read()])
+    return text(
+        [
+            before.get(sample["uuid"], {})
+            | {name: value for name, value in sample.items() if value is not None or name == "error"}
+            for sample in source.read()
+        ]
+    )
 
 
 def text(samples: list[dict[str, Any]]) -> str:

@@ -47,5 +47,7 @@ def rows(samples: list[dict[str, Any]]) -> bytes:
         else:
             known = _known.setdefault(sample["uuid"], {})
             known.update({name: value for name, value in sample.items() if value is not None})
-            lines.append(" ".join(cell(known).rjust(width) if width else cell(known) for _, width, cell in COLUMNS) + "\n")
+            lines.append(
+                " ".join(cell(known).rjust(width) if width else cell(known) for _, width, cell in COLUMNS) + "\n"
+            )
     return "".join(lines).encode()

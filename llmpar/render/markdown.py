@@ -15,7 +15,9 @@ def escape(text: str) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
     """A pipe table; columns numbered in `right` are right-aligned."""
     align = set(right)
-    lines = ["| " + " | ".join(escape(name) for name in header) + " |",
-             "|" + "|".join(" ---: " if index in align else " --- " for index in range(len(header))) + "|"]  # fmt: skip
+    lines = [
+        "| " + " | ".join(escape(name) for name in header) + " |",
+        "|" + "|".join(" ---: " if index in align else " --- " for index in range(len(header))) + "|",
+    ]
     lines += ["| " + " | ".join(escape(value) for value in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -11,8 +11,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[index]) for line in (header, *rows)) for index in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        parts = [cell.rjust(width) if to_right else cell.ljust(width)
-                 for cell, width, to_right in zip(cells, widths, right, strict=True)]  # fmt: skip
+        parts = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        ]
         return "  ".join(parts).rstrip()
 
     return "\n".join([line(header), *[line(row) for row in rows]]) + "\n"

@@ -29,13 +29,22 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 LABELS = {
-    "wall_s": "wall seconds", "output_tokens_per_s": "output tokens per second",
-    "total_tokens_per_s": "tokens per second, prompt and output", "requests_per_s": "requests per second",
-    "goodput_per_s": "goodput, requests per second", "memory_bytes": "peak GPU memory, bytes",
-    "joules_per_token": "joules per output token", "concurrency": "requests in flight, mean",
-}  # fmt: skip
-NAMES = {"ttft": "time to first token", "itl": "gap between tokens", "tpot": "time per output token",
-         "e2e": "whole request", "event_latency": "gap between events"}  # fmt: skip
+    "wall_s": "wall seconds",
+    "output_tokens_per_s": "output tokens per second",
+    "total_tokens_per_s": "tokens per second, prompt and output",
+    "requests_per_s": "requests per second",
+    "goodput_per_s": "goodput, requests per second",
+    "memory_bytes": "peak GPU memory, bytes",
+    "joules_per_token": "joules per output token",
+    "concurrency": "requests in flight, mean",
+}
+NAMES = {
+    "ttft": "time to first token",
+    "itl": "gap between tokens",
+    "tpot": "time per output token",
+    "e2e": "whole request",
+    "event_latency": "gap between events",
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,9 @@ def numeric(rows: Sequence[rows.Row], key: str) -> bool:
     return len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def against(rows: Sequence[rows.Row], key: str = "clients", metrics: Sequence[str] | None = None,
-            look: Look = WIDE) -> Figure:  # fmt: skip
+def against(
+    rows: Sequence[rows.Row], key: str = "clients", metrics: Sequence[str] | None = None, look: Look = WIDE
+) -> Figure:
     """Curves of several metrics against one numeric setting, a series for each combination of the others.
 
     Intervals are drawn as bars. Raises ValueError where no row has both the setting and a metric.
@@ -137,17 +147,38 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
         y = [point[1].value for point in points]
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         dash = DASHES[index // len(COLOURS) % len(DASHES)]
-        axis.errorbar(x, y, yerr=_bars([point[1] for point in points]), color=colour, marker=marker, linestyle=dash,
-                      markersize=5.5, linewidth=1.6, capsize=3, elinewidth=1.1, label=name or None)  # fmt: skip
+        axis.errorbar(
+            x,
+            y,
+            yerr=_bars([point[1] for point in points]),
+            color=colour,
+            marker=marker,
+            linestyle=dash,
+            markersize=5.5,
+            linewidth=1.6,
+            capsize=3,
+            elinewidth=1.1,
+            label=name or None,
+        )
         hollow = [(left, value) for left, value, point in zip(x, y, points, strict=True) if point[2].limited]
         if hollow:
-            axis.plot(*zip(*hollow, strict=True), linestyle="", marker=marker, markersize=10, markerfacecolor="none",
-                      markeredgecolor=colour)  # fmt: skip
+            axis.plot(
+                *zip(*hollow, strict=True),
+                linestyle="",
+                marker=marker,
+                markersize=10,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+            )
     axis.set_ylim(bottom=0)
 
 
-def dots(rows: Sequence[rows.Row], metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
-         look: Look = WIDE, names: Sequence[str] | None = None) -> Figure:  # fmt: skip
+def dots(
+    rows: Sequence[rows.Row],
+    metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
+    look: Look = WIDE,
+    names: Sequence[str] | None = None,
+) -> Figure:
     """One line a row, a dot at its value and a bar over its interval; for settings that are words.
 
     Raises ValueError where no row has any of the metrics.
@@ -166,8 +197,16 @@ def dots(rows: Sequence[rows.Row], metrics: Sequence[str] = ("wall_s", "output_t
             if one.value is None:
                 continue
             bars = _bars([one])
-            axis.errorbar([one.value], [place], xerr=bars, color=COLOURS[0], marker="o", markersize=6, capsize=3,
-                          markerfacecolor="none" if row.limited else COLOURS[0])  # fmt: skip
+            axis.errorbar(
+                [one.value],
+                [place],
+                xerr=bars,
+                color=COLOURS[0],
+                marker="o",
+                markersize=6,
+                capsize=3,
+                markerfacecolor="none" if row.limited else COLOURS[0],
+            )
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(range(len(rows)))
         axis.set_yticklabels(wrapped if number == 0 or look.narrow else [""] * len(rows))
@@ -190,8 +229,11 @@ def labels(rows: Sequence[rows.Row]) -> list[str]:
     return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
 
 
-def timeline(flight: Sequence[tuple[float, int]], tracks: Sequence[tuple[str, Sequence[float], Sequence[float | None]]],
-             look: Look = WIDE) -> Figure:  # fmt: skip
+def timeline(
+    flight: Sequence[tuple[float, int]],
+    tracks: Sequence[tuple[str, Sequence[float], Sequence[float | None]]],
+    look: Look = WIDE,
+) -> Figure:
     """Requests in flight as steps (seconds from the first launch, count), with samples on the same time axis under it.
 
     Each track is (axis label, seconds, values); a gap in the values is None or NaN. Raises ValueError without steps.
@@ -207,8 +249,9 @@ def timeline(flight: Sequence[tuple[float, int]], tracks: Sequence[tuple[str, Se
     _axis(axes[0], "requests in flight", "", look)
     for index, (axis, (name, seconds, values)) in enumerate(zip(axes[1:], tracks, strict=True), 1):
         clean = [math.nan if value is None else value for value in values]
-        axis.plot(seconds, clean, color=COLOURS[index % len(COLOURS)], linewidth=1.3,
-                  marker="." if len(clean) < 60 else None)  # fmt: skip
+        axis.plot(
+            seconds, clean, color=COLOURS[index % len(COLOURS)], linewidth=1.3, marker="." if len(clean) < 60 else None
+        )
         _axis(axis, name, "", look)
         axis.yaxis.set_major_locator(MaxNLocator(3))
     for axis in axes:
@@ -232,7 +275,7 @@ def svg(figure: Figure, prefix: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue().decode()
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', text)
@@ -276,5 +319,12 @@ def _legend(figure: Figure, axis: Any, look: Look) -> None:
     handles, names = axis.get_legend_handles_labels()
     wrapped = [textwrap.fill(name, 44 if look.narrow else 60) for name in names]
     columns = 1 if look.narrow else min(3, len(names), max(1, int(100 / (max(map(len, wrapped)) + 6))))
-    figure.legend(handles, wrapped, loc="outside upper left", ncols=columns, frameon=False,
-                  fontsize=look.text - 0.5, labelcolor=TEXT)  # fmt: skip
+    figure.legend(
+        handles,
+        wrapped,
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=look.text - 0.5,
+        labelcolor=TEXT,
+    )

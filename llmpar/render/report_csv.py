@@ -16,12 +16,31 @@ def rows(given: Sequence[Row]) -> str:
     metrics = [metric for metric in document.CSV_METRICS if any(row.figure(metric).value is not None for row in given)]
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["sweep", "cell", "host", *keys, "sessions", "requests", "failed", "client_limited",
-                     *(f"{metric}{part}" for metric in metrics for part in ("", "_low", "_high"))])  # fmt: skip
+    writer.writerow(
+        [
+            "sweep",
+            "cell",
+            "host",
+            *keys,
+            "sessions",
+            "requests",
+            "failed",
+            "client_limited",
+            *(f"{metric}{part}" for metric in metrics for part in ("", "_low", "_high")),
+        ]
+    )
     for row in given:
         requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
-        line = [row.sweep, row.cell, row.host, *(row.settings.get(key) for key in keys), len(row.summaries), requests,
-                row.failures, " ".join(row.limited)]  # fmt: skip
+        line = [
+            row.sweep,
+            row.cell,
+            row.host,
+            *(row.settings.get(key) for key in keys),
+            len(row.summaries),
+            requests,
+            row.failures,
+            " ".join(row.limited),
+        ]
         for metric in metrics:
             one = row.figure(metric)
             line += [one.value, one.low, one.high]

@@ -74,10 +74,16 @@ figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sa
 """
 
 
-def page(document: document.Document, charts: dict[str, list[Chart]], timelines: Sequence[Chart], omitted: str = "") -> str:
+def page(
+    document: document.Document, charts: dict[str, list[Chart]], timelines: Sequence[Chart], omitted: str = ""
+) -> str:
     """The whole file. `charts` by sweep; `omitted` says which time lines were left out, if any."""
-    parts = [f"<h1>{text(document.title)}</h1>", '<ul class="facts soft">',
-             *(f"<li>{text(fact)}</li>" for fact in document.facts), "</ul>"]  # fmt: skip
+    parts = [
+        f"<h1>{text(document.title)}</h1>",
+        '<ul class="facts soft">',
+        *(f"<li>{text(fact)}</li>" for fact in document.facts),
+        "</ul>",
+    ]
     parts += ["<h2>Verdicts</h2>", *_verdicts(document)]
     parts.append("<h2>Wall seconds</h2>")
     for sweep in document.sweeps:
@@ -90,8 +96,11 @@ def page(document: document.Document, charts: dict[str, list[Chart]], timelines:
         parts += [chart(one, f"{slug(sweep.name)}-{index}") for index, one in enumerate(charts.get(sweep.name, []))]
     parts += [f"<h3>{text(document.study.title)}</h3>", table(document.study)]
     if timelines:
-        parts += ["<h2>Time lines</h2>", f'<p class="soft">{text(omitted)}</p>' if omitted else "",
-                  *(chart(one, f"timeline-{index}") for index, one in enumerate(timelines))]  # fmt: skip
+        parts += [
+            "<h2>Time lines</h2>",
+            f'<p class="soft">{text(omitted)}</p>' if omitted else "",
+            *(chart(one, f"timeline-{index}") for index, one in enumerate(timelines)),
+        ]
     parts.append("<h2>Warnings</h2>")
     parts += [table(one, words_wide=True) for one in document.warnings] or ["<p>None.</p>"]
     parts.append("<h2>How it was run</h2>")
@@ -112,51 +121,91 @@ def style() -> str:
     def palette(colours: Sequence[str], ink: str, grid: str) -> str:
         return "".join(f"--c{index}:{colour};" for index, colour in enumerate(colours)) + f"--t:{ink};--g:{grid}"
 
-    sheet = STYLE.replace("LIGHT", palette(LIGHT, "#2a2a2e", "#dcdce0")).replace("DARK", palette(DARK, "#d6d6dc", "#3a3a42"))
+    sheet = STYLE.replace("LIGHT", palette(LIGHT, "#2a2a2e", "#dcdce0")).replace(
+        "DARK", palette(DARK, "#d6d6dc", "#3a3a42")
+    )
     return re.sub(r"\n\s*", "", sheet)
 
 
 def _verdicts(document: document.Document) -> list[str]:
     parts = []
     if document.verdicts:
-        parts += ["<h3>Compared</h3>", "<ul>", *(f"<li>{text(record.get('sentence') or record.get('verdict') or '')}</li>"
-                                                 for record in document.verdicts), "</ul>"]  # fmt: skip
+        parts += [
+            "<h3>Compared</h3>",
+            "<ul>",
+            *(
+                f"<li>{text(record.get('sentence') or record.get('verdict') or '')}</li>"
+                for record in document.verdicts
+            ),
+            "</ul>",
+        ]
     if not document.claims:
         return parts or ["<p>No claims were given.</p>"]
     counts = [(name, sum(record["verdict"] == name for record in document.claims)) for name in SIGNS]
     parts.append("<h3>The study's findings</h3>")
-    parts.append('<ul class="tally">' + "".join(f'<li><span class="{CLASSES[name]}">{SIGNS[name]}</span> {count} {name}</li>'
-                                               for name, count in counts) + "</ul>")  # fmt: skip
+    parts.append(
+        '<ul class="tally">'
+        + "".join(
+            f'<li><span class="{CLASSES[name]}">{SIGNS[name]}</span> {count} {name}</li>' for name, count in counts
+        )
+        + "</ul>"
+    )
     run = [record for record in document.claims if record["verdict"] != claims.NOT_RUN]
     order = list(SIGNS)
     run.sort(key=lambda record: order.index(record["verdict"]))
     parts.append('<ol class="claims">')
     for record in run:
         name = record["verdict"]
-        stated = f" <span class=soft>The study: {words.ratio(record['stated_ratio'], None, None)}.</span>" if record["stated_ratio"] else ""
+        stated = (
+            f" <span class=soft>The study: {words.ratio(record['stated_ratio'], None, None)}.</span>"
+            if record["stated_ratio"]
+            else ""
+        )
         note = f"<p class=soft>{text(record['note'])}</p>" if record["note"] else ""
-        parts.append(f'<li><span class="verdict {CLASSES[name]}">{SIGNS[name]} {name}</span><div><p>{text(record["sentence"])}</p>'
-                     f"<p class=soft>{text(sentences.claim(record))}.{stated}</p>{note}{_comparisons(record)}</div></li>")  # fmt: skip
+        parts.append(
+            f'<li><span class="verdict {CLASSES[name]}">{SIGNS[name]} {name}</span><div><p>{text(record["sentence"])}</p>'
+            f"<p class=soft>{text(sentences.claim(record))}.{stated}</p>{note}{_comparisons(record)}</div></li>"
+        )
     parts.append("</ol>")
     left = [record for record in document.claims if record["verdict"] == claims.NOT_RUN]
     if left:
-        parts.append(f"<details><summary>Not run: {len(left)}</summary><ul>" + "".join(
-            f"<li>{text(record['sentence'])} (<code>make study-{text(record['sweep'])}</code>)</li>" for record in left) + "</ul></details>")
+        parts.append(
+            f"<details><summary>Not run: {len(left)}</summary><ul>"
+            + "".join(
+                f"<li>{text(record['sentence'])} (<code>make study-{text(record['sweep'])}</code>)</li>"
+                for record in left
+            )
+            + "</ul></details>"
+        )
     return parts
 
 
 def _comparisons(record: dict[str, Any]) -> str:
     compared = record["comparisons"]
-    rows = [[words.settings(one["a"]["settings"]), words.settings(one["b"]["settings"]),
-             ", ".join(str(value) if key in ("engine", "model") else f"{key.replace('_', ' ')} {value}" for key, value in one["at"].items()),
-             one["a"]["host"], one["outcome"], sentences.comparison(one, record["metric"])] for one in compared]  # fmt: skip
+    rows = [
+        [
+            words.settings(one["a"]["settings"]),
+            words.settings(one["b"]["settings"]),
+            ", ".join(
+                str(value) if key in ("engine", "model") else f"{key.replace('_', ' ')} {value}"
+                for key, value in one["at"].items()
+            ),
+            one["a"]["host"],
+            one["outcome"],
+            sentences.comparison(one, record["metric"]),
+        ]
+        for one in compared
+    ]
     inner = table(Table("", ["A", "B", "at", "host", "outcome", "effect"], rows), words_wide=True)
     return f"<details><summary>{words.plural(len(compared), 'comparison')}: A over B of {text(record['metric'])}</summary>{inner}</details>"
 
 
 def table(one: Table, words_wide: bool = False) -> str:
     """A table in a container of its own that scrolls sideways where the page is narrow."""
-    head = "".join(f'<th scope="col"{" class=f" if index in one.right else ""}>{text(name)}</th>' for index, name in enumerate(one.header))
+    head = "".join(
+        f'<th scope="col"{" class=f" if index in one.right else ""}>{text(name)}</th>'
+        for index, name in enumerate(one.header)
+    )
     lines = []
     for row in one.rows:
         cells = []
@@ -171,8 +220,10 @@ def table(one: Table, words_wide: bool = False) -> str:
     caption = f'<p class="soft">{text(one.caption)}</p>' if one.caption else ""
     note = f'<p class="soft">{text(one.note)}</p>' if one.note else ""
     label = text(one.title or "comparisons")
-    return (f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: {label}"><table><thead><tr>{head}</tr></thead>'
-            f"<tbody>{''.join(lines)}</tbody></table></div>{note}")  # fmt: skip
+    return (
+        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: {label}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>{note}"
+    )
 
 
 def chart(one: Chart, prefix: str) -> str:
@@ -184,14 +235,17 @@ def chart(one: Chart, prefix: str) -> str:
         box = re.search(r'viewBox="[^"]*"', opening)
         assert box is not None, "matplotlib writes a viewBox"
         start = f'<svg class="{name}" role="img" aria-label="{text(one.title)}. {text(one.alt)}" {box[0]}>'
-        shown.append(start + drawing[len(opening):])
+        shown.append(start + drawing[len(opening) :])
     caption = f"<figcaption>{text(one.note)}</figcaption>" if one.note else ""
     return f"<figure><p class=title>{text(one.title)}</p>{''.join(shown)}{caption}</figure>"
 
 
 def themed(drawing: str) -> str:
     """The drawing with its fixed colours turned into the style sheet's variables, so that dark pages and paper fit."""
-    colours = {colour: f"var(--c{index})" for index, colour in enumerate(plot.COLOURS)} | {plot.TEXT: "var(--t)", plot.GRID: "var(--g)"}
+    colours = {colour: f"var(--c{index})" for index, colour in enumerate(plot.COLOURS)} | {
+        plot.TEXT: "var(--t)",
+        plot.GRID: "var(--g)",
+    }
     return re.sub(r"#[0-9a-f]{6}\b", lambda match: colours.get(match[0], match[0]), drawing)
 
 

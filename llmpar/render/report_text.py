@@ -8,14 +8,26 @@ from llmpar.verdicts import claims, sentences
 
 
 def as_markdown(document: document.Document) -> str:
-    parts = [f"# {markdown.escape(document.title)}\n", "".join(f"- {markdown.escape(fact)}\n" for fact in document.facts)]
+    parts = [
+        f"# {markdown.escape(document.title)}\n",
+        "".join(f"- {markdown.escape(fact)}\n" for fact in document.facts),
+    ]
     parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
     if document.claims:
-        parts += ["## The study's findings\n", markdown.table(
-            ("Finding", "Here", "Effect"), [(record["sentence"], record["verdict"], sentences.claim(record)) for record in document.claims])]
+        parts += [
+            "## The study's findings\n",
+            markdown.table(
+                ("Finding", "Here", "Effect"),
+                [(record["sentence"], record["verdict"], sentences.claim(record)) for record in document.claims],
+            ),
+        ]
     for sweep in document.sweeps:
-        parts += [f"## {markdown.escape(sweep.name or 'cells')}\n", markdown.escape(sweep.answer) + "\n" if sweep.answer else "",
-                  _markdown(sweep.table), "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes)]  # fmt: skip
+        parts += [
+            f"## {markdown.escape(sweep.name or 'cells')}\n",
+            markdown.escape(sweep.answer) + "\n" if sweep.answer else "",
+            _markdown(sweep.table),
+            "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes),
+        ]
     for one in (document.study, *document.warnings, *document.runs):
         parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
     return "\n".join(part for part in parts if part)
@@ -23,13 +35,20 @@ def as_markdown(document: document.Document) -> str:
 
 def _markdown(one: table.Table) -> str:
     caption = markdown.escape(one.caption) + "\n\n" if one.caption else ""
-    return caption + markdown.table(one.header, one.rows, one.right) + (f"\n{markdown.escape(one.note)}\n" if one.note else "")
+    return (
+        caption
+        + markdown.table(one.header, one.rows, one.right)
+        + (f"\n{markdown.escape(one.note)}\n" if one.note else "")
+    )
 
 
 def as_text(document: document.Document) -> str:
     parts = [document.title, *document.facts, ""]
-    parts += [f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}" for record in document.claims
-              if record["verdict"] != claims.NOT_RUN]  # fmt: skip
+    parts += [
+        f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}"
+        for record in document.claims
+        if record["verdict"] != claims.NOT_RUN
+    ]
     for sweep in document.sweeps:
         parts += [*_text(sweep.table, sweep.answer), *sweep.causes]
     for one in (document.study, *document.warnings):

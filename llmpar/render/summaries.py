@@ -51,29 +51,52 @@ def summary(found: dict[str, Any]) -> str:
     if head:
         lines.append(" · ".join(head))
     states = [f"{n['ok']} ok"] + [f"{n[name]} {name}" for name in ("error", "timeout", "cancelled") if n[name]]
-    lines.append(f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
-                 f"{number(tokens['output'])} output tokens")
+    lines.append(
+        f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
+        f"{number(tokens['output'])} output tokens"
+    )
     concurrency = found["concurrency"]
     asked = f" of {concurrency['asked']} asked" if concurrency["asked"] else ""
-    lines.append(f"wall {number(found['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
-                 f"peak {concurrency['peak']}")
+    lines.append(
+        f"wall {number(found['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
+        f"peak {concurrency['peak']}"
+    )
     if window["steady"]:
-        lines.append(f"steady for {number(window['duration_s'])} s after {number(window['ramp_s'])} s of ramp, "
-                     f"before {number(window['drain_s'])} s of drain")
+        lines.append(
+            f"steady for {number(window['duration_s'])} s after {number(window['ramp_s'])} s of ramp, "
+            f"before {number(window['drain_s'])} s of drain"
+        )
     lines.append("")
     rows = []
-    for name, title in (("output_tokens_per_s", "output tokens/s"), ("total_tokens_per_s", "all tokens/s"),
-                        ("requests_per_s", "requests/s"), ("goodput_per_s", "goodput/s")):
+    for name, title in (
+        ("output_tokens_per_s", "output tokens/s"),
+        ("total_tokens_per_s", "all tokens/s"),
+        ("requests_per_s", "requests/s"),
+        ("goodput_per_s", "goodput/s"),
+    ):
         rate = found["throughput"][name]
         if rate is not None:
             rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
     lines.append(plain.table(["throughput", "whole run", "steady (95 % interval)"], rows))
     rows = []
-    for name, title in (("ttft_s", "TTFT"), ("itl_s", "ITL"), ("event_latency_s", "event latency"), ("tpot_s", "TPOT"),
-                        ("e2e_s", "E2E"), ("effective_ttft_s", "effective TTFT"), ("effective_e2e_s", "effective E2E")):
+    for name, title in (
+        ("ttft_s", "TTFT"),
+        ("itl_s", "ITL"),
+        ("event_latency_s", "event latency"),
+        ("tpot_s", "TPOT"),
+        ("e2e_s", "E2E"),
+        ("effective_ttft_s", "effective TTFT"),
+        ("effective_e2e_s", "effective E2E"),
+    ):
         figure = found["latency"][name]
         if figure is not None:
-            rows.append([title, str(figure["n"]), *(estimate(figure[key], milliseconds) for key in ("mean", "p50", "p90", "p95", "p99"))])
+            rows.append(
+                [
+                    title,
+                    str(figure["n"]),
+                    *(estimate(figure[key], milliseconds) for key in ("mean", "p50", "p90", "p95", "p99")),
+                ]
+            )
     if rows:
         lines.append(plain.table(["latency, ms", "n", "mean", "p50", "p90", "p95", "p99"], rows))
     if found["goodput"]:
@@ -111,20 +134,38 @@ def samples(found: dict[str, Any]) -> list[str]:
         return []
     lines = []
     if joined["energy_per_output_token_j"] is not None:
-        source = {"counter": "the energy counter", "power": "integrated power"}.get(gpu["energy_source"], "counters and integrated power")
-        lines.append(f"{number(joined['energy_per_output_token_j'])} J per output token (from {source}, "
-                     f"to {number(joined['energy_per_output_token_resolution_j'])} J)")
-    told = [f"{title} {value}" for title, value in (
-        ("busy", share(gpu.get("gpu_util_ratio"), "mean")), ("tensor cores", share(gpu.get("tensor_ratio"), "mean")),
-        ("memory traffic", share(gpu.get("dram_ratio"), "mean")),
-        ("peak memory", words.size(gpu["memory_used_bytes"]["max"]) if gpu.get("memory_used_bytes") else None)) if value]
+        source = {"counter": "the energy counter", "power": "integrated power"}.get(
+            gpu["energy_source"], "counters and integrated power"
+        )
+        lines.append(
+            f"{number(joined['energy_per_output_token_j'])} J per output token (from {source}, "
+            f"to {number(joined['energy_per_output_token_resolution_j'])} J)"
+        )
+    told = [
+        f"{title} {value}"
+        for title, value in (
+            ("busy", share(gpu.get("gpu_util_ratio"), "mean")),
+            ("tensor cores", share(gpu.get("tensor_ratio"), "mean")),
+            ("memory traffic", share(gpu.get("dram_ratio"), "mean")),
+            ("peak memory", words.size(gpu["memory_used_bytes"]["max"]) if gpu.get("memory_used_bytes") else None),
+        )
+        if value
+    ]
     if told:
         lines.append("GPU: " + ", ".join(told))
-    told = [f"{title} {value}" for title, value in (
-        ("KV cache at most", share(engine.get("kv_usage_ratio"), "max")),
-        ("waiting on average", number(engine["waiting"]["mean"]) if engine.get("waiting") else None)) if value]
-    told += [f"{title} {milliseconds(joined[name])} ms" for title, name in (
-        ("queue", "queue_s_mean"), ("prefill", "prefill_s_mean"), ("decode", "decode_s_mean")) if joined[name] is not None]
+    told = [
+        f"{title} {value}"
+        for title, value in (
+            ("KV cache at most", share(engine.get("kv_usage_ratio"), "max")),
+            ("waiting on average", number(engine["waiting"]["mean"]) if engine.get("waiting") else None),
+        )
+        if value
+    ]
+    told += [
+        f"{title} {milliseconds(joined[name])} ms"
+        for title, name in (("queue", "queue_s_mean"), ("prefill", "prefill_s_mean"), ("decode", "decode_s_mean"))
+        if joined[name] is not None
+    ]
     if told:
         lines.append("engine: " + ", ".join(told))
     return lines + [cause["message"] for cause in joined["causes"]]
@@ -151,13 +192,23 @@ def table(summaries: list[dict[str, Any]]) -> str:
     columns = sorted({count for count in clients.values() if count})
     groups = list(dict.fromkeys(names.values()))
     if len(columns) > 1 and len(groups) > 1 and len({(names[row.key], clients[row.key]) for row in rows}) == len(rows):
-        grid = [[name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups]
+        grid = [
+            [name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups
+        ]
         parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
     # A percentile that no cell has enough requests for gets no column.
-    shown = [(figure, name) for figure in ("ttft", "tpot") for name in PERCENTILES
-             if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)]
-    whole = {row.key: known for row in rows if (known := walls[row.key]) is not None
-             and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)}
+    shown = [
+        (figure, name)
+        for figure in ("ttft", "tpot")
+        for name in PERCENTILES
+        if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)
+    ]
+    whole = {
+        row.key: known
+        for row in rows
+        if (known := walls[row.key]) is not None
+        and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)
+    }
     best = min(whole, key=whole.__getitem__) if whole and len(rows) > 1 else None
     several = any(len(row.summaries) > 1 for row in rows)
     lines = []
@@ -175,14 +226,28 @@ def table(summaries: list[dict[str, Any]]) -> str:
         cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
         lines.append(cells)
     header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
-    header += ["clients", *(["sessions"] if several else []), "wall s", "tokens/s",
-               *(name if name != "p50" else f"{figure.upper()} {name}" for figure, name in shown), "in flight", "ok"]
+    header += [
+        "clients",
+        *(["sessions"] if several else []),
+        "wall s",
+        "tokens/s",
+        *(name if name != "p50" else f"{figure.upper()} {name}" for figure, name in shown),
+        "in flight",
+        "ok",
+    ]
     if not all(clients.values()) and len(groups) == 1:
         lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
     parts.append(plain.table(header, lines))
-    notes = ["TTFT and TPOT in ms. tokens/s: output tokens over wall seconds." + (" *: the least wall seconds." if best else "")]
+    notes = [
+        "TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."
+        + (" *: the least wall seconds." if best else "")
+    ]
     if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
-        notes.append("Requests that a percentile needs at least: " + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items()) + ".")
+        notes.append(
+            "Requests that a percentile needs at least: "
+            + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items())
+            + "."
+        )
     parts.append("\n".join(notes) + "\n")
     held = causes.held(words.by_label(rows))
     if held:
@@ -198,7 +263,13 @@ def _asked(row: rows.Row) -> int | None:
     return asked.pop() if len(asked) == 1 else None
 
 
-def _wall(rows: list[rows.Row], names: dict[str, str], clients: dict[str, Any], walls: dict[str, float | None],
-          name: str, count: int) -> str:
+def _wall(
+    rows: list[rows.Row],
+    names: dict[str, str],
+    clients: dict[str, Any],
+    walls: dict[str, float | None],
+    name: str,
+    count: int,
+) -> str:
     found = [walls[row.key] for row in rows if names[row.key] == name and clients[row.key] == count]
     return number(found[0]) if found else ""

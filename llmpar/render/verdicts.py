@@ -7,7 +7,13 @@ from typing import Any
 from llmpar.render import markdown as tables
 from llmpar.results import words
 
-MARKS = {"faster": "▲ faster", "slower": "▼ slower", "same": "= same", "cannot tell": "? cannot tell", "not comparable": "× not comparable"}
+MARKS = {
+    "faster": "▲ faster",
+    "slower": "▼ slower",
+    "same": "= same",
+    "cannot tell": "? cannot tell",
+    "not comparable": "× not comparable",
+}
 
 
 def text(verdicts: list[dict[str, Any]]) -> str:
@@ -33,10 +39,28 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
             if effect["speedup_low"] is not None:
                 interval = f"{words.signed(effect['speedup_low'] - 1)} to {words.signed(effect['speedup_high'] - 1)} %"
         at = ", ".join(words.setting_phrase(name, value) for name, value in each["at"].items())
-        rows.append([MARKS[each["verdict"]], each["a"]["label"], each["b"]["label"], at, words.title(each["figure"]), change,
-                     interval, f"{each['a']['sessions']} / {each['b']['sessions']}"])
-    table = tables.table(["verdict", "candidate", "baseline", "at", "figure", "better by", "95 % interval", "sessions"], rows, (5, 6, 7))
-    notes = [f"- {tables.escape(each['sentence'])}\n" for each in verdicts if each["verdict"] in ("cannot tell", "not comparable")]
-    own = dict.fromkeys(reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] == "own_settings")
+        rows.append(
+            [
+                MARKS[each["verdict"]],
+                each["a"]["label"],
+                each["b"]["label"],
+                at,
+                words.title(each["figure"]),
+                change,
+                interval,
+                f"{each['a']['sessions']} / {each['b']['sessions']}",
+            ]
+        )
+    table = tables.table(
+        ["verdict", "candidate", "baseline", "at", "figure", "better by", "95 % interval", "sessions"], rows, (5, 6, 7)
+    )
+    notes = [
+        f"- {tables.escape(each['sentence'])}\n"
+        for each in verdicts
+        if each["verdict"] in ("cannot tell", "not comparable")
+    ]
+    own = dict.fromkeys(
+        reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] == "own_settings"
+    )
     notes += [f"- {tables.escape(message)}\n" for message in own]
     return f"**{head}**\n\n{table}" + ("\n" + "".join(notes) if notes else "")

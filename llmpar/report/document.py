@@ -15,13 +15,29 @@ from llmpar.results.words import shortened
 from llmpar.summary import causes
 from llmpar.verdicts.best import answer
 
-WALL_COLUMNS = (("wall_s", "wall, s"), ("output_tokens_per_s", "output tokens/s"), ("ttft_p50_s", "TTFT p50, s"),
-                ("ttft_p95_s", "TTFT p95, s"), ("tpot_p50_s", "TPOT p50, s"), ("e2e_p95_s", "E2E p95, s"),
-                ("joules_per_token", "J/token"))  # fmt: skip
+WALL_COLUMNS = (
+    ("wall_s", "wall, s"),
+    ("output_tokens_per_s", "output tokens/s"),
+    ("ttft_p50_s", "TTFT p50, s"),
+    ("ttft_p95_s", "TTFT p95, s"),
+    ("tpot_p50_s", "TPOT p50, s"),
+    ("e2e_p95_s", "E2E p95, s"),
+    ("joules_per_token", "J/token"),
+)
 # What `llmpar-report --format csv` gives of each cell, value, low and high.
-CSV_METRICS = ("wall_s", *rows.RATES, "output_tokens_per_s_steady",
-               *(f"{name}_{statistic}_s" for name in ("ttft", "itl", "tpot", "e2e", "effective_ttft", "effective_e2e")
-                 for statistic in rows.STATISTICS), "memory_bytes", "joules_per_token", "concurrency")  # fmt: skip
+CSV_METRICS = (
+    "wall_s",
+    *rows.RATES,
+    "output_tokens_per_s_steady",
+    *(
+        f"{name}_{statistic}_s"
+        for name in ("ttft", "itl", "tpot", "e2e", "effective_ttft", "effective_e2e")
+        for statistic in rows.STATISTICS
+    ),
+    "memory_bytes",
+    "joules_per_token",
+    "concurrency",
+)
 
 
 @dataclass
@@ -53,19 +69,28 @@ class Document:
         return [*(sweep.table for sweep in self.sweeps), self.study, *self.warnings, *self.runs]
 
 
-def build(title: str, rows: Sequence[rows.Row], claims: Sequence[dict[str, Any]], verdicts: Sequence[dict[str, Any]],
-          commands: Mapping[str, str]) -> Document:  # fmt: skip
+def build(
+    title: str,
+    rows: Sequence[rows.Row],
+    claims: Sequence[dict[str, Any]],
+    verdicts: Sequence[dict[str, Any]],
+    commands: Mapping[str, str],
+) -> Document:
     """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known."""
     names = list(dict.fromkeys(row.sweep for row in rows))
     sweeps = [_sweep(name, sorted((row for row in rows if row.sweep == name), key=order), rows) for name in names]
-    return Document(title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands))
+    return Document(
+        title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands)
+    )
 
 
 def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row]) -> Sweep:
     hosts = {row.host for row in everything}
     keys = list(dict.fromkeys(key for row in rows for key in row.varies))
     beside = [study.beside(row.settings) for row in rows]
-    columns = [(metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric).value is not None for row in rows)]
+    columns = [
+        (metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric).value is not None for row in rows)
+    ]
     header = [key.replace("_", " ") for key in keys] or ["cell"]
     if len(hosts) > 1:
         header.append("host")
@@ -83,28 +108,58 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row]) -> S
         if any(beside):
             figures.insert(1, f"{its.wall_s:g}" if its else "")
         requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
-        line += [*figures, in_flight(row), f"{row.failures} of {requests}" if row.failures else "0", str(len(row.summaries))]
+        line += [
+            *figures,
+            in_flight(row),
+            f"{row.failures} of {requests}" if row.failures else "0",
+            str(len(row.summaries)),
+        ]
         lines.append(line)
-    fixed = {key: value for key, value in rows[0].settings.items()
-             if key not in keys and value not in (None, "") and all(row.settings.get(key) == value for row in rows)
-             and UNSET.get(key) != value}  # fmt: skip
+    fixed = {
+        key: value
+        for key, value in rows[0].settings.items()
+        if key not in keys
+        and value not in (None, "")
+        and all(row.settings.get(key) == value for row in rows)
+        and UNSET.get(key) != value
+    }
     several = any(len(row.summaries) > 1 for row in rows)
-    note = "In brackets: 95 % interval " + ("over server sessions where there are several, else within the one session." if several
-                                            else "within the one server session; it says nothing of the next session.")  # fmt: skip
+    note = "In brackets: 95 % interval " + (
+        "over server sessions where there are several, else within the one session."
+        if several
+        else "within the one server session; it says nothing of the next session."
+    )
     if any(beside):
-        note += f" The column of {study.LABEL} is from one RTX A6000 with other prompts: compare its order, not its size."
-    few = [(label.removesuffix(", s"), max(row.figure(metric).needed or 0 for row in rows)) for metric, label in WALL_COLUMNS
-           if (metric, label) not in columns and any(row.figure(metric).needed for row in rows)]  # fmt: skip
+        note += (
+            f" The column of {study.LABEL} is from one RTX A6000 with other prompts: compare its order, not its size."
+        )
+    few = [
+        (label.removesuffix(", s"), max(row.figure(metric).needed or 0 for row in rows))
+        for metric, label in WALL_COLUMNS
+        if (metric, label) not in columns and any(row.figure(metric).needed for row in rows)
+    ]
     if few:
-        note += " Not shown, for want of requests in a session: " + ", ".join(f"{label} (needs {count})" for label, count in few) + "."
+        note += (
+            " Not shown, for want of requests in a session: "
+            + ", ".join(f"{label} (needs {count})" for label, count in few)
+            + "."
+        )
     same = "The same for all: " + words.settings(fixed) if fixed else ""
-    return Sweep(name, rows, Table(name or "cells", header, lines, set(range(first, len(header))), note, same), answer(rows), causes.held(words.by_label(rows)))
+    return Sweep(
+        name,
+        rows,
+        Table(name or "cells", header, lines, set(range(first, len(header))), note, same),
+        answer(rows),
+        causes.held(words.by_label(rows)),
+    )
 
 
 def in_flight(row: rows.Row) -> str:
     """Requests in flight on average, of those asked for, the least of the sessions."""
-    pairs = [((summary.get("concurrency") or {}).get("achieved"), (summary.get("concurrency") or {}).get("asked"))
-             for summary in row.summaries]  # fmt: skip
+    pairs = [
+        ((summary.get("concurrency") or {}).get("achieved"), (summary.get("concurrency") or {}).get("asked"))
+        for summary in row.summaries
+    ]
     known = [(achieved, asked) for achieved, asked in pairs if achieved is not None]
     if not known:
         return words.DASH
@@ -127,6 +182,8 @@ def warnings(rows: Sequence[rows.Row]) -> list[Table]:
             key = (str(warning.get("code")), str(warning.get("try") or ""))
             found.setdefault(key, []).append(": ".join(part for part in (row.sweep, row.cell) if part))
             firsts.setdefault(key, str(warning.get("message") or ""))
-    lines = [[code, firsts[code, attempt] + (" (and others)" if len(cells) > 1 else ""), attempt, shortened(cells)]
-             for (code, attempt), cells in sorted(found.items(), key=lambda item: -len(item[1]))]  # fmt: skip
+    lines = [
+        [code, firsts[code, attempt] + (" (and others)" if len(cells) > 1 else ""), attempt, shortened(cells)]
+        for (code, attempt), cells in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
     return [Table("Warnings", ["code", "the first of them", "what to try", "cells"], lines)] if lines else []

@@ -55,21 +55,38 @@ def runs(rows: Sequence[rows.Row], commands: Mapping[str, str]) -> list[Table]:
                 servers[session] = [session, engine(summary), command_of(server)]
             work, made = summary.get("workload") or {}, summary.get("provenance") or {}
             cell = str((summary.get("cell") or {}).get("id") or row.cell)
-            digest = str((work.get("prompts") or {}).get("sha256") or words.DASH) if isinstance(work.get("prompts"), dict) else words.DASH
+            digest = (
+                str((work.get("prompts") or {}).get("sha256") or words.DASH)
+                if isinstance(work.get("prompts"), dict)
+                else words.DASH
+            )
             sampling = words.settings(flat(work["sampling"])) if isinstance(work.get("sampling"), dict) else "mixed"
             records = str(made.get("records_sha256") or words.DASH)[:12]
             if row.key in loads:  # another session of the same load
                 loads[row.key][4] += f", {records}"
                 continue
-            loads[row.key] = [": ".join(part for part in (row.sweep, row.cell) if part), commands.get(f"{row.sweep}/{cell}", words.DASH),
-                              sampling, digest[:12], records, str(made.get("llmpar") or words.DASH)]
+            loads[row.key] = [
+                ": ".join(part for part in (row.sweep, row.cell) if part),
+                commands.get(f"{row.sweep}/{cell}", words.DASH),
+                sampling,
+                digest[:12],
+                records,
+                str(made.get("llmpar") or words.DASH),
+            ]
     tables = []
     for name, its in hosts.items():
         tables.append(Table(f"Host {name}", ["what", "value"], [[key, value] for key, value in its.items()]))
     if servers:
         tables.append(Table("Servers", ["session", "engine", "command"], list(servers.values())))
-    tables.append(Table("Loads", ["cell", "command", "sampling", "prompts", "records", "llmpar"], list(loads.values()), set(),
-                        "Prompts and records by the first 12 digits of their SHA-256, records of each session; the command is the first session's."))  # fmt: skip
+    tables.append(
+        Table(
+            "Loads",
+            ["cell", "command", "sampling", "prompts", "records", "llmpar"],
+            list(loads.values()),
+            set(),
+            "Prompts and records by the first 12 digits of their SHA-256, records of each session; the command is the first session's.",
+        )
+    )
     return tables
 
 
@@ -108,5 +125,9 @@ def command_of(server: Mapping[str, Any]) -> str:
         if found and isinstance(found[0], list):
             return " ; ".join(shlex.join(map(str, one)) for one in found)
         # llmpar-serve's record has a whole shell line for each server.
-        return " ; ".join(map(str, found)) if "commands" in server and found is server["commands"] else shlex.join(map(str, found))
+        return (
+            " ; ".join(map(str, found))
+            if "commands" in server and found is server["commands"]
+            else shlex.join(map(str, found))
+        )
     return str(found)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 LABEL = "the study, 2024"
-NOTE = ("The study's numbers are one run each, on its own prompts, hosts and versions; compare their order, not their size. "
-        "Its four client rows do not say whether speculation was on.")  # fmt: skip
+NOTE = (
+    "The study's numbers are one run each, on its own prompts, hosts and versions; compare their order, not their size. "
+    "Its four client rows do not say whether speculation was on."
+)
 
 
 @dataclass(frozen=True)

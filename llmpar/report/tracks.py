@@ -67,8 +67,9 @@ def of(row: rows.Row, summary: dict[str, Any], samples: Iterable[dict[str, Any]]
     return Timeline(row, str(summary.get("session") or ""), flight, tracks)
 
 
-def _points(samples: Sequence[dict[str, Any]], track: Track, start: float,
-            span: float) -> tuple[list[float], list[float | None]] | None:  # fmt: skip
+def _points(
+    samples: Sequence[dict[str, Any]], track: Track, start: float, span: float
+) -> tuple[list[float], list[float | None]] | None:
     """Seconds and values of the first device that the engine used, else of the first that was sampled.
 
     None without at least two values that say something. A value is None where the sample failed; a field that was only
@@ -77,12 +78,20 @@ def _points(samples: Sequence[dict[str, Any]], track: Track, start: float,
     mine = [sample for sample in samples if sample.get("kind") == track.kind and _number(sample.get("at")) is not None]
     used = [sample for sample in mine if sample.get("engine_memory_bytes")] or mine
     device = used[0].get("uuid") if used else None
-    points = [(sample["at"] - start, _number(sample.get(track.field))) for sample in mine
-              if sample.get("uuid") == device and (sample.get("error") or sample.get(track.field) is not None)]  # fmt: skip
+    points = [
+        (sample["at"] - start, _number(sample.get(track.field)))
+        for sample in mine
+        if sample.get("uuid") == device and (sample.get("error") or sample.get(track.field) is not None)
+    ]
     points.sort(key=lambda point: point[0])
     if track.rate:
-        points = [((at + before) / 2, None if value is None or last is None or at <= before else (value - last) / (at - before))
-                  for (before, last), (at, value) in itertools.pairwise(points)]  # fmt: skip
+        points = [
+            (
+                (at + before) / 2,
+                None if value is None or last is None or at <= before else (value - last) / (at - before),
+            )
+            for (before, last), (at, value) in itertools.pairwise(points)
+        ]
     points = [point for point in points if -1 <= point[0] <= span + 1]
     if sum(value is not None for _, value in points) < 2 or not any(value for _, value in points):
         return None
@@ -97,8 +106,12 @@ def chosen(rows: Sequence[rows.Row], most: int) -> list[rows.Row]:
     """Which rows get a time line: each sweep's quickest first, then the second quickest of each, until there are enough."""
     queues = []
     for name in dict.fromkeys(row.sweep for row in rows):
-        queues.append(sorted((row for row in rows if row.sweep == name and row.figure("wall_s").value is not None),
-                             key=lambda row: row.figure("wall_s").value or 0.0))  # fmt: skip
+        queues.append(
+            sorted(
+                (row for row in rows if row.sweep == name and row.figure("wall_s").value is not None),
+                key=lambda row: row.figure("wall_s").value or 0.0,
+            )
+        )
     picked: list[Row] = []
     while any(queues) and len(picked) < most:
         for queue in queues:

@@ -81,8 +81,11 @@ class Row:
     @property
     def failures(self) -> int:
         """Requests that did not end well, over all sessions."""
-        return sum(int((summary.get("n") or {}).get(key) or 0) for summary in self.summaries
-                   for key in ("error", "timeout", "cancelled"))  # fmt: skip
+        return sum(
+            int((summary.get("n") or {}).get(key) or 0)
+            for summary in self.summaries
+            for key in ("error", "timeout", "cancelled")
+        )
 
     @property
     def warnings(self) -> list[dict[str, Any]]:
@@ -112,8 +115,13 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
         value = value["wall"]
     if isinstance(value, dict):
         number = value.get("value")
-        return Figure(_number(number), _number(value.get("low")), _number(value.get("high")),
-                      1 if number is not None else 0, value.get("needed"))  # fmt: skip
+        return Figure(
+            _number(number),
+            _number(value.get("low")),
+            _number(value.get("high")),
+            1 if number is not None else 0,
+            value.get("needed"),
+        )
     number = _number(value)
     return Figure(number, sessions=0 if number is None else 1)
 

@@ -68,16 +68,30 @@ def setting(value: Any) -> str:
 
 def title(figure: str) -> str:
     """A figure as a person names it: `TTFT p95`."""
-    known = {"wall_s": "wall time", "output_tokens_per_s": "output rate", "total_tokens_per_s": "token rate",
-             "requests_per_s": "request rate", "goodput_per_s": "goodput", "joules_per_token": "energy a token",
-             "memory_bytes": "GPU memory", "concurrency": "requests in flight"}
+    known = {
+        "wall_s": "wall time",
+        "output_tokens_per_s": "output rate",
+        "total_tokens_per_s": "token rate",
+        "requests_per_s": "request rate",
+        "goodput_per_s": "goodput",
+        "joules_per_token": "energy a token",
+        "memory_bytes": "GPU memory",
+        "concurrency": "requests in flight",
+    }
     if figure in known:
         return known[figure]
     if figure.endswith("_steady"):
         return f"steady {title(figure.removesuffix('_steady'))}"
     stem, _, statistic = figure.removesuffix("_s").rpartition("_")
-    names = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E latency", "event_latency": "event latency",
-             "effective_ttft": "effective TTFT", "effective_e2e": "effective E2E latency"}
+    names = {
+        "ttft": "TTFT",
+        "tpot": "TPOT",
+        "itl": "ITL",
+        "e2e": "E2E latency",
+        "event_latency": "event latency",
+        "effective_ttft": "effective TTFT",
+        "effective_e2e": "effective E2E latency",
+    }
     return f"{names[stem]} {statistic}" if stem in names else figure
 
 

@@ -9,8 +9,13 @@ from typing import Any
 from llmpar.results import rows
 
 NAMES = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "stop")
-SAME = {"max_new_tokens": "max_tokens", "n_predict": "max_tokens", "max_completion_tokens": "max_tokens",
-        "max_length": "max_tokens", "random_seed": "seed"}
+SAME = {
+    "max_new_tokens": "max_tokens",
+    "n_predict": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "random_seed": "seed",
+}
 
 
 def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,9 +34,17 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
         flat["ignore_eos"] = True
     if flat.get("do_sample") is False:
         flat["temperature"] = 0
-    found = {name: _plain(flat[name]) for name in NAMES if flat.get(name) is not None and flat[name] is not False and flat[name] != []}
+    found = {
+        name: _plain(flat[name])
+        for name in NAMES
+        if flat.get(name) is not None and flat[name] is not False and flat[name] != []
+    }
     greedy = found.get("temperature") == 0
-    return {name: value for name, value in found.items() if not (greedy and name in ("top_k", "top_p", "seed") or _off(name, value))}
+    return {
+        name: value
+        for name, value in found.items()
+        if not (greedy and name in ("top_k", "top_p", "seed") or _off(name, value))
+    }
 
 
 def prompts(summary: Mapping[str, Any]) -> str:

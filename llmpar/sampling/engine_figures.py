@@ -18,8 +18,12 @@ def reduce(samples: list[dict[str, Any]], start: float, end: float) -> dict[str,
     that cannot be had are None. `counters_at_end` true: token rates lag by up to one request's length at both edges.
     """
     inside = [sample for sample in samples if start <= sample["at"] <= end]
-    figures: dict[str, Any] = {"samples": len(inside), "errors": sum(1 for sample in inside if sample.get("error")),
-                               "start_at": start, "end_at": end}
+    figures: dict[str, Any] = {
+        "samples": len(inside),
+        "errors": sum(1 for sample in inside if sample.get("error")),
+        "start_at": start,
+        "end_at": end,
+    }
     for field in ("running", "waiting", "kv_usage_ratio"):
         values = [sample[field] for sample in inside if sample.get(field) is not None]
         figures[field] = {"mean": sum(values) / len(values), "max": max(values), "n": len(values)} if values else None
@@ -47,7 +51,9 @@ def reduce(samples: list[dict[str, Any]], start: float, end: float) -> dict[str,
     figures["spec_drafts"] = grown["spec_drafts_total"]
     figures["spec_acceptance_ratio"] = _over(grown["spec_accepted_tokens_total"], grown["spec_draft_tokens_total"])
     if figures["spec_acceptance_ratio"] is None:
-        gauge = [sample["spec_acceptance_ratio"] for sample in inside if sample.get("spec_acceptance_ratio") is not None]
+        gauge = [
+            sample["spec_acceptance_ratio"] for sample in inside if sample.get("spec_acceptance_ratio") is not None
+        ]
         figures["spec_acceptance_ratio"] = sum(gauge) / len(gauge) if gauge else None
     extra = _over(grown["spec_accepted_tokens_total"], grown["spec_drafts_total"])
     figures["spec_tokens_per_step"] = None if extra is None else 1 + extra
@@ -86,8 +92,9 @@ def _servers(samples: list[dict[str, Any]]) -> list[list[tuple[float, dict[str, 
     return list(found.values())
 
 
-def _growth(points: list[tuple[float, dict[str, Any]]], field: str, start: float,
-            end: float) -> tuple[float, int, float] | None:
+def _growth(
+    points: list[tuple[float, dict[str, Any]]], field: str, start: float, end: float
+) -> tuple[float, int, float] | None:
     """How much a counter grew from `start` to `end`, how often it fell back, and over how many of these seconds it was read.
 
     Between readings it is taken to grow evenly. None where no two readings span a part of the time.

@@ -14,48 +14,122 @@ import orjson
 # Canonical field -> sample names, the first that is there wins. Several series of one name (data-parallel ranks,
 # reasons) are added up, but for the fields in _HIGHEST.
 NAMES: dict[str, tuple[str, ...]] = {
-    "running": ("vllm:num_requests_running", "aphrodite:num_requests_running", "lmdeploy:num_requests_running",
-                "sglang:num_running_reqs", "llamacpp:requests_processing", "tgi_batch_current_size", "ctranslate2:num_requests_running"),
-    "waiting": ("vllm:num_requests_waiting", "aphrodite:num_requests_waiting", "lmdeploy:num_requests_waiting",
-                "sglang:num_queue_reqs", "llamacpp:requests_deferred", "tgi_queue_size", "ctranslate2:num_requests_waiting"),
+    "running": (
+        "vllm:num_requests_running",
+        "aphrodite:num_requests_running",
+        "lmdeploy:num_requests_running",
+        "sglang:num_running_reqs",
+        "llamacpp:requests_processing",
+        "tgi_batch_current_size",
+        "ctranslate2:num_requests_running",
+    ),
+    "waiting": (
+        "vllm:num_requests_waiting",
+        "aphrodite:num_requests_waiting",
+        "lmdeploy:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "llamacpp:requests_deferred",
+        "tgi_queue_size",
+        "ctranslate2:num_requests_waiting",
+    ),
     "swapped": ("vllm:num_requests_swapped", "aphrodite:num_requests_swapped"),
-    "kv_usage_ratio": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "aphrodite:kv_cache_usage_perc",
-                       "aphrodite:gpu_cache_usage_perc", "lmdeploy:gpu_cache_usage_perc", "sglang:token_usage"),
+    "kv_usage_ratio": (
+        "vllm:kv_cache_usage_perc",
+        "vllm:gpu_cache_usage_perc",
+        "aphrodite:kv_cache_usage_perc",
+        "aphrodite:gpu_cache_usage_perc",
+        "lmdeploy:gpu_cache_usage_perc",
+        "sglang:token_usage",
+    ),
     "kv_used_tokens": ("tgi_batch_current_max_tokens",),
     "kv_capacity_tokens": ("sglang:max_total_num_tokens",),
-    "preemptions_total": ("vllm:num_preemptions_total", "aphrodite:num_preemptions_total", "sglang:num_retracted_reqs_total"),
-    "requests_total": ("vllm:request_success_total", "aphrodite:request_success_total", "lmdeploy:request_success_total",
-                       "sglang:num_requests_total", "tgi_request_success"),
-    "prompt_tokens_total": ("vllm:prompt_tokens_total", "aphrodite:prompt_tokens_total", "lmdeploy:prompt_tokens_total",
-                            "sglang:prompt_tokens_total", "llamacpp:prompt_tokens_total", "tgi_request_input_length_sum",
-                            "ctranslate2:prompt_tokens_total"),
-    "generation_tokens_total": ("vllm:generation_tokens_total", "aphrodite:generation_tokens_total",
-                                "lmdeploy:generation_tokens_total", "sglang:generation_tokens_total",
-                                "llamacpp:tokens_predicted_total", "tgi_request_generated_tokens_sum",
-                                "ctranslate2:generation_tokens_total"),
-    "spec_drafts_total": ("vllm:spec_decode_num_drafts_total", "aphrodite:spec_decode_num_drafts_total",
-                          "lmdeploy:spec_decode_num_drafts_total", "llamacpp:spec_decode_num_drafts_total",
-                          "tgi_request_skipped_tokens_count"),
-    "spec_draft_tokens_total": ("vllm:spec_decode_num_draft_tokens_total", "aphrodite:spec_decode_num_draft_tokens_total",
-                                "lmdeploy:spec_decode_num_draft_tokens_total", "llamacpp:spec_decode_num_draft_tokens_total"),
+    "preemptions_total": (
+        "vllm:num_preemptions_total",
+        "aphrodite:num_preemptions_total",
+        "sglang:num_retracted_reqs_total",
+    ),
+    "requests_total": (
+        "vllm:request_success_total",
+        "aphrodite:request_success_total",
+        "lmdeploy:request_success_total",
+        "sglang:num_requests_total",
+        "tgi_request_success",
+    ),
+    "prompt_tokens_total": (
+        "vllm:prompt_tokens_total",
+        "aphrodite:prompt_tokens_total",
+        "lmdeploy:prompt_tokens_total",
+        "sglang:prompt_tokens_total",
+        "llamacpp:prompt_tokens_total",
+        "tgi_request_input_length_sum",
+        "ctranslate2:prompt_tokens_total",
+    ),
+    "generation_tokens_total": (
+        "vllm:generation_tokens_total",
+        "aphrodite:generation_tokens_total",
+        "lmdeploy:generation_tokens_total",
+        "sglang:generation_tokens_total",
+        "llamacpp:tokens_predicted_total",
+        "tgi_request_generated_tokens_sum",
+        "ctranslate2:generation_tokens_total",
+    ),
+    "spec_drafts_total": (
+        "vllm:spec_decode_num_drafts_total",
+        "aphrodite:spec_decode_num_drafts_total",
+        "lmdeploy:spec_decode_num_drafts_total",
+        "llamacpp:spec_decode_num_drafts_total",
+        "tgi_request_skipped_tokens_count",
+    ),
+    "spec_draft_tokens_total": (
+        "vllm:spec_decode_num_draft_tokens_total",
+        "aphrodite:spec_decode_num_draft_tokens_total",
+        "lmdeploy:spec_decode_num_draft_tokens_total",
+        "llamacpp:spec_decode_num_draft_tokens_total",
+    ),
     "spec_accepted_tokens_total": (
-        "vllm:spec_decode_num_accepted_tokens_total", "aphrodite:spec_decode_num_accepted_tokens_total",
-        "lmdeploy:spec_decode_num_accepted_tokens_total", "llamacpp:spec_decode_num_accepted_tokens_total",
-        "tgi_request_skipped_tokens_sum"),
+        "vllm:spec_decode_num_accepted_tokens_total",
+        "aphrodite:spec_decode_num_accepted_tokens_total",
+        "lmdeploy:spec_decode_num_accepted_tokens_total",
+        "llamacpp:spec_decode_num_accepted_tokens_total",
+        "tgi_request_skipped_tokens_sum",
+    ),
     "spec_acceptance_ratio": ("sglang:spec_accept_rate",),
-    "prefix_queries_total": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total",
-                             "aphrodite:prefix_cache_queries_total", "aphrodite:gpu_prefix_cache_queries_total"),
-    "prefix_hits_total": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total",
-                          "aphrodite:prefix_cache_hits_total", "aphrodite:gpu_prefix_cache_hits_total",
-                          "sglang:cached_tokens_total", "llamacpp:prompt_tokens_cached_total"),
-    "queue_s_total": ("vllm:request_queue_time_seconds_sum", "aphrodite:request_queue_time_seconds_sum",
-                      "sglang:queue_time_seconds_sum", "tgi_request_queue_duration_sum"),
-    "queue_requests_total": ("vllm:request_queue_time_seconds_count", "aphrodite:request_queue_time_seconds_count",
-                             "sglang:queue_time_seconds_count", "tgi_request_queue_duration_count"),
-    "prefill_s_total": ("vllm:request_prefill_time_seconds_sum", "aphrodite:request_prefill_time_seconds_sum",
-                        "llamacpp:prompt_seconds_total"),
-    "decode_s_total": ("vllm:request_decode_time_seconds_sum", "aphrodite:request_decode_time_seconds_sum",
-                       "llamacpp:tokens_predicted_seconds_total"),
+    "prefix_queries_total": (
+        "vllm:prefix_cache_queries_total",
+        "vllm:gpu_prefix_cache_queries_total",
+        "aphrodite:prefix_cache_queries_total",
+        "aphrodite:gpu_prefix_cache_queries_total",
+    ),
+    "prefix_hits_total": (
+        "vllm:prefix_cache_hits_total",
+        "vllm:gpu_prefix_cache_hits_total",
+        "aphrodite:prefix_cache_hits_total",
+        "aphrodite:gpu_prefix_cache_hits_total",
+        "sglang:cached_tokens_total",
+        "llamacpp:prompt_tokens_cached_total",
+    ),
+    "queue_s_total": (
+        "vllm:request_queue_time_seconds_sum",
+        "aphrodite:request_queue_time_seconds_sum",
+        "sglang:queue_time_seconds_sum",
+        "tgi_request_queue_duration_sum",
+    ),
+    "queue_requests_total": (
+        "vllm:request_queue_time_seconds_count",
+        "aphrodite:request_queue_time_seconds_count",
+        "sglang:queue_time_seconds_count",
+        "tgi_request_queue_duration_count",
+    ),
+    "prefill_s_total": (
+        "vllm:request_prefill_time_seconds_sum",
+        "aphrodite:request_prefill_time_seconds_sum",
+        "llamacpp:prompt_seconds_total",
+    ),
+    "decode_s_total": (
+        "vllm:request_decode_time_seconds_sum",
+        "aphrodite:request_decode_time_seconds_sum",
+        "llamacpp:tokens_predicted_seconds_total",
+    ),
 }
 _CACHE_INFO = ("vllm:cache_config_info", "aphrodite:cache_config_info")
 _PREFIXES = ("vllm:", "aphrodite:", "lmdeploy:", "sglang:", "llamacpp:", "tgi_", "ctranslate2:")
@@ -64,13 +138,38 @@ _HIGHEST = {"kv_usage_ratio", "spec_acceptance_ratio"}
 _AT_END = {"llamacpp:": True, "tgi_": True, "sglang:": True, "vllm:": False, "aphrodite:": False, "ctranslate2:": False}
 _COUNTS = {"running", "waiting", "kv_capacity_tokens"}
 
-FIELDS = ("running", "waiting", "kv_usage_ratio", "kv_capacity_tokens", "preemptions_total", "requests_total",
-          "prompt_tokens_total", "generation_tokens_total", "spec_drafts_total", "spec_draft_tokens_total",
-          "spec_accepted_tokens_total", "spec_acceptance_ratio", "prefix_queries_total", "prefix_hits_total",
-          "queue_s_total", "queue_requests_total", "prefill_s_total", "decode_s_total", "counters_at_end")
+FIELDS = (
+    "running",
+    "waiting",
+    "kv_usage_ratio",
+    "kv_capacity_tokens",
+    "preemptions_total",
+    "requests_total",
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "spec_drafts_total",
+    "spec_draft_tokens_total",
+    "spec_accepted_tokens_total",
+    "spec_acceptance_ratio",
+    "prefix_queries_total",
+    "prefix_hits_total",
+    "queue_s_total",
+    "queue_requests_total",
+    "prefill_s_total",
+    "decode_s_total",
+    "counters_at_end",
+)
 COUNTERS = tuple(field for field in FIELDS if field.endswith("_total"))
-_WANTED = re.compile(r"^(?:" + "|".join(sorted({re.escape(name) for names in NAMES.values() for name in names}
-                                               | {re.escape(name) for name in _CACHE_INFO})) + r")(?:_total)?[ {].*$", re.M)
+_WANTED = re.compile(
+    r"^(?:"
+    + "|".join(
+        sorted(
+            {re.escape(name) for names in NAMES.values() for name in names} | {re.escape(name) for name in _CACHE_INFO}
+        )
+    )
+    + r")(?:_total)?[ {].*$",
+    re.M,
+)
 
 
 def parse(document: bytes) -> dict[str, Any]:
@@ -106,10 +205,15 @@ def parse(document: bytes) -> dict[str, Any]:
     for name in _CACHE_INFO:
         if name in series:
             found["kv_capacity_tokens"] = _capacity(series[name])
-    if prefix in ("sglang:", "llamacpp:") and found["prefix_hits_total"] is not None and found["prompt_tokens_total"] is not None:
+    if (
+        prefix in ("sglang:", "llamacpp:")
+        and found["prefix_hits_total"] is not None
+        and found["prompt_tokens_total"] is not None
+    ):
         # llama.cpp's prompt tokens leave cached ones out, SGLang's do not.
         found["prefix_queries_total"] = found["prompt_tokens_total"] + (
-            found["prefix_hits_total"] if prefix == "llamacpp:" else 0)
+            found["prefix_hits_total"] if prefix == "llamacpp:" else 0
+        )
     found["counters_at_end"] = _AT_END.get(prefix)
     return found
 
@@ -119,7 +223,11 @@ def _capacity(samples: Iterable[Any]) -> int | None:
     total = 0
     for sample in samples:
         labels = sample.labels
-        tokens, blocks, size = labels.get("kv_cache_size_tokens"), labels.get("num_gpu_blocks"), labels.get("block_size")
+        tokens, blocks, size = (
+            labels.get("kv_cache_size_tokens"),
+            labels.get("num_gpu_blocks"),
+            labels.get("block_size"),
+        )
         if tokens and tokens.isdigit():
             total += int(tokens)
         elif blocks and size and blocks.isdigit() and size.isdigit():

@@ -14,17 +14,53 @@ from statistics import median
 from typing import Any
 
 # Each figure below is reduced under its own name to {"mean", "max", "n"}; several GPUs are added up or averaged.
-ADDED = ("power_w", "memory_used_bytes", "memory_total_bytes", "engine_memory_bytes", "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s",
-         "nvlink_tx_bytes_per_s", "nvlink_rx_bytes_per_s")
-AVERAGED = ("gpu_util_ratio", "memory_util_ratio", "sm_util_ratio", "sm_occupancy_ratio", "tensor_ratio", "tensor_hmma_ratio",
-            "tensor_imma_ratio", "dram_ratio", "fp16_ratio", "fp32_ratio", "sm_clock_mhz", "memory_clock_mhz", "temperature_c",
-            "memory_temperature_c")
+ADDED = (
+    "power_w",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "engine_memory_bytes",
+    "pcie_tx_bytes_per_s",
+    "pcie_rx_bytes_per_s",
+    "nvlink_tx_bytes_per_s",
+    "nvlink_rx_bytes_per_s",
+)
+AVERAGED = (
+    "gpu_util_ratio",
+    "memory_util_ratio",
+    "sm_util_ratio",
+    "sm_occupancy_ratio",
+    "tensor_ratio",
+    "tensor_hmma_ratio",
+    "tensor_imma_ratio",
+    "dram_ratio",
+    "fp16_ratio",
+    "fp32_ratio",
+    "sm_clock_mhz",
+    "memory_clock_mhz",
+    "temperature_c",
+    "memory_temperature_c",
+)
 # These belong to the whole GPU: its MIG instances repeat them.
-OF_THE_WHOLE = frozenset({"power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "memory_temperature_c",
-                          "pcie_tx_bytes_per_s", "pcie_rx_bytes_per_s", "nvlink_tx_bytes_per_s", "nvlink_rx_bytes_per_s"})
+OF_THE_WHOLE = frozenset(
+    {
+        "power_w",
+        "sm_clock_mhz",
+        "memory_clock_mhz",
+        "temperature_c",
+        "memory_temperature_c",
+        "pcie_tx_bytes_per_s",
+        "pcie_rx_bytes_per_s",
+        "nvlink_tx_bytes_per_s",
+        "nvlink_rx_bytes_per_s",
+    }
+)
 # Cumulative counters: name of the rate they make, and the size at which a 32-bit one of their unit wraps.
-COUNTERS = {"pcie_tx_bytes": "pcie_tx_bytes_per_s", "pcie_rx_bytes": "pcie_rx_bytes_per_s",
-            "nvlink_tx_bytes": "nvlink_tx_bytes_per_s", "nvlink_rx_bytes": "nvlink_rx_bytes_per_s"}
+COUNTERS = {
+    "pcie_tx_bytes": "pcie_tx_bytes_per_s",
+    "pcie_rx_bytes": "pcie_rx_bytes_per_s",
+    "nvlink_tx_bytes": "nvlink_tx_bytes_per_s",
+    "nvlink_rx_bytes": "nvlink_rx_bytes_per_s",
+}
 WRAP_J = 2**32 / 1000  # a millijoule counter of 32 bits
 # Power that no card reaches: growth beyond it is no wrap but a new counter.
 HIGHEST_W = 5000.0
@@ -51,10 +87,14 @@ def reduce(samples: list[Sample], start: float, end: float) -> dict[str, Any]:
     counted = [sample for unit in inside.values() for sample in unit]
     step = median([later["at"] - sooner["at"] for unit in units.values() for sooner, later in pairwise(unit)] or [0.0])
     found: dict[str, Any] = {
-        "gpus": len(wholes), "gpus_chosen_by": by, "instances": sum(1 for key in units if key[2]),
-        "samples": len(counted), "errors": sum(1 for sample in counted if sample.get("error")),
+        "gpus": len(wholes),
+        "gpus_chosen_by": by,
+        "instances": sum(1 for key in units if key[2]),
+        "samples": len(counted),
+        "errors": sum(1 for sample in counted if sample.get("error")),
         "missed": sum(max(sample.get("missed") or 0 for sample in group) for group in _ticks(counted)),
-        "step_s": round(step, 6), "gaps": _gaps(inside.values(), start, end, step),
+        "step_s": round(step, 6),
+        "gaps": _gaps(inside.values(), start, end, step),
     }
     found |= _energy(list(wholes.values()), start, end, step)
     for name in ADDED + AVERAGED:
@@ -98,28 +138,38 @@ def _gaps(units: Iterable[list[Sample]], start: float, end: float, step: float) 
     holes = []
     for unit in units:
         instants = [start, *(sample["at"] for sample in unit if not sample.get("error")), end]
-        holes += [later - sooner for sooner, later in pairwise(instants) if later - sooner > max(GAP_STEPS * step, 1e-9)]
+        holes += [
+            later - sooner for sooner, later in pairwise(instants) if later - sooner > max(GAP_STEPS * step, 1e-9)
+        ]
     return {"n": len(holes), "longest_s": round(max(holes), 6) if holes else 0.0}
 
 
 def _figure(unit: list[Sample], name: str, start: float, end: float) -> dict[str, Any] | None:
     """Time-weighted mean, and the highest: each sample stands for the time half way to its neighbours."""
-    points = [(sample["at"], sample[name]) for sample in unit if start <= sample["at"] <= end and sample.get(name) is not None]
+    points = [
+        (sample["at"], sample[name]) for sample in unit if start <= sample["at"] <= end and sample.get(name) is not None
+    ]
     if not points:
         return None
     edges = [start, *((sooner[0] + later[0]) / 2 for sooner, later in pairwise(points)), end]
     weights = [later - sooner for sooner, later in pairwise(edges)]
     total = sum(weights)
-    mean = sum(value * weight for (_, value), weight in zip(points, weights, strict=True)) / total if total > 0 else points[0][1]
+    mean = (
+        sum(value * weight for (_, value), weight in zip(points, weights, strict=True)) / total
+        if total > 0
+        else points[0][1]
+    )
     return {"mean": mean, "max": max(value for _, value in points), "n": len(points)}
 
 
 def _together(figures: list[dict[str, Any]], add: bool) -> dict[str, Any]:
     """Several GPUs: sums of what adds up (the sum of the maxima is a bound), means and the highest of the rest."""
     share = 1 if add else len(figures)
-    return {"mean": sum(figure["mean"] for figure in figures) / share,
-            "max": sum(figure["max"] for figure in figures) if add else max(figure["max"] for figure in figures),
-            "n": sum(figure["n"] for figure in figures)}
+    return {
+        "mean": sum(figure["mean"] for figure in figures) / share,
+        "max": sum(figure["max"] for figure in figures) if add else max(figure["max"] for figure in figures),
+        "n": sum(figure["n"] for figure in figures),
+    }
 
 
 def _limits(samples: list[Sample]) -> dict[str, float] | None:
@@ -133,7 +183,9 @@ def _limits(samples: list[Sample]) -> dict[str, float] | None:
 # Counters.
 
 
-def unwrapped(points: list[tuple[float, float]], wrap: float | None, most: Callable[[float], float]) -> tuple[list[tuple[float, float]], int]:
+def unwrapped(
+    points: list[tuple[float, float]], wrap: float | None, most: Callable[[float], float]
+) -> tuple[list[tuple[float, float]], int]:
     """A counter made to grow only: wraps undone, resets joined on (what was lost in a reset counts as nothing).
 
     `points`: (instant, value). `wrap`: where the counter starts again from 0, None for never. `most(seconds)`: the
@@ -179,12 +231,20 @@ def _energy(units: list[list[Sample]], start: float, end: float, step: float) ->
         sources.add(source)
     if not units:
         return {"energy_j": None, "energy_source": None, "energy_resolution_j": None, "counter_resets": 0}
-    return {"energy_j": total, "energy_source": sources.pop() if len(sources) == 1 else "mixed",
-            "energy_resolution_j": resolution, "counter_resets": resets}
+    return {
+        "energy_j": total,
+        "energy_source": sources.pop() if len(sources) == 1 else "mixed",
+        "energy_resolution_j": resolution,
+        "counter_resets": resets,
+    }
 
 
-def _energy_of(unit: list[Sample], start: float, end: float, step: float) -> tuple[float | None, str, float | None, int]:
-    points = [(sample["at"], sample["energy_counter_j"]) for sample in unit if sample.get("energy_counter_j") is not None]
+def _energy_of(
+    unit: list[Sample], start: float, end: float, step: float
+) -> tuple[float | None, str, float | None, int]:
+    points = [
+        (sample["at"], sample["energy_counter_j"]) for sample in unit if sample.get("energy_counter_j") is not None
+    ]
     resets = 0
     if points:
         # The counter moves in steps of its own: only the instants at which it moved tell when.
@@ -194,7 +254,11 @@ def _energy_of(unit: list[Sample], start: float, end: float, step: float) -> tup
         low, high = _reach(grown, start, step), _reach(grown, end, step)
         if low is not None and high is not None and not resets:
             # At each edge the counter may be one of its steps old.
-            within = [(later[1] - sooner[1], later[0] - sooner[0]) for sooner, later in pairwise(grown) if later[0] > start and sooner[0] < end]
+            within = [
+                (later[1] - sooner[1], later[0] - sooner[0])
+                for sooner, later in pairwise(grown)
+                if later[0] > start and sooner[0] < end
+            ]
             return high - low, "counter", max((joules for joules, _ in within), default=0.0), 0
     powers = [(sample["at"], sample["power_w"]) for sample in unit if sample.get("power_w") is not None]
     value = _integral(powers, start, end, step)
@@ -206,15 +270,21 @@ def _energy_of(unit: list[Sample], start: float, end: float, step: float) -> tup
 
 def _between(grown: list[tuple[float, float]], unit: list[Sample]) -> list[tuple[float, float]]:
     """The counter with a point at each sample between two of its readings that has power: the growth follows the power."""
-    powers = [(sample["at"], sample["power_w"]) for sample in unit
-              if sample.get("power_w") is not None and sample.get("energy_counter_j") is None]  # fmt: skip
+    powers = [
+        (sample["at"], sample["power_w"])
+        for sample in unit
+        if sample.get("power_w") is not None and sample.get("energy_counter_j") is None
+    ]
     found = grown[:1]
     for (before, low), (after, high) in pairwise(grown):
         inside = powers[bisect_right(powers, (before, float("inf"))) : bisect_left(powers, (after, float("-inf")))]
         if inside:
             joules = _cumulated([(before, inside[0][1]), *inside, (after, inside[-1][1])])
             if joules[-1] > 0:
-                found += [(at, low + (high - low) * part / joules[-1]) for (at, _), part in zip(inside, joules[1:-1], strict=True)]
+                found += [
+                    (at, low + (high - low) * part / joules[-1])
+                    for (at, _), part in zip(inside, joules[1:-1], strict=True)
+                ]
         found.append((after, high))
     return found
 
@@ -242,12 +312,20 @@ def _integral(points: list[tuple[float, float]], start: float, end: float, step:
 
 def _cumulated(line: list[tuple[float, float]]) -> list[float]:
     """Watts over time, by trapezoids, up to each point."""
-    return list(accumulate(((later[0] - sooner[0]) * (sooner[1] + later[1]) / 2 for sooner, later in pairwise(line)), initial=0.0))
+    return list(
+        accumulate(
+            ((later[0] - sooner[0]) * (sooner[1] + later[1]) / 2 for sooner, later in pairwise(line)), initial=0.0
+        )
+    )
 
 
 def _rate(unit: list[Sample], name: str, start: float, end: float) -> float | None:
     """A byte counter's growth a second between the first and the last sample inside; None where it was reset."""
-    points = [(sample["at"], float(sample[name])) for sample in unit if start <= sample["at"] <= end and sample.get(name) is not None]
+    points = [
+        (sample["at"], float(sample[name]))
+        for sample in unit
+        if start <= sample["at"] <= end and sample.get(name) is not None
+    ]
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return None
     grown, resets = unwrapped(points, None, lambda seconds: float("inf"))

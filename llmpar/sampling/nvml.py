@@ -17,11 +17,26 @@ from llmpar import clock
 from llmpar.sampling import nvml_gpm
 
 # The driver or the GPU is gone; everything that is open is void.
-LOST = frozenset({nv.NVML_ERROR_UNINITIALIZED, nv.NVML_ERROR_DRIVER_NOT_LOADED, nv.NVML_ERROR_GPU_IS_LOST,
-                  nv.NVML_ERROR_RESET_REQUIRED, nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH})
+LOST = frozenset(
+    {
+        nv.NVML_ERROR_UNINITIALIZED,
+        nv.NVML_ERROR_DRIVER_NOT_LOADED,
+        nv.NVML_ERROR_GPU_IS_LOST,
+        nv.NVML_ERROR_RESET_REQUIRED,
+        nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    }
+)
 # This will not change while we look.
-UNSUPPORTED = frozenset({nv.NVML_ERROR_NOT_SUPPORTED, nv.NVML_ERROR_FUNCTION_NOT_FOUND, nv.NVML_ERROR_NO_PERMISSION,
-                         nv.NVML_ERROR_INVALID_ARGUMENT, nv.NVML_ERROR_ARGUMENT_VERSION_MISMATCH, 26})  # 26: DEPRECATED
+UNSUPPORTED = frozenset(
+    {
+        nv.NVML_ERROR_NOT_SUPPORTED,
+        nv.NVML_ERROR_FUNCTION_NOT_FOUND,
+        nv.NVML_ERROR_NO_PERMISSION,
+        nv.NVML_ERROR_INVALID_ARGUMENT,
+        nv.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+        26,
+    }
+)  # 26: DEPRECATED
 # So many readings that answer "unknown error" in one sample, and answered before, are a GPU that fell off the bus. Where
 # they never answered it is what stands between us and the driver (a sandbox, say): those fields are null.
 UNKNOWN_IS_LOST = 3
@@ -32,9 +47,17 @@ ALL_LINKS = 0xFFFFFFFF
 EVERY_S = {"load": 0.19, "memory": 0.45, "slow": 0.95, "dear": 1.95}
 DEAR = ("energy_counter_j", "nvlink_tx_bytes", "nvlink_rx_bytes")
 CLOCK_LIMITS = (
-    (0x001, "idle"), (0x002, "application_clocks"), (0x004, "power_cap"), (0x008, "hardware_slowdown"),
-    (0x010, "sync_boost"), (0x020, "software_thermal"), (0x040, "hardware_thermal"), (0x080, "power_brake"),
-    (0x100, "display_clocks"), (0x200, "board_limit"), (0x400, "reliability"),
+    (0x001, "idle"),
+    (0x002, "application_clocks"),
+    (0x004, "power_cap"),
+    (0x008, "hardware_slowdown"),
+    (0x010, "sync_boost"),
+    (0x020, "software_thermal"),
+    (0x040, "hardware_thermal"),
+    (0x080, "power_brake"),
+    (0x100, "display_clocks"),
+    (0x200, "board_limit"),
+    (0x400, "reliability"),
 )
 # Field identifiers by name: (identifier, scope, factor to the unit in the name).
 FIELDS: dict[str, tuple[int, int, float]] = {
@@ -67,10 +90,12 @@ def start() -> None:
     try:
         nv.nvmlInit()
     except nv.NVMLError as error:
-        what = {nv.NVML_ERROR_LIBRARY_NOT_FOUND: "NVIDIA's driver is not installed (libnvidia-ml.so.1 is not found)",
-                nv.NVML_ERROR_DRIVER_NOT_LOADED: "NVIDIA's driver is installed, but not loaded",
-                nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "NVIDIA's driver was updated and not reloaded yet",
-                nv.NVML_ERROR_NO_PERMISSION: "this user may not open NVIDIA's devices"}
+        what = {
+            nv.NVML_ERROR_LIBRARY_NOT_FOUND: "NVIDIA's driver is not installed (libnvidia-ml.so.1 is not found)",
+            nv.NVML_ERROR_DRIVER_NOT_LOADED: "NVIDIA's driver is installed, but not loaded",
+            nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "NVIDIA's driver was updated and not reloaded yet",
+            nv.NVML_ERROR_NO_PERMISSION: "this user may not open NVIDIA's devices",
+        }
         raise Unavailable(what.get(error.value, f"NVML says: {error}")) from None
 
 
@@ -95,8 +120,14 @@ def optional(function: Callable[..., Any], *arguments: Any) -> Any:
 class Device:
     """One GPU, or one MIG instance of it."""
 
-    def __init__(self, index: int, handle: Any, owns: Callable[[int], bool | None], parent: Device | None = None,
-                 instance: int = 0):
+    def __init__(
+        self,
+        index: int,
+        handle: Any,
+        owns: Callable[[int], bool | None],
+        parent: Device | None = None,
+        instance: int = 0,
+    ):
         """`owns`: whether a process is the engine's (None: nobody said which processes are)."""
         self.index, self.handle, self.parent = index, handle, parent
         self.uuid = str(optional(nv.nvmlDeviceGetUUID, handle) or "")
@@ -110,8 +141,11 @@ class Device:
         self._memory_version: int | None = nv.nvmlMemory_v2
         self.open = True
         if parent is not None:
-            self.mig = {"instance": instance, "gpu_instance": optional(nv.nvmlDeviceGetGpuInstanceId, handle),
-                        "compute_instance": optional(nv.nvmlDeviceGetComputeInstanceId, handle)}
+            self.mig = {
+                "instance": instance,
+                "gpu_instance": optional(nv.nvmlDeviceGetGpuInstanceId, handle),
+                "compute_instance": optional(nv.nvmlDeviceGetComputeInstanceId, handle),
+            }
         whole = parent or self
         self._gpm: nvml_gpm.Gpm | None = nvml_gpm.open(whole.handle, self.mig["gpu_instance"] if self.mig else None)
         if self._gpm is None:
@@ -189,14 +223,19 @@ class Device:
 
     def _pcie(self, sample: dict[str, Any], handle: Any) -> None:
         """Without counters NVML watches the bus for 20 ms a direction, and we with it."""
-        for name, counter in (("pcie_tx_bytes_per_s", nv.NVML_PCIE_UTIL_TX_BYTES), ("pcie_rx_bytes_per_s", nv.NVML_PCIE_UTIL_RX_BYTES)):
+        for name, counter in (
+            ("pcie_tx_bytes_per_s", nv.NVML_PCIE_UTIL_TX_BYTES),
+            ("pcie_rx_bytes_per_s", nv.NVML_PCIE_UTIL_RX_BYTES),
+        ):
             kilobytes = self._ask(name, nv.nvmlDeviceGetPcieThroughput, handle, counter)
             sample[name] = None if kilobytes is None else kilobytes * 1024
 
     def _fields(self, handle: Any, names: Iterable[str]) -> dict[str, float | None]:
         found: dict[str, float | None] = dict.fromkeys(FIELDS)
         wanted = [name for name in names if name not in self.unsupported]
-        values = wanted and self._ask("fields", nv.nvmlDeviceGetFieldValues, handle, [FIELDS[name][:2] for name in wanted])
+        values = wanted and self._ask(
+            "fields", nv.nvmlDeviceGetFieldValues, handle, [FIELDS[name][:2] for name in wanted]
+        )
         for name, value in zip(wanted, values or (), strict=False):
             if value.nvmlReturn == nv.NVML_SUCCESS:
                 number = getattr(value.value, VALUE[value.valueType]) if value.valueType < len(VALUE) else None
@@ -212,13 +251,17 @@ class Device:
         found = {
             "gpu_util_ratio": None if load is None else load.gpu / 100,
             "memory_util_ratio": None if load is None else load.memory / 100,
-            "sm_clock_mhz": None, "memory_clock_mhz": None, "temperature_c": None,
+            "sm_clock_mhz": None,
+            "memory_clock_mhz": None,
+            "temperature_c": None,
             "clock_limits": None if reasons is None else [name for bit, name in CLOCK_LIMITS if reasons & bit],
         }
         if slow:
             found["sm_clock_mhz"] = self._ask("sm_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_SM)
             found["memory_clock_mhz"] = self._ask("memory_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_MEM)
-            found["temperature_c"] = self._ask("temperature", nv.nvmlDeviceGetTemperature, whole, nv.NVML_TEMPERATURE_GPU)
+            found["temperature_c"] = self._ask(
+                "temperature", nv.nvmlDeviceGetTemperature, whole, nv.NVML_TEMPERATURE_GPU
+            )
         return found
 
     def _memory(self, now: bool, slow: bool) -> dict[str, Any]:
@@ -239,9 +282,12 @@ class Device:
                 processes.append({"pid": each.pid, "memory_bytes": each.usedGpuMemory, "engine": mine})
                 if mine and each.usedGpuMemory is not None:
                     engine = (engine or 0) + each.usedGpuMemory
-        return {"memory_used_bytes": None if memory is None else memory.used,
-                "memory_total_bytes": None if memory is None else memory.total,
-                "engine_memory_bytes": engine, "processes": processes}
+        return {
+            "memory_used_bytes": None if memory is None else memory.used,
+            "memory_total_bytes": None if memory is None else memory.total,
+            "engine_memory_bytes": engine,
+            "processes": processes,
+        }
 
 
 def _clock_limits(handle: Any) -> int:
@@ -269,10 +315,16 @@ def devices(owns: Callable[[int], bool | None], wanted: Sequence[str] = ()) -> l
         raise Unavailable(f"NVML says: {lost}" if lost else "the driver runs, but sees no GPU")
     if not wanted:
         return found
-    chosen = [device for device in found
-              if str(device.index) in wanted or device.uuid in wanted or device.parent and device.parent.uuid in wanted]
+    chosen = [
+        device
+        for device in found
+        if str(device.index) in wanted or device.uuid in wanted or device.parent and device.parent.uuid in wanted
+    ]
     if not chosen:
-        raise Unavailable(f"no GPU '{', '.join(wanted)}'; there are: " + ", ".join(f"{device.index} {device.uuid}" for device in found))
+        raise Unavailable(
+            f"no GPU '{', '.join(wanted)}'; there are: "
+            + ", ".join(f"{device.index} {device.uuid}" for device in found)
+        )
     return chosen
 
 
@@ -299,7 +351,9 @@ class Reader:
     driver may come back, and the others go on.
     """
 
-    def __init__(self, owns: Callable[[int], bool | None] = lambda pid: None, wanted: Sequence[str] = (), again_s: float = 1.0):
+    def __init__(
+        self, owns: Callable[[int], bool | None] = lambda pid: None, wanted: Sequence[str] = (), again_s: float = 1.0
+    ):
         """Raises Unavailable."""
         self._owns, self._wanted, self._again_s = owns, wanted, again_s
         self._lost: dict[str, Lost] = {}
@@ -324,7 +378,13 @@ class Reader:
         made = []
         for device in self.devices:
             head = {"kind": "gpu", "v": 1}
-            identity = {"host": self._host, "gpu": device.index, "uuid": device.uuid, "mig": device.mig, "missed": missed}
+            identity = {
+                "host": self._host,
+                "gpu": device.index,
+                "uuid": device.uuid,
+                "mig": device.mig,
+                "missed": missed,
+            }
             try:
                 if device.uuid in self._lost:
                     raise self._lost[device.uuid]
@@ -333,8 +393,14 @@ class Reader:
             except Lost as error:
                 if device.uuid not in self._lost:
                     self._lost[device.uuid], self._next_try = error, time.monotonic() + self._again_s
-                made.append({**head, "at": clock.now(), **identity,
-                             "error": {"type": "gpu_lost", "message": str(error), "nvml": error.code}})
+                made.append(
+                    {
+                        **head,
+                        "at": clock.now(),
+                        **identity,
+                        "error": {"type": "gpu_lost", "message": str(error), "nvml": error.code},
+                    }
+                )
         return made
 
     def _again(self) -> None:

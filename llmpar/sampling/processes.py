@@ -56,8 +56,13 @@ class Processes:
             self._cpu[key] = times.user + times.system
         if not self._known:
             return {"processes": None, "cpu_s": None, "rss_bytes": None, "pss_bytes": None, "threads": None}
-        return {"processes": len(self._known), "cpu_s": round(sum(self._cpu.values()), 3), "rss_bytes": rss,
-                "pss_bytes": self._proportional(), "threads": threads}
+        return {
+            "processes": len(self._known),
+            "cpu_s": round(sum(self._cpu.values()), 3),
+            "rss_bytes": rss,
+            "pss_bytes": self._proportional(),
+            "threads": threads,
+        }
 
     def _proportional(self) -> int | None:
         """Memory with shared pages divided among their users; the kernel walks all pages for it."""

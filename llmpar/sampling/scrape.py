@@ -99,12 +99,22 @@ class Sampler:
             replicas = list(self._threads.map(Server.read, self._servers))
         took = time.perf_counter() - began
         silent = [f"'{replica['url']}': {replica['error']}" for replica in replicas if replica["error"]]
-        processes = self._processes.sample() if self._processes else dict.fromkeys(
-            ("processes", "cpu_s", "rss_bytes", "pss_bytes", "threads"))
-        return {"kind": "engine", "v": records.VERSIONS["engine"][-1], "at": at,
-                "scrape_s": round(took, 6) if replicas else None, "missed": missed,
-                "error": "; ".join(silent) or None, **engine_metrics.combine(replicas), **processes,
-                "replicas": replicas if len(replicas) > 1 else []}
+        processes = (
+            self._processes.sample()
+            if self._processes
+            else dict.fromkeys(("processes", "cpu_s", "rss_bytes", "pss_bytes", "threads"))
+        )
+        return {
+            "kind": "engine",
+            "v": records.VERSIONS["engine"][-1],
+            "at": at,
+            "scrape_s": round(took, 6) if replicas else None,
+            "missed": missed,
+            "error": "; ".join(silent) or None,
+            **engine_metrics.combine(replicas),
+            **processes,
+            "replicas": replicas if len(replicas) > 1 else [],
+        }
 
     def close(self) -> None:
         if self._threads is not None:

@@ -70,9 +70,15 @@ def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
     with open(config, "w", encoding="utf-8") as stream:
         stream.write(configuration(port, to, folder))
     with open(f"{folder}/nginx.log", "ab") as log:
-        process = subprocess.Popen(["nginx", "-p", folder, "-e", f"{folder}/nginx.log", "-c", config], stdin=subprocess.DEVNULL,
-                                   stdout=log, stderr=log, start_new_session=True, preexec_fn=process_groups.die_with_parent,
-                                   env={**os.environ, "PATH": path()})  # fmt: skip
+        process = subprocess.Popen(
+            ["nginx", "-p", folder, "-e", f"{folder}/nginx.log", "-c", config],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=process_groups.die_with_parent,
+            env={**os.environ, "PATH": path()},
+        )
     limit = time.monotonic() + 10
     while not ports.taken(port):
         if process.poll() is not None or time.monotonic() > limit:

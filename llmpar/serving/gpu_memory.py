@@ -17,7 +17,9 @@ def gpu_memory() -> int | None:
         return None
     try:
         count = nvml.nvmlDeviceGetCount()
-        sizes = [int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).total) for index in range(count)]
+        sizes = [
+            int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).total) for index in range(count)
+        ]
         return min(sizes, default=None)
     except nvml.NVMLError:
         return None
@@ -31,8 +33,10 @@ def gpu_used() -> list[int] | None:
     if nvml is None:
         return None
     try:
-        return [int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).used)
-                for index in range(nvml.nvmlDeviceGetCount())]  # fmt: skip
+        return [
+            int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).used)
+            for index in range(nvml.nvmlDeviceGetCount())
+        ]
     except nvml.NVMLError:
         return None
     finally:
@@ -63,7 +67,11 @@ def wait_for_memory(before: list[int] | None, mine: set[int] | None = None, pati
     limit = time.monotonic() + patience_s
     while True:
         now = gpu_used()
-        left = [max(0, used - was) for index, (used, was) in enumerate(zip(now or [], before, strict=False)) if mine is None or index in mine]
+        left = [
+            max(0, used - was)
+            for index, (used, was) in enumerate(zip(now or [], before, strict=False))
+            if mine is None or index in mine
+        ]
         if all(each < 512 << 20 for each in left):
             return None
         if time.monotonic() > limit:

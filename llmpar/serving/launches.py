@@ -13,13 +13,26 @@ from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 from llmpar.failure import Failure
 from llmpar.sizes import size
 
-NSYS = ("nsys", "profile", "--trace", "cuda,nvtx,osrt", "--cuda-graph-trace", "node", "--trace-fork-before-exec", "true",
-        "--force-overwrite", "true", "--output")  # fmt: skip
+NSYS = (
+    "nsys",
+    "profile",
+    "--trace",
+    "cuda,nvtx,osrt",
+    "--cuda-graph-trace",
+    "node",
+    "--trace-fork-before-exec",
+    "true",
+    "--force-overwrite",
+    "true",
+    "--output",
+)
 
 
 def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """(engine, settings by name) of a cell record. Raises ValueError for a setting that llmpar-serve does not know."""
-    server = {name: value for name, value in cell["server"].items() if name not in ("engine", "host") and value is not None}
+    server = {
+        name: value for name, value in cell["server"].items() if name not in ("engine", "host") and value is not None
+    }
     known = {each.name for each in dataclasses.fields(Settings)}
     unknown = sorted(set(server) - known)
     if unknown:
@@ -40,7 +53,12 @@ def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None
         if text:
             raise ValueError(f"the first request decides nothing on {engine.name}: leave --probe-sampling out")
         return None, None
-    kinds: dict[str, Any] = {"temperature": float, "top_k": int, "top_p": float, "ignore_eos": lambda word: word in ("yes", "true", "1")}
+    kinds: dict[str, Any] = {
+        "temperature": float,
+        "top_k": int,
+        "top_p": float,
+        "ignore_eos": lambda word: word in ("yes", "true", "1"),
+    }
     made = Sampling(max_tokens=2)
     if text is not None:
         for part in filter(None, text.split(",")):
@@ -54,8 +72,10 @@ def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None
             if load.get(name) is not None:
                 setattr(made, name, load[name])
         return made, None
-    return None, (f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: temperature 0. "
-                  "For another, give it as --probe-sampling temperature=0.1,top_p=0.3 (a cell's is taken by itself)")
+    return None, (
+        f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: temperature 0. "
+        "For another, give it as --probe-sampling temperature=0.1,top_p=0.3 (a cell's is taken by itself)"
+    )
 
 
 def choose_runtime(engine: Engine, wanted: str | None, dry: bool) -> str:
@@ -72,7 +92,11 @@ def choose_runtime(engine: Engine, wanted: str | None, dry: bool) -> str:
         if missing is None:
             return each
         missing_all.append(missing)
-    raise Failure(f"{engine.title} cannot run here: {missing_all[0]}", exit_codes.UNAVAILABLE, "; or ".join(missing_all[1:]) or None)
+    raise Failure(
+        f"{engine.title} cannot run here: {missing_all[0]}",
+        exit_codes.UNAVAILABLE,
+        "; or ".join(missing_all[1:]) or None,
+    )
 
 
 def launches(engine: Engine, settings: Settings, device: Device, chosen: str, ports: list[int]) -> list[Launch]:
@@ -83,7 +107,9 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
     # One GPU named and several replicas: they share it. As many as replicas times shards: each has its own.
     apart = count > 1 and len(gpus) > 1
     if apart and len(gpus) != count * shards:
-        raise Unsupported(f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}")
+        raise Unsupported(
+            f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}"
+        )
     device = model_files.measured(settings, device)
     made = []
     for index in range(count):

@@ -20,10 +20,14 @@ def remember(serving: Serving, folder: str) -> None:
     own = procfs.process_key(os.getpid())
     path = f"{folder}/serve.{own}.json"
     leaders = [each.process.pid for each in serving.servers] + ([serving.balancer.pid] if serving.balancer else [])
-    note = {"wrapper": own, "engine": serving.engine.name, "started_at": round(time.time(), 6),
-            "sessions": {str(pid): procfs.process_key(pid) for pid in leaders},
-            "containers": [each.launch.container for each in serving.servers if each.launch.container],
-            "ports": [each.launch.port for each in serving.servers]}  # fmt: skip
+    note = {
+        "wrapper": own,
+        "engine": serving.engine.name,
+        "started_at": round(time.time(), 6),
+        "sessions": {str(pid): procfs.process_key(pid) for pid in leaders},
+        "containers": [each.launch.container for each in serving.servers if each.launch.container],
+        "ports": [each.launch.port for each in serving.servers],
+    }
     with open(path + ".part", "w", encoding="utf-8") as stream:
         json.dump(note, stream)
     os.replace(path + ".part", path)
@@ -62,7 +66,11 @@ def find(folder: str) -> Iterator[Orphan]:
             continue
         # A session's number is not given to another process while any member lives, so members are ours, unless the
         # leader is somebody else's by now.
-        alive = [int(pid) for pid, key in leaders.items() if procfs.members(int(pid)) and procfs.process_key(int(pid)) in (None, key)]
+        alive = [
+            int(pid)
+            for pid, key in leaders.items()
+            if procfs.members(int(pid)) and procfs.process_key(int(pid)) in (None, key)
+        ]
         running = [each for each in containers if _runs(each)]
         if alive or running:
             yield Orphan(path, note["engine"], note["ports"], alive, running)
@@ -73,7 +81,9 @@ def find(folder: str) -> Iterator[Orphan]:
 
 def _runs(container: str) -> bool:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["docker", "ps", "-q", "--filter", f"name=^{container}$"], capture_output=True, timeout=20)
+        done = subprocess.run(
+            ["docker", "ps", "-q", "--filter", f"name=^{container}$"], capture_output=True, timeout=20
+        )
         return bool(done.stdout.strip())
     return False
 

@@ -28,7 +28,11 @@ def choose_ports(default: int, wanted: base.Settings, dry: bool) -> tuple[int | 
     asked = default if wanted.port is None or (dry and wanted.port == 0) else wanted.port
     first = free() if asked == 0 and not dry else asked
     if not dry and taken(first):
-        raise failure.Failure(f"port {first} is taken", exit_codes.UNAVAILABLE, "another server runs there; end it, or give --port 0 for a free one")
+        raise failure.Failure(
+            f"port {first} is taken",
+            exit_codes.UNAVAILABLE,
+            "another server runs there; end it, or give --port 0 for a free one",
+        )
     if count == 1:
         return None, [first]
     behind: list[int] = []

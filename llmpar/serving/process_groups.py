@@ -27,7 +27,9 @@ def end(process: subprocess.Popen[bytes], term_s: float = TERM_S, spare: str | N
     return end_session(process.pid, term_s, process.poll, spare)
 
 
-def end_session(session: int, term_s: float, reap: Callable[[], int | None] = lambda: 0, spare: str | None = None) -> bool:
+def end_session(
+    session: int, term_s: float, reap: Callable[[], int | None] = lambda: 0, spare: str | None = None
+) -> bool:
     """TERM to all of a session, after `term_s` seconds KILL; False where one outlived even that.
 
     `spare`: processes whose name begins so get no TERM, because they end by themselves once the others have.

@@ -21,13 +21,21 @@ LOG_TAIL_BYTES = 65536
 # (outcome, what the log says, what to tell): of Docker, the kernel and CUDA, under any engine. The engine's own come first.
 FAILURES = (
     ("no_docker", r"Cannot connect to the Docker daemon.*", "no docker daemon runs"),
-    ("missing_image", r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
-     r"|Error response from daemon: (?:Get|Head) .*", "the image is not there and could not be pulled"),
+    (
+        "missing_image",
+        r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
+        r"|Error response from daemon: (?:Get|Head) .*",
+        "the image is not there and could not be pulled",
+    ),
     ("no_gpu", r"could not select device driver.*|no CUDA-capable device.*", "no GPU is to be had"),
     ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
     ("out_of_memory", r"out of memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
-    ("bad_arguments", r"unrecognized arguments: .*|error: argument .*|unexpected argument .*", "the engine refused its arguments"),
-)  # fmt: skip
+    (
+        "bad_arguments",
+        r"unrecognized arguments: .*|error: argument .*|unexpected argument .*",
+        "the engine refused its arguments",
+    ),
+)
 
 
 def tail(log: str) -> str:
@@ -49,7 +57,10 @@ def explain(engine: Engine, log: str, code: int | None) -> tuple[str, str]:
         return "out_of_memory", "it was killed, by the kernel for want of memory or by somebody"
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     # Python engines warn on after the exception that ended them.
-    last = next((line for line in reversed(lines) if re.search(r"\w(Error|Exception): \S", line)), lines[-1] if lines else "it said nothing")
+    last = next(
+        (line for line in reversed(lines) if re.search(r"\w(Error|Exception): \S", line)),
+        lines[-1] if lines else "it said nothing",
+    )
     return "crashed", f"its last words: {last[:300]}"
 
 
@@ -61,14 +72,21 @@ class NotReady(Failure):
         self.outcome = outcome
 
 
-def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float,
-               sampling: Sampling | None = None) -> dict[str, Any]:
+def wait_ready(
+    engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float, sampling: Sampling | None = None
+) -> dict[str, Any]:
     """Ask for two tokens, greedily or by `sampling`, until one comes: {"status", "text", "output_tokens", "waited_s", "sampling"}.
 
     Raises NotReady where the process ends, the engine keeps refusing the question, or the time is over.
     """
     dialect = DIALECTS[api]
-    call = dialect.request("Hello, how are", started.launch.model or None, sampling or Sampling(max_tokens=2, temperature=0.0), False, engine.name)
+    call = dialect.request(
+        "Hello, how are",
+        started.launch.model or None,
+        sampling or Sampling(max_tokens=2, temperature=0.0),
+        False,
+        engine.name,
+    )
     last, refused_since = "nothing listens yet", None
     with _session() as session:
         while True:
@@ -78,10 +96,20 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
                 raise NotReady(outcome, f"{engine.title} ended before it was ready: {why}", f"its log: {started.log}")
             try:
                 answer = session.post(started.url + call.path, json=call.body, timeout=(2, 60))
-                reply = dialect.parse(answer.status_code, {key.lower(): value for key, value in answer.headers.items()}, answer.content, False)
+                reply = dialect.parse(
+                    answer.status_code,
+                    {key.lower(): value for key, value in answer.headers.items()},
+                    answer.content,
+                    False,
+                )
                 if answer.status_code == 200 and reply.error is None and (reply.output_tokens or reply.text):
-                    return {"status": answer.status_code, "text": reply.text, "output_tokens": reply.output_tokens,
-                            "waited_s": round(time.monotonic() - deadline_from, 3), "sampling": call.sampling}  # fmt: skip
+                    return {
+                        "status": answer.status_code,
+                        "text": reply.text,
+                        "output_tokens": reply.output_tokens,
+                        "waited_s": round(time.monotonic() - deadline_from, 3),
+                        "sampling": call.sampling,
+                    }
                 last = str(reply.error["message"] if reply.error else f"HTTP {answer.status_code}")[:300]
                 refused = 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429)
                 refused_since = (refused_since or time.monotonic()) if refused else None
@@ -89,10 +117,15 @@ def wait_ready(engine: Engine, started: Started, timeout_s: float, api: str, dea
                 last = f"{type(error).__name__}"
             now = time.monotonic()
             if refused_since is not None and now - refused_since > 10:
-                raise NotReady("refused", f"{engine.title} runs but refuses to generate: {last}", f"its log: {started.log}")
+                raise NotReady(
+                    "refused", f"{engine.title} runs but refuses to generate: {last}", f"its log: {started.log}"
+                )
             if now - deadline_from > timeout_s:
-                raise NotReady("timeout", f"{engine.title} was not ready after {timeout_s:.0f} s: {last}",
-                               f"its log: {started.log}; --ready-timeout gives it longer")  # fmt: skip
+                raise NotReady(
+                    "timeout",
+                    f"{engine.title} was not ready after {timeout_s:.0f} s: {last}",
+                    f"its log: {started.log}; --ready-timeout gives it longer",
+                )
             time.sleep(0.1)
 
 

@@ -19,14 +19,32 @@ class ServerRecord:
     def __init__(self, folder: str, engine: Engine, settings: Settings, chosen: str, made: list[Launch]):
         self.path = os.path.join(folder, "server.json")
         self.fields: dict[str, Any] = {
-            "kind": "server", "v": 1, "engine": engine.name, "title": engine.title, "version": None, "runtime": chosen,
-            "api": engine.api, "model": made[0].model, "settings": {**settings.given(), "engine_args": list(settings.engine_args)},
+            "kind": "server",
+            "v": 1,
+            "engine": engine.name,
+            "title": engine.title,
+            "version": None,
+            "runtime": chosen,
+            "api": engine.api,
+            "model": made[0].model,
+            "settings": {**settings.given(), "engine_args": list(settings.engine_args)},
             # What holds where nothing was said, on every engine; the rest is the engine's own default.
             "defaults": {name: value for name, value in DEFAULTS.items() if name not in settings.given()},
-            "commands": [shell_line(each) for each in made], "notes": [note for each in made[:1] for note in each.notes],
-            "base_url": None, "urls": [], "metrics_urls": [], "pids": [], "started_at": clock.now(), "ready_s": None, "probe": None,
-            "ended_at": None, "outcome": "starting", "message": None, "logs": [], "model_file": _model_file(engine, made[0], settings.model),
-        }  # fmt: skip
+            "commands": [shell_line(each) for each in made],
+            "notes": [note for each in made[:1] for note in each.notes],
+            "base_url": None,
+            "urls": [],
+            "metrics_urls": [],
+            "pids": [],
+            "started_at": clock.now(),
+            "ready_s": None,
+            "probe": None,
+            "ended_at": None,
+            "outcome": "starting",
+            "message": None,
+            "logs": [],
+            "model_file": _model_file(engine, made[0], settings.model),
+        }
 
     def write(self, **changes: Any) -> None:
         """Change fields and write the file whole."""
@@ -47,4 +65,8 @@ def _model_file(engine: Engine, launch: Launch, model: str | None) -> dict[str, 
     if not os.path.isfile(path):
         return None
     found = os.stat(path)
-    return {"name": os.path.basename(path), "size_bytes": found.st_size, "modified_at": clock.instant(found.st_mtime_ns)}
+    return {
+        "name": os.path.basename(path),
+        "size_bytes": found.st_size,
+        "modified_at": clock.instant(found.st_mtime_ns),
+    }

@@ -16,8 +16,17 @@ from llmpar.serving.record import ServerRecord
 
 
 @contextlib.contextmanager
-def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecord, state_folder: str, port: int | None,
-            ready_timeout_s: float, say: Any, sampling: Sampling | None = None):
+def running(
+    engine: Engine,
+    made: list[Launch],
+    folder: str,
+    record: ServerRecord,
+    state_folder: str,
+    port: int | None,
+    ready_timeout_s: float,
+    say: Any,
+    sampling: Sampling | None = None,
+):
     """The engine's servers, ready; a Serving. Takes all down at the end, whatever happens in between."""
     serve = servers.Serving(engine)
     before = gpu_used()
@@ -28,7 +37,11 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
             log = os.path.join(folder, "engine.log" if len(made) == 1 else f"engine-{index}.log")
             if os.path.exists(log):
                 os.replace(log, log + ".old")
-            serve.servers.append(servers.Started(launch, servers.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"))
+            serve.servers.append(
+                servers.Started(
+                    launch, servers.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"
+                )
+            )
             orphans.remember(serve, state_folder)
         for started in serve.servers:
             serve.probe = readiness.wait_ready(engine, started, ready_timeout_s, engine.api, began, sampling)
@@ -41,11 +54,20 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
         serve.ready_s = round(time.monotonic() - began, 3)
         urls = [each.url for each in serve.servers]
         first = made[0]
-        version = engine_version.found(engine.name, first.argv, first.container is not None, lambda path: readiness.look(urls[0] + path))
-        record.write(version=version or record.fields["settings"].get("version"),
-                     base_url=serve.base_url, urls=urls, pids=servers.root_pids(serve.servers), ready_s=serve.ready_s,
-                     metrics_urls=[url + engine.metrics_path for url in urls] if engine.metrics_path else [],
-                     probe=serve.probe, outcome="running", logs=[each.log for each in serve.servers])  # fmt: skip
+        version = engine_version.found(
+            engine.name, first.argv, first.container is not None, lambda path: readiness.look(urls[0] + path)
+        )
+        record.write(
+            version=version or record.fields["settings"].get("version"),
+            base_url=serve.base_url,
+            urls=urls,
+            pids=servers.root_pids(serve.servers),
+            ready_s=serve.ready_s,
+            metrics_urls=[url + engine.metrics_path for url in urls] if engine.metrics_path else [],
+            probe=serve.probe,
+            outcome="running",
+            logs=[each.log for each in serve.servers],
+        )
         yield serve
         dead = [each for each in serve.servers if each.process.poll() is not None]
         if dead:
@@ -67,4 +89,6 @@ def running(engine: Engine, made: list[Launch], folder: str, record: ServerRecor
             servers.stop(serve, say, 0.0)  # a second signal: the user will not wait for a gentle end
             raise
         finally:
-            record.write(ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers])
+            record.write(
+                ended_at=clock.now(), outcome=outcome, message=message, logs=[each.log for each in serve.servers]
+            )

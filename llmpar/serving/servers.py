@@ -47,12 +47,21 @@ def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subproces
         stream.write(f"# {' '.join(launch.words)}\n".encode())
         stream.flush()
         try:
-            return subprocess.Popen(launch.words, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-                                    start_new_session=True, preexec_fn=process_groups.die_with_parent,
-                                    env={**environment, **launch.environment})  # fmt: skip
+            return subprocess.Popen(
+                launch.words,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=process_groups.die_with_parent,
+                env={**environment, **launch.environment},
+            )
         except OSError as error:
-            raise Failure(f"cannot run '{launch.words[0]}': {error.strerror}", exit_codes.UNAVAILABLE,
-                          "llmpar-doctor says what is missing") from None  # fmt: skip
+            raise Failure(
+                f"cannot run '{launch.words[0]}': {error.strerror}",
+                exit_codes.UNAVAILABLE,
+                "llmpar-doctor says what is missing",
+            ) from None
 
 
 def root_pids(servers: Sequence[Started]) -> list[int]:
@@ -62,8 +71,12 @@ def root_pids(servers: Sequence[Started]) -> list[int]:
         pid: int = each.process.pid
         if each.launch.container:
             with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-                done = subprocess.run(["docker", "inspect", "--format", "{{.State.Pid}}", each.launch.container],
-                                      stdin=subprocess.DEVNULL, capture_output=True, timeout=20)  # fmt: skip
+                done = subprocess.run(
+                    ["docker", "inspect", "--format", "{{.State.Pid}}", each.launch.container],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=20,
+                )
                 pid = int(done.stdout) or pid
         found.append(pid)
     return found
@@ -89,10 +102,18 @@ def _stop_one(server: Started, say: Callable[[str], None], term_s: float | None)
     term_s = (REPORT_S if profiler else process_groups.TERM_S) if term_s is None else term_s
     if server.launch.container:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(["docker", "stop", "-t", str(int(term_s)), server.launch.container],
-                           stdin=subprocess.DEVNULL, capture_output=True, timeout=term_s + 30)  # fmt: skip
-            subprocess.run(["docker", "rm", "-f", server.launch.container],
-                           stdin=subprocess.DEVNULL, capture_output=True, timeout=60)  # fmt: skip
+            subprocess.run(
+                ["docker", "stop", "-t", str(int(term_s)), server.launch.container],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=term_s + 30,
+            )
+            subprocess.run(
+                ["docker", "rm", "-f", server.launch.container],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+            )
     # A profiler that is told to end leaves no report; one whose program has ended writes it and ends.
     if not process_groups.end(server.process, term_s, spare=profiler[0] if profiler else None):
         say(f"pids {procfs.members(server.process.pid)} of the server do not end, not even by KILL")

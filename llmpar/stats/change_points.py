@@ -45,8 +45,12 @@ def changes(values: list[float], level: float = 0.05, seed: int = 0) -> list[Cha
 
     split(0, len(logs))
     edges = [0, *(place for place, _ in found), len(logs)]
-    return [Change(place, math.exp(float(logs[place:edges[number + 2]].mean() - logs[edges[number]:place].mean())), p_value)
-            for number, (place, p_value) in enumerate(found)]
+    return [
+        Change(
+            place, math.exp(float(logs[place : edges[number + 2]].mean() - logs[edges[number] : place].mean())), p_value
+        )
+        for number, (place, p_value) in enumerate(found)
+    ]
 
 
 def _cusum(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,5 +78,12 @@ def predicted(before: list[float], newest: list[float], confidence: float = effe
     freedom = len(y) - 1
     half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
     p_value = 2 * float(stdtr(freedom, -abs(difference) / error)) if error > 0 else float(difference == 0)
-    return effects.Effect(math.exp(difference), math.exp(difference - half), math.exp(difference + half), p_value, "prediction-t",
-                          freedom, error)
+    return effects.Effect(
+        math.exp(difference),
+        math.exp(difference - half),
+        math.exp(difference + half),
+        p_value,
+        "prediction-t",
+        freedom,
+        error,
+    )

@@ -77,7 +77,9 @@ def _effect(difference: float, error: float, freedom: float, method: str, confid
         p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
     else:
         p_value = 1.0 if difference == 0 else 0.0
-    return Effect(math.exp(difference), math.exp(difference - half), math.exp(difference + half), p_value, method, freedom, error)
+    return Effect(
+        math.exp(difference), math.exp(difference - half), math.exp(difference + half), p_value, method, freedom, error
+    )
 
 
 def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
@@ -105,8 +107,11 @@ def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONF
     apart = np.abs(np.nanmean(left, axis=1) - np.nanmean(right, axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(spread > 0, apart / spread, np.where(apart > 0, np.inf, 0.0))
-    mine = math.inf if found.error == 0 and found.ratio != 1 else (
-        abs(math.log(found.ratio)) / found.error if found.error else 0.0)
+    mine = (
+        math.inf
+        if found.error == 0 and found.ratio != 1
+        else (abs(math.log(found.ratio)) / found.error if found.error else 0.0)
+    )
     found.p_value = float(np.mean(statistic >= mine * (1 - 1e-9)))
     found.method = "permutation"
     return found

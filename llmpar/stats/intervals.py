@@ -55,13 +55,18 @@ def ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int, in
     first = max(0, int(near - far))
     below = bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)  # P(at most k values lie below)
     low = first + int(np.searchsorted(below, tail, side="right"))  # largest rank l with P(count <= l - 1) <= tail
-    high = first + int(np.searchsorted(below, 1 - tail, side="left")) + 1  # smallest u with P(count <= u - 1) >= 1 - tail
+    high = (
+        first + int(np.searchsorted(below, 1 - tail, side="left")) + 1
+    )  # smallest u with P(count <= u - 1) >= 1 - tail
     if low < 1 or high > n:
         return None
     # Counts are whole, so this covers more than asked; give up the outer ranks while what is left still covers enough.
     while low + 1 < high:
-        covers = [(float(below[upper - 1 - first] - below[lower - 1 - first]), lower, upper)
-                  for lower, upper in ((low + 1, high), (low, high - 1)) if lower > first and upper - 1 - first < len(below)]
+        covers = [
+            (float(below[upper - 1 - first] - below[lower - 1 - first]), lower, upper)
+            for lower, upper in ((low + 1, high), (low, high - 1))
+            if lower > first and upper - 1 - first < len(below)
+        ]
         covers = [each for each in covers if each[0] >= confidence]
         if not covers:
             break
@@ -105,9 +110,7 @@ def batched(sums: np.ndarray, sizes: np.ndarray, independent: float | None = Non
     variance = squares * count / (count - 1) / total**2
     correlated = True
     if independent is not None:
-        correlated = variance > 0 and (
-            independent <= 0 or bool(fdtrc(count - 1, 1e9, variance / independent) < GATE)
-        )
+        correlated = variance > 0 and (independent <= 0 or bool(fdtrc(count - 1, 1e9, variance / independent) < GATE))
     if squares > 0:
         # The sample autocorrelation of independent batches is about -1/count.
         lag = float((off[1:] * off[:-1]).sum()) / squares + 1 / count
@@ -181,7 +184,12 @@ def distribution(values: np.ndarray) -> dict[str, Any] | None:
     if len(values) == 0:
         return None
     ordered = np.sort(values)
-    result: dict[str, Any] = {"n": len(values), "min": float(ordered[0]), "max": float(ordered[-1]), "mean": mean(values)}
+    result: dict[str, Any] = {
+        "n": len(values),
+        "min": float(ordered[0]),
+        "max": float(ordered[-1]),
+        "mean": mean(values),
+    }
     for percent in PERCENTS:
         result[f"p{percent}"] = percentile(values, ordered, percent)
     return result
@@ -211,8 +219,13 @@ class Histogram:
         return int(np.dot(self.values, self.counts)) / self.total
 
 
-def clustered(histogram: Histogram, below: dict[int, tuple[np.ndarray, np.ndarray]], sums: np.ndarray,
-              sizes: np.ndarray, clusters: int) -> dict[str, Any] | None:
+def clustered(
+    histogram: Histogram,
+    below: dict[int, tuple[np.ndarray, np.ndarray]],
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    clusters: int,
+) -> dict[str, Any] | None:
     """A distribution of many values that come in clusters (the gaps of one request), from batches of clusters.
 
     `histogram`: all values, exactly. `sums`, `sizes`: total and number of values in each consecutive batch of clusters.
@@ -224,7 +237,11 @@ def clustered(histogram: Histogram, below: dict[int, tuple[np.ndarray, np.ndarra
     if histogram.total == 0:
         return None
     value = histogram.mean()
-    result: dict[str, Any] = {"n": histogram.total, "min": float(histogram.values[0]), "max": float(histogram.values[-1])}
+    result: dict[str, Any] = {
+        "n": histogram.total,
+        "min": float(histogram.values[0]),
+        "max": float(histogram.values[-1]),
+    }
     enough = len(sizes) >= BATCHES // 2 and clusters >= BATCHES
     found = batched(sums, sizes) if enough else None
     if found:
@@ -244,18 +261,24 @@ def clustered(histogram: Histogram, below: dict[int, tuple[np.ndarray, np.ndarra
         if scatter is None or scatter.variance <= 0 or independent <= 0:
             effective = float(histogram.total)
         else:
-            effective = min(independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2,
-                            float(histogram.total))
+            effective = min(
+                independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2, float(histogram.total)
+            )
         between = shares(percent, effective)
         if between is None:
             result[name] = {"value": None, "needed": math.ceil(clusters * needed(percent) / max(effective, 1.0))}
         else:
-            result[name] = {"value": at, "low": min(at, histogram.at(between[0])), "high": max(at, histogram.at(between[1]))}
+            result[name] = {
+                "value": at,
+                "low": min(at, histogram.at(between[0])),
+                "high": max(at, histogram.at(between[1])),
+            }
     return result
 
 
 def scaled(found: dict[str, Any], divisor: float) -> dict[str, Any]:
     """A distribution in another unit: every value divided, counts kept."""
+
     def turn(item: Any) -> Any:
         return None if item is None else item / divisor
 
@@ -281,7 +304,7 @@ def rate(counts: np.ndarray, step_s: float) -> dict[str, Any]:
     if steps < BATCHES:
         return {"value": value, "low": None, "high": None}
     size = steps // batches
-    sums = counts[steps - batches * size:].reshape(batches, size).sum(axis=1).astype(float)
+    sums = counts[steps - batches * size :].reshape(batches, size).sum(axis=1).astype(float)
     found = batched(sums, np.full(batches, size * step_s))
     if found is None:
         return {"value": value, "low": None, "high": None}
@@ -300,12 +323,12 @@ def mser5(series: np.ndarray, floor: float = 0.0) -> int | None:
     groups = len(series) // 5
     if groups < 10:
         return None
-    means = series[:groups * 5].reshape(groups, 5).mean(axis=1)
+    means = series[: groups * 5].reshape(groups, 5).mean(axis=1)
     left = np.arange(groups, 0, -1).astype(float)
     total = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum((means * means)[::-1])[::-1]
     mean = total / left
     error = (np.maximum(squares / left - mean * mean, 0.0) + (floor * mean) ** 2) / left
     # The last few groups have a small error by chance alone.
-    cut = int(np.argmin(error[:groups - 5]))
+    cut = int(np.argmin(error[: groups - 5]))
     return None if cut > groups // 2 else cut * 5

@@ -13,7 +13,9 @@ from llmpar.stats.effects import CONFIDENCE, MARGIN
 QUANTILES = 64
 
 
-def power_different(sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE) -> float:
+def power_different(
+    sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE
+) -> float:
     """How often `count` sessions a side (at least 2) find a true relative difference, by the rule of `decide`.
 
     `sigma`: standard deviation of logarithms between sessions. Both conditions at once: Welch's two-sided t rejects, and
@@ -25,7 +27,9 @@ def power_different(sigma: float, difference: float, count: int, margin: float =
     return float(ndtr((shift - beyond) / error).mean())
 
 
-def power_same(sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE) -> float:
+def power_same(
+    sigma: float, difference: float, count: int, margin: float = MARGIN, confidence: float = CONFIDENCE
+) -> float:
     """How often `count` sessions a side (at least 2) say same of a true relative difference, likewise."""
     shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
     within = np.maximum(math.log1p(margin) - error * _halves(count, confidence), 0.0)
@@ -40,8 +44,14 @@ def _halves(count: int, share: float) -> np.ndarray:
     return np.sqrt((u + v) / 2) * stdtrit((count - 1) * (u + v) ** 2 / (u * u + v * v), share)
 
 
-def sessions_needed(sigma: float, difference: float, wanted: float = 0.9, margin: float = MARGIN, confidence: float = CONFIDENCE,
-                    most: int = 1000) -> int | None:
+def sessions_needed(
+    sigma: float,
+    difference: float,
+    wanted: float = 0.9,
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+    most: int = 1000,
+) -> int | None:
     """Sessions of each side that find a relative difference with a power of `wanted`; None where more than `most` are needed.
 
     A difference at or within the margin is none of practical meaning: there it is the sessions that find the sides the same.

@@ -13,10 +13,14 @@ GPU_BUSY = 0.85  # less than this is worth a line: something else than the GPU i
 # An engine answers for its metrics in 10-20 ms under full load; this long, its HTTP process has a queue of its own.
 FRONT_SLOW_S, FRONT_SAMPLES = 0.1, 3
 TITLES = {
-    "kv_cache_full": "KV cache full", "preempted": "requests pre-empted", "sequences_full": "all of the engine's sequences in use",
+    "kv_cache_full": "KV cache full",
+    "preempted": "requests pre-empted",
+    "sequences_full": "all of the engine's sequences in use",
     "requests_waited": "requests waited while the KV cache had room",
-    "power_limited": "GPU clocks held down by the power limit", "thermal_limited": "GPU clocks held down by heat",
-    "gpu_idle": "GPU waited for work", "frontend_slow": "the engine's HTTP process fell behind",
+    "power_limited": "GPU clocks held down by the power limit",
+    "thermal_limited": "GPU clocks held down by heat",
+    "gpu_idle": "GPU waited for work",
+    "frontend_slow": "the engine's HTTP process fell behind",
 }
 
 
@@ -27,7 +31,9 @@ def sequences(summary: dict[str, Any]) -> int | None:
     return int(most) * int(settings.get("replicas") or 1) if most else None
 
 
-def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]], sequences: int | None = None) -> list[dict[str, str]]:
+def engine_causes(
+    engine: dict[str, Any], inside: list[dict[str, Any]], sequences: int | None = None
+) -> list[dict[str, str]]:
     """What held the engine back, by its samples in the window: a full KV cache while requests wait, or a full batch.
 
     `sequences`: the engine's limit, where it is known: with fewer running, requests wait for something else.
@@ -39,21 +45,45 @@ def engine_causes(engine: dict[str, Any], inside: list[dict[str, Any]], sequence
     most = max((sample["waiting"] for sample in told), default=0)
     if full:
         peak = max(sample["kv_usage_ratio"] for sample in full)
-        causes.append(_cause("kv_cache_full", f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the time): "
-                             "more memory for it, fewer clients or shorter texts would help"))
+        causes.append(
+            _cause(
+                "kv_cache_full",
+                f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the time): "
+                "more memory for it, fewer clients or shorter texts would help",
+            )
+        )
     elif told and any(sample.get("kv_usage_ratio") is not None for sample in told):
         running = max((sample.get("running") or 0 for sample in waiting), default=0)
         share = len(waiting) / len(told)
         if sequences is not None and running >= sequences and share >= FULL_SHARE:
-            causes.append(_cause("sequences_full", f"up to {most} requests waited while {running} ran, as many as the engine was told to (max sequences), "
-                                 "and the KV cache had room: a higher limit would help"))
+            causes.append(
+                _cause(
+                    "sequences_full",
+                    f"up to {most} requests waited while {running} ran, as many as the engine was told to (max sequences), "
+                    "and the KV cache had room: a higher limit would help",
+                )
+            )
         elif share >= WAIT_SHARE:
-            limits = "on sequences or on tokens a step" if sequences is None else f"on tokens a step (it may run {sequences} sequences)"
-            causes.append(_cause("requests_waited", f"up to {most} requests waited while {running} ran and the KV cache had room "
-                                 f"({share:.0%} of the time): the engine's limit {limits}"))
+            limits = (
+                "on sequences or on tokens a step"
+                if sequences is None
+                else f"on tokens a step (it may run {sequences} sequences)"
+            )
+            causes.append(
+                _cause(
+                    "requests_waited",
+                    f"up to {most} requests waited while {running} ran and the KV cache had room "
+                    f"({share:.0%} of the time): the engine's limit {limits}",
+                )
+            )
     preempted = engine.get("preemptions")
     if preempted:
-        causes.append(_cause("preempted", f"{preempted:.0f} times a running request was put back for lack of KV cache, and its work done again"))
+        causes.append(
+            _cause(
+                "preempted",
+                f"{preempted:.0f} times a running request was put back for lack of KV cache, and its work done again",
+            )
+        )
     return causes
 
 
@@ -64,12 +94,19 @@ def gpu_causes(gpu: dict[str, Any]) -> list[dict[str, str]]:
     power = max(limits.get("power_cap", 0.0), limits.get("power_brake", 0.0))
     if power >= POWER_SHARE:
         causes.append(_cause("power_limited", f"the power limit held the clocks down {power:.0%} of the time"))
-    heat = max((limits.get(name, 0.0) for name in ("software_thermal", "hardware_thermal", "hardware_slowdown")), default=0.0)
+    heat = max(
+        (limits.get(name, 0.0) for name in ("software_thermal", "hardware_thermal", "hardware_slowdown")), default=0.0
+    )
     if heat >= THERMAL_SHARE:
         causes.append(_cause("thermal_limited", f"heat held the clocks down {heat:.0%} of the time"))
     load = gpu.get("gpu_util_ratio")
     if load is not None and load["mean"] < GPU_BUSY:
-        causes.append(_cause("gpu_idle", f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held it back"))
+        causes.append(
+            _cause(
+                "gpu_idle",
+                f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held it back",
+            )
+        )
     return causes
 
 
@@ -78,8 +115,13 @@ def frontend_causes(inside: list[dict[str, Any]]) -> list[dict[str, str]]:
     took = [sample["scrape_s"] for sample in inside if sample.get("running") and sample.get("scrape_s") is not None]
     if len(took) < FRONT_SAMPLES or (middle := median(took)) < FRONT_SLOW_S:
         return []
-    return [_cause("frontend_slow", f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks HTTP is behind; "
-                   "more of them (vLLM: --api-server-count) or more replicas would help")]
+    return [
+        _cause(
+            "frontend_slow",
+            f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks HTTP is behind; "
+            "more of them (vLLM: --api-server-count) or more replicas would help",
+        )
+    ]
 
 
 def _cause(code: str, message: str) -> dict[str, str]:
@@ -112,7 +154,9 @@ def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             where = "at every client count" if len(always) > 1 else f"at {first} clients"
         else:
             where = f"from {first} clients on"
-        found.append({"code": code, "clients": counts, "from": first if steady else None, "sentence": f"{title} {where}"})
+        found.append(
+            {"code": code, "clients": counts, "from": first if steady else None, "sentence": f"{title} {where}"}
+        )
     return sorted(found, key=lambda each: (each["clients"][0], each["code"]))
 
 
@@ -125,4 +169,7 @@ def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
     for name, summaries in groups.items():
         for each in onsets(summaries):
             names.setdefault(each["sentence"], []).append(name)
-    return [sentence if len(which) == len(groups) else f"{', '.join(which)}: {sentence}" for sentence, which in names.items()]
+    return [
+        sentence if len(which) == len(groups) else f"{', '.join(which)}: {sentence}"
+        for sentence, which in names.items()
+    ]

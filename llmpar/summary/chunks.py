@@ -10,10 +10,35 @@ from typing import Any
 from llmpar import records
 
 FIELDS = (
-    "kind", "v", "status", "sent_at", "launched_at", "scheduled_at", "ttft_s", "e2e_s", "effective_ttft_s",
-    "effective_e2e_s", "cpu_wait_s", "prompt_tokens", "cached_tokens", "output_tokens",
-    "prompt_sha256", "sampling", "attempt", "error", "engine", "api", "model", "base_url", "stream", "launcher",
-    "concurrency", "host", "clock", "token_source", "finish_reason",
+    "kind",
+    "v",
+    "status",
+    "sent_at",
+    "launched_at",
+    "scheduled_at",
+    "ttft_s",
+    "e2e_s",
+    "effective_ttft_s",
+    "effective_e2e_s",
+    "cpu_wait_s",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "prompt_sha256",
+    "sampling",
+    "attempt",
+    "error",
+    "engine",
+    "api",
+    "model",
+    "base_url",
+    "stream",
+    "launcher",
+    "concurrency",
+    "host",
+    "clock",
+    "token_source",
+    "finish_reason",
 )
 PLACE = {name: place for place, name in enumerate(FIELDS)}
 NAMES = ("engine", "api", "model", "base_url", "stream", "launcher", "concurrency", "host")
@@ -58,8 +83,19 @@ class Chunk:
 
 def check(record: dict[str, Any]) -> None:
     """Raise BadRecord where a request's fields (missing ones given as None) are not of their types."""
-    for name in ("sent_at", "launched_at", "scheduled_at", "ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s",
-                 "cpu_wait_s", "prompt_tokens", "cached_tokens", "output_tokens"):
+    for name in (
+        "sent_at",
+        "launched_at",
+        "scheduled_at",
+        "ttft_s",
+        "e2e_s",
+        "effective_ttft_s",
+        "effective_e2e_s",
+        "cpu_wait_s",
+        "prompt_tokens",
+        "cached_tokens",
+        "output_tokens",
+    ):
         value = record[name]
         if value is not None and not isinstance(value, int | float):
             raise records.BadRecord(f"request record whose '{name}' is not a number")

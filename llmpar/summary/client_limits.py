@@ -10,16 +10,24 @@ from llmpar.stats import intervals
 from llmpar.summary.columns import NONE, Columns
 
 
-def describe(columns: Columns, order: np.ndarray, seconds: dict[str, np.ndarray], result: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    columns: Columns, order: np.ndarray, seconds: dict[str, np.ndarray], result: dict[str, Any]
+) -> dict[str, Any]:
     """The summary's `client`. `order` puts ok requests in the order of `seconds`; `result` holds the figures so far."""
     wait = _known(columns.array("cpu_wait")[order])
     delay = _known(columns.array("launch_delay")[order])
     late = _known(columns.array("late")[order])
-    return {"limited": _limited(columns, order, wait, delay, late, seconds, result),
-            "clock": {str(key): columns.clocks[key] for key in sorted(filter(None, columns.clocks))},
-            "cpu_wait_s": _plain(wait), "launch_delay_s": _plain(delay), "lateness_s": _plain(late),
-            "launchers": {str(key): columns.names["launcher"][key] for key in sorted(filter(None, columns.names["launcher"]))},
-            "hosts": sorted(filter(None, columns.names["host"]))}
+    return {
+        "limited": _limited(columns, order, wait, delay, late, seconds, result),
+        "clock": {str(key): columns.clocks[key] for key in sorted(filter(None, columns.clocks))},
+        "cpu_wait_s": _plain(wait),
+        "launch_delay_s": _plain(delay),
+        "lateness_s": _plain(late),
+        "launchers": {
+            str(key): columns.names["launcher"][key] for key in sorted(filter(None, columns.names["launcher"]))
+        },
+        "hosts": sorted(filter(None, columns.names["host"])),
+    }
 
 
 def _known(micro: np.ndarray) -> np.ndarray:
@@ -31,12 +39,24 @@ def _plain(values: np.ndarray) -> dict[str, Any] | None:
     if not len(values):
         return None
     n = len(values)
-    return {"n": n, "mean": int(np.rint(values * 1e6).astype(np.int64).sum()) / 1e6 / n,
-            "p50": float(values[intervals.rank(n, 50) - 1]), "p99": float(values[intervals.rank(n, 99) - 1]), "max": float(values[-1])}
+    return {
+        "n": n,
+        "mean": int(np.rint(values * 1e6).astype(np.int64).sum()) / 1e6 / n,
+        "p50": float(values[intervals.rank(n, 50) - 1]),
+        "p99": float(values[intervals.rank(n, 99) - 1]),
+        "max": float(values[-1]),
+    }
 
 
-def _limited(columns: Columns, order: np.ndarray, wait: np.ndarray, delay: np.ndarray, late: np.ndarray,
-             seconds: dict[str, np.ndarray], result: dict[str, Any]) -> list[str]:
+def _limited(
+    columns: Columns,
+    order: np.ndarray,
+    wait: np.ndarray,
+    delay: np.ndarray,
+    late: np.ndarray,
+    seconds: dict[str, np.ndarray],
+    result: dict[str, Any],
+) -> list[str]:
     """Figures that leave their own interval when the client's delay is taken off every request.
 
     A worker that waited for a processor stamps late where it stamps itself. The kernel's stamps are on time, but segments
@@ -47,7 +67,9 @@ def _limited(columns: Columns, order: np.ndarray, wait: np.ndarray, delay: np.nd
     the process starts once and `launched_at` says nothing about a turn.
     """
     found, latency = [], result["latency"]
-    user, joined = (columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined"))
+    user, joined = (
+        columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined")
+    )
     waited = np.where(np.isnan(wait), 0.0, wait)
     stamped = np.where(user, waited, 0.0)
     first, between = np.where(joined == 2, waited, stamped), np.where(joined != NONE, waited, stamped)
@@ -56,15 +78,22 @@ def _limited(columns: Columns, order: np.ndarray, wait: np.ndarray, delay: np.nd
     # A late first stamp before an end on time makes the time per token too short.
     late_by = np.where(user, waited, -first)
     per_token = late_by / max(float(tokens[tokens != NONE].mean()) - 1, 1.0) if np.any(tokens != NONE) else late_by
-    for name, off in (("ttft_s", first), ("tpot_s", per_token), ("e2e_s", stamped),
-                      ("effective_ttft_s", first + own), ("effective_e2e_s", stamped + own)):
+    for name, off in (
+        ("ttft_s", first),
+        ("tpot_s", per_token),
+        ("e2e_s", stamped),
+        ("effective_ttft_s", first + own),
+        ("effective_e2e_s", stamped + own),
+    ):
         figure, values = latency[name], seconds[name]
         if figure is None or not off.any():
             continue
         kept = ~np.isnan(values)
         moved = np.sort((values - off)[kept])
         if _leaves(figure["mean"], float(moved.mean())) or any(
-                _leaves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1])) for percent in intervals.PERCENTS):
+            _leaves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1]))
+            for percent in intervals.PERCENTS
+        ):
             found.append(name)
     for name in ("itl_s", "event_latency_s"):
         if latency[name] is not None and between.any():

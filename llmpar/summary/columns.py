@@ -105,8 +105,10 @@ class Columns:
         end = np.where(sent == NONE, launched, end)
         known = sent != NONE
         if known.any():
-            self.timeline.cover(min(int(launched[known].min()), int(sent[known].min())),
-                                max(int(end[known].max()), int(sent[known].max())))
+            self.timeline.cover(
+                min(int(launched[known].min()), int(sent[known].min())),
+                max(int(end[known].max()), int(sent[known].max())),
+            )
         self._keep(launched=launched, end_all=np.maximum(end, launched), sent_all=sent)
         self._categories(columns)
         ok = status.count("ok")
@@ -120,15 +122,24 @@ class Columns:
 
     def merge(self, other: Columns) -> None:
         """Take all that another one holds."""
-        for mine, its in ((self.counts, other.counts), (self.clocks, other.clocks), (self.sources, other.sources),
-                          (self.finishes, other.finishes), (self.failures, other.failures),
-                          *((self.names[name], other.names[name]) for name in NAMES)):
+        for mine, its in (
+            (self.counts, other.counts),
+            (self.clocks, other.clocks),
+            (self.sources, other.sources),
+            (self.finishes, other.finishes),
+            (self.failures, other.failures),
+            *((self.names[name], other.names[name]) for name in NAMES),
+        ):
             mine.update(its)
         self.samplings.update(other.samplings)
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.timeline.merge(other.timeline)
-        for mine_gaps, its_gaps in ((self.single, other.single), (self.split, other.split), (self.events, other.events)):
+        for mine_gaps, its_gaps in (
+            (self.single, other.single),
+            (self.split, other.split),
+            (self.events, other.events),
+        ):
             mine_gaps.merge(its_gaps)
         for name, parts in other._parts.items():
             self._parts.setdefault(name, []).extend(parts)
@@ -147,7 +158,11 @@ class Columns:
         if all(isinstance(part, int) for part in parts):
             return np.broadcast_to(np.int64(NONE), (sum(parts),))
         if len(parts) > 1:
-            parts[:] = [np.concatenate([np.full(part, NONE, dtype=np.int64) if isinstance(part, int) else part for part in parts])]
+            parts[:] = [
+                np.concatenate(
+                    [np.full(part, NONE, dtype=np.int64) if isinstance(part, int) else part for part in parts]
+                )
+            ]
         return parts[0]
 
     def _categories(self, columns: list[tuple[Any, ...]]) -> None:
@@ -177,8 +192,9 @@ class Columns:
             # The first eight bytes of each hash tell prompts apart.
             self._keep(prompts=np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8")[::4].astype(np.uint64))
 
-    def _take(self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray,
-              launched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _take(
+        self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The columns of requests that ended ok; returns output tokens, and where they are more than asked."""
         clock = columns[PLACE["clock"]]
         _count(self.clocks, clock)
@@ -186,16 +202,29 @@ class Columns:
         _count(self.finishes, columns[PLACE["finish_reason"]])
         ttft, output = _micro(columns[PLACE["ttft_s"]]), _whole(columns[PLACE["output_tokens"]])
         due = _micro(columns[PLACE["scheduled_at"]])
-        self.backwards += int(np.count_nonzero((e2e != NONE) & (e2e < 0)) + np.count_nonzero((ttft != NONE) & (
-            (ttft < 0) | ((e2e != NONE) & (ttft > e2e)))) + np.count_nonzero((sent != NONE) & (sent < launched)))
+        self.backwards += int(
+            np.count_nonzero((e2e != NONE) & (e2e < 0))
+            + np.count_nonzero((ttft != NONE) & ((ttft < 0) | ((e2e != NONE) & (ttft > e2e))))
+            + np.count_nonzero((sent != NONE) & (sent < launched))
+        )
         # Late by its own doing: after both its due time and its process's start.
         late = np.where((due == NONE) | (sent == NONE), NONE, sent - np.maximum(due, launched))
-        self._keep(sent=sent, ttft_s=ttft, e2e_s=e2e, output=output, launch_delay=np.where(sent == NONE, NONE, sent - launched),
-                   late=late, effective_ttft_s=_micro(columns[PLACE["effective_ttft_s"]]),
-                   effective_e2e_s=_micro(columns[PLACE["effective_e2e_s"]]), cpu_wait=_micro(columns[PLACE["cpu_wait_s"]]),
-                   prompt=_whole(columns[PLACE["prompt_tokens"]]), cached=_whole(columns[PLACE["cached_tokens"]]),
-                   user=np.zeros(len(clock), dtype=bool) if clock.count("kernel") == len(clock)
-                   else np.array([each != "kernel" for each in clock]))
+        self._keep(
+            sent=sent,
+            ttft_s=ttft,
+            e2e_s=e2e,
+            output=output,
+            launch_delay=np.where(sent == NONE, NONE, sent - launched),
+            late=late,
+            effective_ttft_s=_micro(columns[PLACE["effective_ttft_s"]]),
+            effective_e2e_s=_micro(columns[PLACE["effective_e2e_s"]]),
+            cpu_wait=_micro(columns[PLACE["cpu_wait_s"]]),
+            prompt=_whole(columns[PLACE["prompt_tokens"]]),
+            cached=_whole(columns[PLACE["cached_tokens"]]),
+            user=np.zeros(len(clock), dtype=bool)
+            if clock.count("kernel") == len(clock)
+            else np.array([each != "kernel" for each in clock]),
+        )
         asked = self._asked(columns[PLACE["sampling"]])
         both = (asked != NONE) & (output != NONE)
         self.asked_known += int(np.count_nonzero(asked != NONE))
@@ -212,7 +241,9 @@ class Columns:
             return np.full(len(samplings), NONE if self._last_asked is None else self._last_asked, dtype=np.int64)
         return _whole([asked_tokens(each) for each in samplings])
 
-    def _events(self, chunk: Chunk, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, disputed: np.ndarray) -> None:
+    def _events(
+        self, chunk: Chunk, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, disputed: np.ndarray
+    ) -> None:
         """Gaps between events and tokens, and when tokens came."""
         lengths = np.array(chunk.lengths, dtype=np.int64)
         seconds = np.frombuffer(chunk.events) * 1e6
@@ -236,7 +267,7 @@ class Columns:
         for place, tokens in chunk.odd.items():
             single[place], unknown[place] = False, tokens is None
             if tokens is not None:
-                carried[starts[place]:starts[place] + len(tokens)] = tokens
+                carried[starts[place] : starts[place] + len(tokens)] = tokens
         # Nobody tells: where there are nearly as many events as tokens, each event is a token.
         alike = unknown & (output != NONE) & (np.abs(output - lengths) <= np.maximum(1, output // 20))
         single |= alike
@@ -257,8 +288,16 @@ class Columns:
             gaps = np.maximum(gaps, 0)
         self.single.add(sent, lengths, gaps, fillers=np.ones(len(lengths), dtype=np.int64))
 
-    def _gaps(self, sent: np.ndarray, lengths: np.ndarray, times: np.ndarray, owner: np.ndarray, single: np.ndarray,
-              unknown: np.ndarray, carried: np.ndarray) -> None:
+    def _gaps(
+        self,
+        sent: np.ndarray,
+        lengths: np.ndarray,
+        times: np.ndarray,
+        owner: np.ndarray,
+        single: np.ndarray,
+        unknown: np.ndarray,
+        carried: np.ndarray,
+    ) -> None:
         """Gaps of requests of every sort."""
         if len(times) < 2:
             return
@@ -282,8 +321,16 @@ class Columns:
         each = np.bincount(owner[1:][inside], minlength=len(sent))
         self.split.add(sent, each, (2 * gaps + weights) // (2 * weights), weights)
 
-    def _arrivals(self, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, lengths: np.ndarray, times: np.ndarray,
-                  carried: np.ndarray | None, sums: np.ndarray) -> None:
+    def _arrivals(
+        self,
+        sent: np.ndarray,
+        e2e: np.ndarray,
+        output: np.ndarray,
+        lengths: np.ndarray,
+        times: np.ndarray,
+        carried: np.ndarray | None,
+        sums: np.ndarray,
+    ) -> None:
         """Put each output token into the bin of time in which it came; a request's tokens add up to its count."""
         known, line = sent != NONE, self.timeline
         if not known.any():

@@ -7,8 +7,7 @@ from typing import Any
 from llmpar.summary.causes import engine_causes, frontend_causes, gpu_causes, sequences
 
 
-def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]],
-         tokens_between: Any) -> None:
+def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]], tokens_between: Any) -> None:
     """Fill the summary's `gpu`, `engine` and `joined`.
 
     `gpu`, `engine`: the sample records. `tokens_between(start, end)`: output tokens received between two instants.
@@ -20,9 +19,18 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
     if start is None or end is None or not (gpu or engine):
         return
     tokens = tokens_between(start, end)
-    joined: dict[str, Any] = {"over": over, "start_at": start, "end_at": end, "output_tokens": tokens,
-                              "energy_per_output_token_j": None, "energy_per_output_token_resolution_j": None,
-                              "queue_s_mean": None, "prefill_s_mean": None, "decode_s_mean": None, "causes": []}
+    joined: dict[str, Any] = {
+        "over": over,
+        "start_at": start,
+        "end_at": end,
+        "output_tokens": tokens,
+        "energy_per_output_token_j": None,
+        "energy_per_output_token_resolution_j": None,
+        "queue_s_mean": None,
+        "prefill_s_mean": None,
+        "decode_s_mean": None,
+        "causes": [],
+    }
     if gpu:
         from llmpar.sampling import gpu_figures as gpu_samples
 
@@ -52,6 +60,8 @@ def _when(sample: dict[str, Any]) -> tuple[float, str]:
 def split(engine: dict[str, Any]) -> dict[str, float | None]:
     """Mean seconds that a request waited in the engine's queue, read its prompt, and wrote: by the engine's own account."""
     requests = engine.get("requests")
-    return {"queue_s_mean": engine.get("queue_s_mean"),
-            "prefill_s_mean": engine["prefill_s"] / requests if requests and engine.get("prefill_s") is not None else None,
-            "decode_s_mean": engine["decode_s"] / requests if requests and engine.get("decode_s") is not None else None}
+    return {
+        "queue_s_mean": engine.get("queue_s_mean"),
+        "prefill_s_mean": engine["prefill_s"] / requests if requests and engine.get("prefill_s") is not None else None,
+        "decode_s_mean": engine["decode_s"] / requests if requests and engine.get("decode_s") is not None else None,
+    }

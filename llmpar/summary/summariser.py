@@ -18,8 +18,13 @@ from llmpar.summary.warnings import of_summary
 from llmpar.summary.window import Run, both, describe, find, series
 
 # What --slo may name, and the figure it bounds.
-OBJECTIVES = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_s", "effective_ttft": "effective_ttft_s",
-              "effective_e2e": "effective_e2e_s"}
+OBJECTIVES = {
+    "ttft": "ttft_s",
+    "tpot": "tpot_s",
+    "e2e": "e2e_s",
+    "effective_ttft": "effective_ttft_s",
+    "effective_e2e": "effective_e2e_s",
+}
 
 
 class Summariser:
@@ -48,38 +53,61 @@ class Summariser:
         found = sorted(self.beside[kind], key=lambda record: orjson.dumps(record, option=orjson.OPT_SORT_KEYS))
         return {key: item for key, item in found[-1].items() if key not in ("kind", "v")} if found else None
 
-    def summary(self, objectives: dict[str, float] | None = None, label: str | None = None, session: str | None = None,
-                clients: int | None = None, version: str = "") -> dict[str, Any]:
+    def summary(
+        self,
+        objectives: dict[str, float] | None = None,
+        label: str | None = None,
+        session: str | None = None,
+        clients: int | None = None,
+        version: str = "",
+    ) -> dict[str, Any]:
         """The summary record. `objectives`: seconds by name in OBJECTIVES. Needs at least one request."""
         columns, run = self.columns, Run(self.columns)
         window = find(run)
         order = _order(columns)
-        values = {name: columns.array(name)[order] for name in ("ttft_s", "e2e_s", "output", "effective_ttft_s", "effective_e2e_s")}
+        values = {
+            name: columns.array(name)[order]
+            for name in ("ttft_s", "e2e_s", "output", "effective_ttft_s", "effective_e2e_s")
+        }
         seconds = {name: _seconds(values[name]) for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")}
         seconds["tpot_s"] = _tpot(values)
         cell, server, host = self.only("cell"), self.only("server"), self.only("host")
         result: dict[str, Any] = {
-            "kind": "summary", "v": 1,
+            "kind": "summary",
+            "v": 1,
             "label": label if label is not None else (cell or {}).get("id"),
             "session": session if session is not None else _session(cell, server, host),
             "cell": cell,
-            "n": {"requests": sum(columns.counts.values()), **{name: columns.counts[name] for name in STATUSES},
-                  "retried": columns.retried, "torn_lines": self.torn},
+            "n": {
+                "requests": sum(columns.counts.values()),
+                **{name: columns.counts[name] for name in STATUSES},
+                "retried": columns.retried,
+                "torn_lines": self.torn,
+            },
             "failures": dict(sorted(columns.failures.items())),
             "finish": _counts(columns.finishes),
             "started_at": None if run.start is None else run.start / 1e6,
             "ended_at": None if run.end is None else run.end / 1e6,
         }
-        result["wall_s"] = {"value": None, "needed": None} if run.start is None or run.end is None else {
-            "value": (run.end - run.start) / 1e6, "low": None, "high": None}
+        result["wall_s"] = (
+            {"value": None, "needed": None}
+            if run.start is None or run.end is None
+            else {"value": (run.end - run.start) / 1e6, "low": None, "high": None}
+        )
         result["window"] = describe(run, window)
         result["latency"] = _latency(columns, seconds)
         good = _good(seconds, objectives or {})
         result["throughput"] = _throughput(columns, run, window, order, good if objectives else None)
         requests = result["n"]["requests"]
-        result["goodput"] = None if not objectives else {
-            "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
-            "met": int(np.count_nonzero(good)), "ratio": int(np.count_nonzero(good)) / requests}
+        result["goodput"] = (
+            None
+            if not objectives
+            else {
+                "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
+                "met": int(np.count_nonzero(good)),
+                "ratio": int(np.count_nonzero(good)) / requests,
+            }
+        )
         result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
         result["tokens"] = _tokens(columns)
         result["client"] = client_limits.describe(columns, order, seconds, result)
@@ -88,13 +116,15 @@ class Summariser:
         result.update(server=server, host=host, gpu=None, engine=None, joined=None)
         result["warnings"] = of_summary(result, columns, cell, server)
         result["provenance"] = {
-            "llmpar": version, "confidence": intervals.CONFIDENCE,
+            "llmpar": version,
+            "confidence": intervals.CONFIDENCE,
             "options": {"slo": dict(sorted((objectives or {}).items())), "clients": clients},
-            "records_sha256": columns.checksum()}
+            "records_sha256": columns.checksum(),
+        }
 
         def tokens_between(start: float, end: float) -> int:
             first, last = ((round(at * 1e6) - run.line.start) // run.line.step for at in (start, end))
-            return int(run.tokens[max(first, 0):max(last, 0) + (0 if window.steady else 1)].sum())
+            return int(run.tokens[max(first, 0) : max(last, 0) + (0 if window.steady else 1)].sum())
 
         join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
         return result
@@ -107,7 +137,9 @@ def _order(columns: Columns) -> np.ndarray:
     if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
         return np.arange(len(sent))
     if len(sent) and bool((sent == NONE).any()):
-        mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
+        mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
+            ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+        )
         first = (mixed >> np.uint64(8)).astype(np.int64)
     last = [columns.array(name) for name in ("prompt", "effective_e2e_s", "effective_ttft_s", "output")]
     return np.lexsort((*last, ttft, e2e, first))
@@ -148,9 +180,15 @@ def _latency(columns: Columns, seconds: dict[str, np.ndarray]) -> dict[str, Any]
         gaps.merge(columns.single)
         gaps.merge(rest)
     found = {name: intervals.distribution(values[~np.isnan(values)]) for name, values in seconds.items()}
-    return {"ttft_s": found["ttft_s"], "itl_s": tokens.distribution(), "event_latency_s": events.distribution(),
-            "tpot_s": found["tpot_s"], "e2e_s": found["e2e_s"], "effective_ttft_s": found["effective_ttft_s"],
-            "effective_e2e_s": found["effective_e2e_s"]}
+    return {
+        "ttft_s": found["ttft_s"],
+        "itl_s": tokens.distribution(),
+        "event_latency_s": events.distribution(),
+        "tpot_s": found["tpot_s"],
+        "e2e_s": found["e2e_s"],
+        "effective_ttft_s": found["effective_ttft_s"],
+        "effective_e2e_s": found["effective_e2e_s"],
+    }
 
 
 def _good(seconds: dict[str, np.ndarray], objectives: dict[str, float]) -> np.ndarray:
@@ -164,26 +202,38 @@ def _good(seconds: dict[str, np.ndarray], objectives: dict[str, float]) -> np.nd
     return good
 
 
-def _throughput(columns: Columns, run: window.Run, window: window.Window, order: np.ndarray,
-                good: np.ndarray | None) -> dict[str, Any]:
+def _throughput(
+    columns: Columns, run: window.Run, window: window.Window, order: np.ndarray, good: np.ndarray | None
+) -> dict[str, Any]:
     """Rates of ok requests: output tokens when they came, prompt tokens with the first of them, requests at their end."""
-    sent, e2e, ttft, output, prompt = (columns.array(name)[order] for name in ("sent", "e2e_s", "ttft_s", "output", "prompt"))
+    sent, e2e, ttft, output, prompt = (
+        columns.array(name)[order] for name in ("sent", "e2e_s", "ttft_s", "output", "prompt")
+    )
     known = bool(len(sent)) and not bool((sent == NONE).any()) and not bool((e2e == NONE).any())
     if not known:
         nothing = both(run, window, None, None)
-        return {"output_tokens_per_s": nothing, "total_tokens_per_s": nothing, "requests_per_s": nothing,
-                "goodput_per_s": None if good is None else nothing}
+        return {
+            "output_tokens_per_s": nothing,
+            "total_tokens_per_s": nothing,
+            "requests_per_s": nothing,
+            "goodput_per_s": None if good is None else nothing,
+        }
     counted, prompts_counted = not bool((output == NONE).any()), not bool((prompt == NONE).any())
     done = sent + e2e
-    total = run.tokens + run.counts(np.where(ttft == NONE, done, sent + ttft), prompt) if counted and prompts_counted else None
+    total = (
+        run.tokens + run.counts(np.where(ttft == NONE, done, sent + ttft), prompt)
+        if counted and prompts_counted
+        else None
+    )
     return {
-        "output_tokens_per_s": both(run, window, run.tokens if counted else None,
-                                                   int(output.sum()) if counted else None),
-        "total_tokens_per_s": both(run, window, total,
-                                                  None if total is None else int(output.sum() + prompt.sum())),
+        "output_tokens_per_s": both(
+            run, window, run.tokens if counted else None, int(output.sum()) if counted else None
+        ),
+        "total_tokens_per_s": both(run, window, total, None if total is None else int(output.sum() + prompt.sum())),
         "requests_per_s": both(run, window, run.counts(done), len(done)),
-        "goodput_per_s": None if good is None else both(run, window, run.counts(done[good]),
-                                                                       int(np.count_nonzero(good))),
+        "goodput_per_s": None
+        if good is None
+        else both(run, window, run.counts(done[good]), int(np.count_nonzero(good))),
     }
 
 
@@ -205,9 +255,15 @@ def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked
         achieved = run.mean_in_flight(int(run.starts.min()), int(run.starts.max()))
         wall = run.mean_in_flight(run.start, run.end)
         if window.steady:
-            steady = int(run.flying[window.first:window.last].sum()) / ((window.last - window.first) * run.line.step)
-    return {"asked": asked, "achieved": achieved, "ratio": achieved / asked if achieved is not None and asked else None,
-            "steady": steady, "wall": wall, "peak": tally.peak(run.starts, run.ends)}
+            steady = int(run.flying[window.first : window.last].sum()) / ((window.last - window.first) * run.line.step)
+    return {
+        "asked": asked,
+        "achieved": achieved,
+        "ratio": achieved / asked if achieved is not None and asked else None,
+        "steady": steady,
+        "wall": wall,
+        "peak": tally.peak(run.starts, run.ends),
+    }
 
 
 def _plain(values: np.ndarray) -> dict[str, Any] | None:
@@ -215,8 +271,13 @@ def _plain(values: np.ndarray) -> dict[str, Any] | None:
     if not len(values):
         return None
     ordered = np.sort(values)
-    return {"n": len(values), "min": int(ordered[0]), "max": int(ordered[-1]), "mean": int(values.sum()) / len(values),
-            "p50": int(ordered[intervals.rank(len(ordered), 50) - 1])}
+    return {
+        "n": len(values),
+        "min": int(ordered[0]),
+        "max": int(ordered[-1]),
+        "mean": int(values.sum()) / len(values),
+        "p50": int(ordered[intervals.rank(len(ordered), 50) - 1]),
+    }
 
 
 def _tokens(columns: Columns) -> dict[str, Any]:
@@ -225,11 +286,18 @@ def _tokens(columns: Columns) -> dict[str, Any]:
         return int(values.sum()) if len(values) and not bool((values == NONE).any()) else None
 
     ok = columns.counts["ok"]
-    return {"prompt": total("prompt"), "output": total("output"), "cached": total("cached"),
-            "output_asked": columns.asked_sum if ok and columns.asked_known == ok else None,
-            "output_per_request": _plain(columns.array("output")), "prompt_per_request": _plain(columns.array("prompt")),
-            "sources": _counts(columns.sources), "disputed": columns.disputed, "short": columns.short,
-            "unknown_split": columns.unknown_split}
+    return {
+        "prompt": total("prompt"),
+        "output": total("output"),
+        "cached": total("cached"),
+        "output_asked": columns.asked_sum if ok and columns.asked_known == ok else None,
+        "output_per_request": _plain(columns.array("output")),
+        "prompt_per_request": _plain(columns.array("prompt")),
+        "sources": _counts(columns.sources),
+        "disputed": columns.disputed,
+        "short": columns.short,
+        "unknown_split": columns.unknown_split,
+    }
 
 
 def _workload(columns: Columns) -> dict[str, Any]:
@@ -239,11 +307,16 @@ def _workload(columns: Columns) -> dict[str, Any]:
 
     distinct, prompts = columns.prompts()
     samplings = sorted(columns.samplings)
-    return {"prompts": {"distinct": distinct, "sha256": prompts},
-            "sampling": orjson.loads(samplings[0]) if len(samplings) == 1 else None,
-            "sampling_sha256": hashlib.sha256(b"\n".join(samplings)).hexdigest(),
-            "api": one("api"), "model": one("model"), "stream": one("stream"), "engine": one("engine"),
-            "base_urls": one("base_url")}
+    return {
+        "prompts": {"distinct": distinct, "sha256": prompts},
+        "sampling": orjson.loads(samplings[0]) if len(samplings) == 1 else None,
+        "sampling_sha256": hashlib.sha256(b"\n".join(samplings)).hexdigest(),
+        "api": one("api"),
+        "model": one("model"),
+        "stream": one("stream"),
+        "engine": one("engine"),
+        "base_urls": one("base_url"),
+    }
 
 
 def parse_objective(text: str) -> tuple[str, float]:

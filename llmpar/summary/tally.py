@@ -36,7 +36,7 @@ def _coarse(durations: np.ndarray) -> np.ndarray:
     return shifted - (1023 << MANTISSA)
 
 
-COARSE_BINS = (42 << MANTISSA)  # to 2**42 us, 50 days
+COARSE_BINS = 42 << MANTISSA  # to 2**42 us, 50 days
 
 
 class Exact:
@@ -57,7 +57,7 @@ class Exact:
             durations = durations[~long]
             weights = None if weights is None else weights[~long]
         counts = np.bincount(durations, weights)
-        self.dense[:len(counts)] += counts if weights is None else counts.astype(np.int64)
+        self.dense[: len(counts)] += counts if weights is None else counts.astype(np.int64)
 
     def merge(self, other: Exact) -> None:
         """Add all that the other holds."""
@@ -70,7 +70,10 @@ class Exact:
         long = np.array(sorted(self.sparse), dtype=np.int64)
         return intervals.Histogram(
             np.concatenate([short, long]),
-            np.concatenate([self.dense[short], np.array([self.sparse[value] for value in long.tolist()], dtype=np.int64)]))
+            np.concatenate(
+                [self.dense[short], np.array([self.sparse[value] for value in long.tolist()], dtype=np.int64)]
+            ),
+        )
 
 
 class Timeline:
@@ -108,7 +111,7 @@ class Timeline:
         """Add weights (int64; 1 where None) at flat places: place * width + column."""
         flat = self.ring.reshape(-1)
         counts = np.bincount(places, weights)
-        flat[:len(counts)] += counts if weights is None else counts.astype(np.int64)
+        flat[: len(counts)] += counts if weights is None else counts.astype(np.int64)
 
     def merge(self, other: Timeline) -> None:
         """Add all that the other, of equal limit and width, holds; the other is stretched to the same bins."""
@@ -146,8 +149,14 @@ class Gaps:
         self.totals = Timeline(BLOCKS, 3)  # microseconds, gaps, requests
         self.requests = 0
 
-    def add(self, sent: np.ndarray, lengths: np.ndarray, durations: np.ndarray, weights: np.ndarray | None = None,
-            fillers: np.ndarray | None = None) -> None:
+    def add(
+        self,
+        sent: np.ndarray,
+        lengths: np.ndarray,
+        durations: np.ndarray,
+        weights: np.ndarray | None = None,
+        fillers: np.ndarray | None = None,
+    ) -> None:
         """Durations of requests sent at `sent` (int64 us), `lengths` of them for each request, counting `weights` times.
 
         `fillers` says how many of each request's durations are 0 and only fill a place: they are not counted.
@@ -164,7 +173,7 @@ class Gaps:
         if bool((blocks == blocks[0]).all()):
             counts = np.bincount(coarse(durations), weights)
             row = self.bins.ring[blocks[0]]
-            row[:len(counts)] += counts.astype(np.int64)
+            row[: len(counts)] += counts.astype(np.int64)
             row[0] -= filled
         else:
             self.bins.add(np.repeat(blocks * COARSE_BINS, lengths) + coarse(durations), weights)

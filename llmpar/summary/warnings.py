@@ -15,41 +15,58 @@ OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 TABLE: dict[str, tuple[str, str]] = {
     "client_limited": (
         "the client's own delay could move {figures} by more than the interval",
-        "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked"),
+        "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked",
+    ),
     "low_concurrency": (
         "{achieved:.1f} requests were in flight on average where {asked} were asked for",
-        "let processes take prompts in turn (llmpar-request --queue)"),
+        "let processes take prompts in turn (llmpar-request --queue)",
+    ),
     "out_of_memory": (
         "the engine ran out of memory {when}, which is this cell's result: {message}",
-        "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again"),
+        "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again",
+    ),
     "failures": (
         "{failed} of {requests} requests did not end ok ({types}); latencies are those of the rest",
-        "read `error` in the records; a server that refuses load looks fast"),
+        "read `error` in the records; a server that refuses load looks fast",
+    ),
     "retried": ("{count} records are repeated attempts", "leave --retries off when timing"),
     "torn_lines": ("{count} torn last lines were dropped", "look for a killed client or a full disk"),
     "no_steady_state": (
-        "no steady state: {reason}", "send more prompts; compare whole-run figures only between equal prompt sets"),
+        "no steady state: {reason}",
+        "send more prompts; compare whole-run figures only between equal prompt sets",
+    ),
     "no_instants": (
-        "{count} requests have no instants, so there is no throughput", "give the client's start times to the importer"),
+        "{count} requests have no instants, so there is no throughput",
+        "give the client's start times to the importer",
+    ),
     "cached_tokens": (
         "{cached} of {prompt} prompt tokens came from the prefix cache though it should be off",
-        "turn the engine's prefix cache off, or start a new server for each cell"),
+        "turn the engine's prefix cache off, or start a new server for each cell",
+    ),
     "short_output": (
         "{count} outputs are shorter than asked and did not end by themselves",
-        "look at finish_reason and at the context length the server was started with"),
+        "look at finish_reason and at the context length the server was started with",
+    ),
     "token_dispute": (
         "{count} requests whose output tokens two sources count differently",
-        "trust only figures that do not count tokens, or count with the model's tokenizer"),
+        "trust only figures that do not count tokens, or count with the model's tokenizer",
+    ),
     "tokens_unknown": (
-        "{count} requests whose output tokens nobody counted", "use streaming, or an API that reports usage"),
+        "{count} requests whose output tokens nobody counted",
+        "use streaming, or an API that reports usage",
+    ),
     "split_unknown": (
         "{count} requests whose events carry several tokens and nobody tells how many: not in the inter-token latency",
-        "ask the engine for running token counts in the stream; event latency holds all of them"),
+        "ask the engine for running token counts in the stream; event latency holds all of them",
+    ),
     "clock_user": (
         "{user} of {requests} requests were stamped by the program, not the kernel",
-        "use plain HTTP on Linux; otherwise trust small latencies only on an idle client"),
+        "use plain HTTP on Linux; otherwise trust small latencies only on an idle client",
+    ),
     "clock_step": (
-        "{count} times that run backwards", "let NTP settle, or use one host; these values were set to zero"),
+        "{count} times that run backwards",
+        "let NTP settle, or use one host; these values were set to zero",
+    ),
     "mixed_engines": ("the records are of several {what}", "summarise each alone"),
     "mixed_sampling": ("the requests were sampled in {count} different ways", "give every request the same options"),
     "mixed_clients": ("the records are of several client counts ({what})", "summarise each alone"),
@@ -76,8 +93,9 @@ def _prefix_cache_on(cell: dict[str, Any] | None, server: dict[str, Any] | None)
     return False
 
 
-def of_summary(result: dict[str, Any], columns: Columns, cell: dict[str, Any] | None,
-              server: dict[str, Any] | None) -> list[dict[str, str]]:
+def of_summary(
+    result: dict[str, Any], columns: Columns, cell: dict[str, Any] | None, server: dict[str, Any] | None
+) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     n, tokens, concurrency, client = result["n"], result["tokens"], result["concurrency"], result["client"]
     if client["limited"]:
@@ -89,16 +107,26 @@ def of_summary(result: dict[str, Any], columns: Columns, cell: dict[str, Any] | 
     failed = n["requests"] - n["ok"]
     # A server that ran out of memory later has other cells of its session behind it, which it served well.
     if server and server.get("outcome") == OUT_OF_MEMORY and (failed or not n["requests"]):
-        found.append(make(OUT_OF_MEMORY, when="before it was ready" if server.get("ready_s") is None else "under this load",
-                          message=server.get("message") or "its log says no more"))
+        found.append(
+            make(
+                OUT_OF_MEMORY,
+                when="before it was ready" if server.get("ready_s") is None else "under this load",
+                message=server.get("message") or "its log says no more",
+            )
+        )
     if failed:
         kinds = ", ".join(f"{count} {name}" for name, count in result["failures"].items()) or "no type given"
         found.append(make("failures", failed=failed, requests=n["requests"], types=kinds))
-    for code, count in (("retried", n["retried"]), ("torn_lines", n["torn_lines"]), ("short_output", columns.cut_short),
-                        ("token_dispute", tokens["disputed"]), ("split_unknown", tokens["unknown_split"]),
-                        ("clock_step", columns.backwards),
-                        ("tokens_unknown", int(np.count_nonzero(columns.array("output") == NONE))),
-                        ("no_instants", int(np.count_nonzero(columns.array("sent") == NONE)))):
+    for code, count in (
+        ("retried", n["retried"]),
+        ("torn_lines", n["torn_lines"]),
+        ("short_output", columns.cut_short),
+        ("token_dispute", tokens["disputed"]),
+        ("split_unknown", tokens["unknown_split"]),
+        ("clock_step", columns.backwards),
+        ("tokens_unknown", int(np.count_nonzero(columns.array("output") == NONE))),
+        ("no_instants", int(np.count_nonzero(columns.array("sent") == NONE))),
+    ):
         if count:
             found.append(make(code, count=count))
     if not result["window"]["steady"] and n["ok"]:

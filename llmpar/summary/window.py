@@ -94,12 +94,16 @@ def find(run: Run) -> Window:
     median = float(np.median(e2e)) / 1e6 if len(e2e) else math.inf
     if (last - first) * run.step_s < median:
         return Window(reason="ramp and drain leave less than the time of one request")
-    done = run.ends[(run.ends >= run.line.start + first * run.line.step) & (run.ends < run.line.start + last * run.line.step)]
+    done = run.ends[
+        (run.ends >= run.line.start + first * run.line.step) & (run.ends < run.line.start + last * run.line.step)
+    ]
     if len(done) < LEAST_COMPLETIONS:
         return Window(reason=f"only {len(done)} requests end between ramp and drain")
     drift = _drift(run.tokens[first:last])
     if abs(drift) > DRIFT:
-        return Window(reason=f"throughput {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain")
+        return Window(
+            reason=f"throughput {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain"
+        )
     return Window(first, last)
 
 
@@ -109,7 +113,7 @@ def _drift(counts: np.ndarray) -> float:
     size = len(counts) // batches
     if size == 0 or not counts.any():
         return 0.0
-    sums = counts[:batches * size].reshape(batches, size).sum(axis=1).astype(float)
+    sums = counts[: batches * size].reshape(batches, size).sum(axis=1).astype(float)
     place = np.arange(batches) - (batches - 1) / 2
     slope = float((place * sums).sum() / (place * place).sum())
     rest = sums - sums.mean() - slope * place
@@ -123,14 +127,31 @@ def describe(run: Run, window: Window) -> dict[str, Any]:
     """The summary's `window`."""
     steady = window.steady and run.start is not None and run.end is not None
     if not steady:
-        return {"steady": False, "reason": window.reason, "start_at": None, "end_at": None, "duration_s": None,
-                "ramp_s": None, "drain_s": None, "requests": 0, "method": METHOD}
+        return {
+            "steady": False,
+            "reason": window.reason,
+            "start_at": None,
+            "end_at": None,
+            "duration_s": None,
+            "ramp_s": None,
+            "drain_s": None,
+            "requests": 0,
+            "method": METHOD,
+        }
     start, end = run.instant(window.first), run.instant(window.last)
     low, high = round(start * 1e6), round(end * 1e6)
     sent = int(np.count_nonzero((run.starts >= low) & (run.starts < high)))
-    return {"steady": True, "reason": None, "start_at": start, "end_at": end, "duration_s": (high - low) / 1e6,
-            "ramp_s": max(low - (run.start or 0), 0) / 1e6, "drain_s": max((run.end or 0) - high, 0) / 1e6,
-            "requests": sent, "method": METHOD}
+    return {
+        "steady": True,
+        "reason": None,
+        "start_at": start,
+        "end_at": end,
+        "duration_s": (high - low) / 1e6,
+        "ramp_s": max(low - (run.start or 0), 0) / 1e6,
+        "drain_s": max((run.end or 0) - high, 0) / 1e6,
+        "requests": sent,
+        "method": METHOD,
+    }
 
 
 def both(run: Run, window: Window, counts: np.ndarray | None, total: int | None) -> dict[str, Any]:
@@ -138,7 +159,11 @@ def both(run: Run, window: Window, counts: np.ndarray | None, total: int | None)
     refused: dict[str, Any] = {"value": None, "needed": None}
     wall_s = (run.end - run.start) / 1e6 if run.start is not None and run.end is not None else 0.0
     wall = refused if total is None or wall_s <= 0 else {"value": total / wall_s, "low": None, "high": None}
-    steady = refused if counts is None or not window.steady else intervals.rate(counts[window.first:window.last], run.step_s)
+    steady = (
+        refused
+        if counts is None or not window.steady
+        else intervals.rate(counts[window.first : window.last], run.step_s)
+    )
     return {"wall": wall, "steady": steady}
 
 
@@ -150,6 +175,9 @@ def series(run: Run) -> dict[str, Any] | None:
     starts = np.arange(0, run.steps, pool)
     lengths = np.minimum(pool, run.steps - starts) * run.line.step
     flying, tokens = np.add.reduceat(run.flying, starts), np.add.reduceat(run.tokens, starts)
-    return {"start_at": run.instant(0), "step_s": pool * run.step_s,
-            "in_flight": [round(value, 3) for value in (flying / lengths).tolist()],
-            "output_tokens_per_s": [round(value, 3) for value in (tokens / lengths * 1e6).tolist()]}
+    return {
+        "start_at": run.instant(0),
+        "step_s": pool * run.step_s,
+        "in_flight": [round(value, 3) for value in (flying / lengths).tolist()],
+        "output_tokens_per_s": [round(value, 3) for value in (tokens / lengths * 1e6).tolist()],
+    }

@@ -22,7 +22,11 @@ def answer(rows: Sequence[rows.Row]) -> str:
     own_models = len(models) > 1 and len(set.union(*models.values())) > 1
     if own_models and any(len(each) > 1 for each in models.values()):
         return "The cells ran different models, so their figures do not say which engine is best."
-    fair = [row for row in rows if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)]
+    fair = [
+        row
+        for row in rows
+        if row.figure("wall_s").value is not None and "wall_s" not in row.limited and not failing(row)
+    ]
     if len(fair) < 2:
         return "Fewer than two cells can be ranked: see the warnings."
     fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
@@ -34,11 +38,19 @@ def answer(rows: Sequence[rows.Row]) -> str:
     compared = [(row, ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))) for row in rest]
     single = [words.name(row) for row, one in compared if one.low is None]
     if len(single) == len(rest):
-        return f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
+        return (
+            f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
+        )
     undecided = [(row, one) for row, one in compared if one.low is not None and one.low <= 1]
     if undecided:
-        names = shortened([words.name(row) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
-                           for row, one in undecided], 3, "; ")  # fmt: skip
+        names = shortened(
+            [
+                words.name(row) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+                for row, one in undecided
+            ],
+            3,
+            "; ",
+        )
         sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
         found = f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
     else:

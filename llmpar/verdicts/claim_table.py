@@ -21,7 +21,9 @@ class BadClaims(ValueError):
 def default_table() -> Path | None:
     """study/claims.tsv of the checkout, or the copy in an installed package; None where there is neither."""
     package = Path(__file__).resolve().parents[1]
-    return next((path for path in (package.parent / "study" / "claims.tsv", package / "claims.tsv") if path.exists()), None)
+    return next(
+        (path for path in (package.parent / "study" / "claims.tsv", package / "claims.tsv") if path.exists()), None
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ class Claim:
     def device(self) -> str | None:
         """`gpu` or `cpu` where only results from there count."""
         named = {value for term in (*self.a, *self.b) if term.key == "device" for value in term.values}
-        return "gpu" if any(term.key == "gpu" for term in (*self.a, *self.b)) else named.pop() if len(named) == 1 else None
+        return (
+            "gpu" if any(term.key == "gpu" for term in (*self.a, *self.b)) else named.pop() if len(named) == 1 else None
+        )
 
     @property
     def keys(self) -> set[str]:
@@ -120,8 +124,19 @@ def _claim(values: dict[str, str]) -> Claim:
         stated = None if values["stated"] in ("", "-") else float(values["stated"])
     except ValueError:
         raise ValueError(f"stated is '{values['stated']}', not a ratio") from None
-    return Claim(values["id"], values["sweep"], values["sentence"], values["metric"], selector(values["a"]), selector(values["b"]),
-                 values["expect"], low, high, stated, values["note"])  # fmt: skip
+    return Claim(
+        values["id"],
+        values["sweep"],
+        values["sentence"],
+        values["metric"],
+        selector(values["a"]),
+        selector(values["b"]),
+        values["expect"],
+        low,
+        high,
+        stated,
+        values["note"],
+    )
 
 
 def selector(text: str) -> tuple[Term, ...]:

@@ -65,11 +65,20 @@ def evaluate(claim: Claim, rows: Sequence[rows.Row]) -> dict[str, Any]:
     else:
         verdict = CANNOT_TELL
     return {
-        "kind": "claim", "v": 1, "id": claim.id, "sweep": claim.sweep, "sentence": claim.sentence, "verdict": verdict, "metric": claim.metric,
-        "expect": claim.expect, "device": claim.device, "stated_ratio": claim.stated, "note": claim.note,
+        "kind": "claim",
+        "v": 1,
+        "id": claim.id,
+        "sweep": claim.sweep,
+        "sentence": claim.sentence,
+        "verdict": verdict,
+        "metric": claim.metric,
+        "expect": claim.expect,
+        "device": claim.device,
+        "stated_ratio": claim.stated,
+        "note": claim.note,
         "counts": {name: outcomes.count(name) for name in (SUPPORTED, CONTRADICTED, CANNOT_TELL)},
         "comparisons": [_record(claim, one) for one in made],
-    }  # fmt: skip
+    }
 
 
 def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
@@ -78,7 +87,9 @@ def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
         limited = [name for name in row.limited if claim.metric.startswith(name.removesuffix("_s"))]
         if limited:
             one.reasons.append(f"{side} is limited by the client: {', '.join(limited)}")
-        share = row.failures / max(1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries))
+        share = row.failures / max(
+            1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+        )
         if share > MOST_FAILURES:
             one.reasons.append(f"{share:.0%} of {side}'s requests failed")
     for words, given in (("prompt sets", workload.prompts), ("sampling", workload.asked)):
@@ -86,12 +97,16 @@ def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
             sides = [{given(summary) for summary in row.summaries} for row in (a, b)]
             if sides[0] != sides[1]:
                 one.reasons.append(f"the {words} differ")
-    if "speculate" in claim.keys and any("load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)):
+    if "speculate" in claim.keys and any(
+        "load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)
+    ):
         one.reasons.append("random weights write what n-gram speculation guesses: its gain is not that of real text")
     if one.effect.ratio is None:
         one.reasons.append(f"no {claim.metric} on one side or both")
     elif one.effect.low is None:
-        one.reasons.append(f"{one.effect.sessions_a} and {one.effect.sessions_b} server sessions: an interval needs 2 of each")
+        one.reasons.append(
+            f"{one.effect.sessions_a} and {one.effect.sessions_b} server sessions: an interval needs 2 of each"
+        )
     if one.reasons:
         return one
     wide = ratio(a.by_session(claim.metric), b.by_session(claim.metric), 1 - 0.05 / max(1, count))
@@ -115,12 +130,27 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
 
     def side(row: rows.Row) -> dict[str, Any]:
         values = row.by_session(claim.metric)
-        return {"settings": {key: values_of(row, key)[0] for key in sorted(claim.keys - {"device"})}, "sweep": row.sweep, "cell": row.cell,
-                "host": row.host, "device": rows.hardware(row.summaries[0]), "sessions": len(values), "values": list(values.values())}  # fmt: skip
+        return {
+            "settings": {key: values_of(row, key)[0] for key in sorted(claim.keys - {"device"})},
+            "sweep": row.sweep,
+            "cell": row.cell,
+            "host": row.host,
+            "device": rows.hardware(row.summaries[0]),
+            "sessions": len(values),
+            "values": list(values.values()),
+        }
 
-    return {"at": {key: value for key, value in at.items() if value is not None}, "a": side(one.a), "b": side(one.b),
-            "ratio": one.effect.ratio, "low": one.effect.low, "high": one.effect.high, "method": one.effect.method,
-            "outcome": one.outcome, "reasons": one.reasons}  # fmt: skip
+    return {
+        "at": {key: value for key, value in at.items() if value is not None},
+        "a": side(one.a),
+        "b": side(one.b),
+        "ratio": one.effect.ratio,
+        "low": one.effect.low,
+        "high": one.effect.high,
+        "method": one.effect.method,
+        "outcome": one.outcome,
+        "reasons": one.reasons,
+    }
 
 
 def _rest(row: rows.Row, keys: set[str]) -> dict[str, Any]:

@@ -16,8 +16,15 @@ from llmpar.stats.change_points import LEAST, changes, predicted
 from llmpar.verdicts import pairs, sentences, verdict
 
 
-def verdicts(summaries: list[dict[str, Any]], figures: tuple[str, ...], nights: int, margin: float = effects.MARGIN,
-             correction: str = "holm", allow: tuple[str, ...] = (), confidence: float = effects.CONFIDENCE) -> list[dict[str, Any]]:
+def verdicts(
+    summaries: list[dict[str, Any]],
+    figures: tuple[str, ...],
+    nights: int,
+    margin: float = effects.MARGIN,
+    correction: str = "holm",
+    allow: tuple[str, ...] = (),
+    confidence: float = effects.CONFIDENCE,
+) -> list[dict[str, Any]]:
     """For each cell and figure, the newest session against up to `nights` before it, since the last change point."""
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for summary in summaries:
@@ -28,7 +35,7 @@ def verdicts(summaries: list[dict[str, Any]], figures: tuple[str, ...], nights: 
         by_session: dict[str, list[dict[str, Any]]] = {}
         for summary in sorted(found, key=lambda each: each["started_at"] or 0.0):
             by_session.setdefault(str(summary.get("session") or summary["started_at"]), []).append(summary)
-        stretch = list(by_session.values())[-(nights + 1):]
+        stretch = list(by_session.values())[-(nights + 1) :]
         for figure in figures:
             work.append((figure, stretch))
     prepared = []
@@ -38,34 +45,63 @@ def verdicts(summaries: list[dict[str, Any]], figures: tuple[str, ...], nights: 
         # Where the newest night lacks the figure, the night before must not stand in for it.
         earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1][0] else (usable, [])
         moved = changes([value for value, _ in earlier])
-        before = earlier[moved[-1].index if moved else 0:]
+        before = earlier[moved[-1].index if moved else 0 :]
         pair = pairs.Pair(
             {name: value for name, value in pairs.settings(stretch[-1][0]).items() if value is not None},
             pairs.Side("the newest night", stretch[-1]),
-            pairs.Side(f"the {len(before)} nights before" if len(before) > 1 else "the nights before", [summary for _, group in before for summary in group]), ())
+            pairs.Side(
+                f"the {len(before)} nights before" if len(before) > 1 else "the nights before",
+                [summary for _, group in before for summary in group],
+            ),
+            (),
+        )
         differ = verdict.differences(pair, figure) if before and newest else []
-        effect = predicted([value for value, _ in before], [value for value, _ in newest], confidence) if before and newest else None
-        history = {"nights": [{"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
-                              for value, group in usable],
-                   "change_points": [{"index": each.index, "label": usable[each.index][1][0].get("session"), "ratio": each.ratio,
-                                      "p_value": each.p_value} for each in moved]}
+        effect = (
+            predicted([value for value, _ in before], [value for value, _ in newest], confidence)
+            if before and newest
+            else None
+        )
+        history = {
+            "nights": [
+                {"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
+                for value, group in usable
+            ],
+            "change_points": [
+                {
+                    "index": each.index,
+                    "label": usable[each.index][1][0].get("session"),
+                    "ratio": each.ratio,
+                    "p_value": each.p_value,
+                }
+                for each in moved
+            ],
+        }
         prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history))
     pairs.told_apart([pair for pair, *_ in prepared])
-    adjusted = effects.adjust([None if effect is None or differ else effect.p_value for _, _, effect, differ, _, _ in prepared], correction)
+    adjusted = effects.adjust(
+        [None if effect is None or differ else effect.p_value for _, _, effect, differ, _, _ in prepared], correction
+    )
     records = []
     for (pair, figure, effect, differ, allowed, history), p_adjusted in zip(prepared, adjusted, strict=True):
         if effect is not None:
             effect.p_adjusted = p_adjusted
-        record = verdict.verdict_record(pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared))
+        record = verdict.verdict_record(
+            pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared)
+        )
         record["history"] = history
         if pair.a.values(figure) and len(pair.b.values(figure)) < LEAST and not differ:
             many = LEAST + 1
-            record["reasons"] = [{"code": "few_nights", "message": f"fewer than {LEAST} nights before it at this level"}, *allowed]
+            record["reasons"] = [
+                {"code": "few_nights", "message": f"fewer than {LEAST} nights before it at this level"},
+                *allowed,
+            ]
             record["needed"] = {"sessions": many}
             record["sentence"] = sentences.sentence(record)
         for each in history["change_points"]:
             turned = each["ratio"] if not rows.lower_is_better(figure) else 1 / each["ratio"]
-            record["sentence"] += (f"; the level {'rose' if turned > 1 else 'fell'} by {words.percent(abs(turned - 1))} % "
-                                   f"at night {each['index'] + 1} of {len(history['nights'])}")
+            record["sentence"] += (
+                f"; the level {'rose' if turned > 1 else 'fell'} by {words.percent(abs(turned - 1))} % "
+                f"at night {each['index'] + 1} of {len(history['nights'])}"
+            )
         records.append(record)
     return records

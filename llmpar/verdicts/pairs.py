@@ -27,8 +27,10 @@ class Side:
             value = rows.reading(summary, figure).value
             if value is not None and value > 0:
                 found.setdefault(str(summary.get("session")), []).append(value)
-        return {session: each[0] if len(each) == 1 else math.exp(math.fsum(map(math.log, each)) / len(each))
-                for session, each in sorted(found.items())}
+        return {
+            session: each[0] if len(each) == 1 else math.exp(math.fsum(map(math.log, each)) / len(each))
+            for session, each in sorted(found.items())
+        }
 
     def cells(self) -> list[str]:
         return sorted({str(summary["label"]) for summary in self.summaries if summary.get("label")})
@@ -47,7 +49,9 @@ class Pair:
     a: Side
     b: Side
     subject: tuple[str, ...]  # the settings that are compared
-    follow: tuple[str, ...] = ()  # settings that differ with them in all cells, and so leave the sides without a common one
+    follow: tuple[
+        str, ...
+    ] = ()  # settings that differ with them in all cells, and so leave the sides without a common one
     own: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # an engine's own settings, of A and of B
 
 
@@ -66,17 +70,24 @@ def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) ->
     """Pairs of equal cells of two sets. Settings in which the sets as wholes differ are what is compared."""
     sides = [[settings(summary) for summary in each] for each in (contenders, baseline)]
     names = sorted({name for side in sides for each in side for name in each})
-    subject = tuple(name for name in names if {each.get(name) for each in sides[0]} != {each.get(name) for each in sides[1]})
+    subject = tuple(
+        name for name in names if {each.get(name) for each in sides[0]} != {each.get(name) for each in sides[1]}
+    )
     if len({_key(each, ()) for each in sides[0]}) > 1 or len({_key(each, ()) for each in sides[1]}) > 1:
         # Sweeps of different extent are compared where they meet.
-        subject = tuple(name for name in subject if not (
-            {each.get(name) for each in sides[0]} & {each.get(name) for each in sides[1]}))
+        subject = tuple(
+            name
+            for name in subject
+            if not ({each.get(name) for each in sides[0]} & {each.get(name) for each in sides[1]})
+        )
     cells: dict[tuple[Any, ...], Pair] = {}
     for place, (side, found) in enumerate(zip(sides, (contenders, baseline), strict=True)):
         for each, summary in zip(side, found, strict=True):
             key = _key(each, subject)
             if key not in cells:
-                cells[key] = Pair({name: value for name, value in each.items() if name not in subject}, Side(""), Side(""), subject)
+                cells[key] = Pair(
+                    {name: value for name, value in each.items() if name not in subject}, Side(""), Side(""), subject
+                )
             pair = cells[key]
             chosen = pair.b if place else pair.a
             chosen.label = chosen.label or _label(each, subject, "baseline" if place else "candidate")
@@ -93,7 +104,11 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     found = [settings(summary) for summary in summaries]
     values = [_label(each, names, "unset") for each in found]
     follow = _following(found, names, values)
-    server = {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}} if "engine" in names else set()
+    server = (
+        {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}}
+        if "engine" in names
+        else set()
+    )
     brought = tuple(name for name in follow if name in server)
     subject, told = (*names, *brought), (*names, *(name for name in brought if name == "version"))
     groups: dict[tuple[Any, ...], dict[str, Side]] = {}
@@ -116,8 +131,21 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
         for value in first:
             if value != matching and value in sides:
                 mine, its = first[value], first[matching]
-                own = {name: (mine.get(name), its.get(name)) for name in brought if name not in told and mine.get(name) != its.get(name)}
-                pairs.append(Pair(dict(shared[key]), sides[value], sides.get(matching, Side(_label(its, told, "unset"))), subject, others, own))
+                own = {
+                    name: (mine.get(name), its.get(name))
+                    for name in brought
+                    if name not in told and mine.get(name) != its.get(name)
+                }
+                pairs.append(
+                    Pair(
+                        dict(shared[key]),
+                        sides[value],
+                        sides.get(matching, Side(_label(its, told, "unset"))),
+                        subject,
+                        others,
+                        own,
+                    )
+                )
     return told_apart(pairs)
 
 

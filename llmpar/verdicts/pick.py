@@ -39,7 +39,9 @@ class Choice:
         return not self.reasons
 
 
-def judge(rows: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float], sure: bool = False) -> list[Choice]:
+def judge(
+    rows: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float], sure: bool = False
+) -> list[Choice]:
     """Ranked cells first, best first, then the others in the order given.
 
     `objectives`: metric to the most it may be. `prices`: name to a price per hour, see `price`. With `sure` the upper
@@ -82,8 +84,12 @@ def _judge(row: rows.Row, objectives: Mapping[str, float], prices: Mapping[str, 
     choice.price_per_h = price(row, prices)
     if choice.price_per_h is not None:
         rate = row.figure(RATE)
-        choice.cost = rows.Figure(_cost(choice.price_per_h, rate.value), _cost(choice.price_per_h, rate.high),
-                                    _cost(choice.price_per_h, rate.low), rate.sessions)  # fmt: skip
+        choice.cost = rows.Figure(
+            _cost(choice.price_per_h, rate.value),
+            _cost(choice.price_per_h, rate.high),
+            _cost(choice.price_per_h, rate.low),
+            rate.sessions,
+        )
     return choice
 
 
@@ -99,7 +105,11 @@ def price(row: rows.Row, prices: Mapping[str, float]) -> float | None:
     for name, amount in prices.items():
         if name and any(name.lower() in gpu.lower() for gpu in rows.gpus_of(row.summaries[0])):
             given = str(row.settings.get("gpus") or "")
-            count = len(given.split(",")) if given and given != "all" else int(row.settings["shards"]) * int(row.settings["replicas"])
+            count = (
+                len(given.split(","))
+                if given and given != "all"
+                else int(row.settings["shards"]) * int(row.settings["replicas"])
+            )
             return amount * count
     return prices.get("")
 
@@ -119,7 +129,8 @@ def _front(ranked: Sequence[Choice], priced: bool) -> None:
     points = [costs(choice) for choice in ranked]
     for choice, point in zip(ranked, points, strict=True):
         choice.front = not any(
-            other != point and all(left <= right for left, right in zip(other, point, strict=True)) for other in points)
+            other != point and all(left <= right for left, right in zip(other, point, strict=True)) for other in points
+        )
 
 
 def record(choice: Choice, place: int | None) -> dict[str, Any]:
@@ -127,12 +138,23 @@ def record(choice: Choice, place: int | None) -> dict[str, Any]:
     figures = {metric: _plain(choice.row.figure(metric)) for metric in (RATE, "wall_s", *TRADED)}
     against = choice.against_best
     return {
-        "kind": "pick", "v": 1, "place": place, "sweep": choice.row.sweep, "cell": choice.row.cell, "host": choice.row.host,
-        "settings": choice.row.settings, "figures": figures, "price_per_h": choice.price_per_h,
-        "cost_per_million_output_tokens": _plain(choice.cost), "pareto": choice.front, "edge": choice.edge,
-        "reasons": choice.reasons, "against_best": None if against is None else
-        {"ratio": against.ratio, "low": against.low, "high": against.high, "method": against.method},
-    }  # fmt: skip
+        "kind": "pick",
+        "v": 1,
+        "place": place,
+        "sweep": choice.row.sweep,
+        "cell": choice.row.cell,
+        "host": choice.row.host,
+        "settings": choice.row.settings,
+        "figures": figures,
+        "price_per_h": choice.price_per_h,
+        "cost_per_million_output_tokens": _plain(choice.cost),
+        "pareto": choice.front,
+        "edge": choice.edge,
+        "reasons": choice.reasons,
+        "against_best": None
+        if against is None
+        else {"ratio": against.ratio, "low": against.low, "high": against.high, "method": against.method},
+    }
 
 
 def _plain(one: rows.Figure) -> dict[str, Any]:

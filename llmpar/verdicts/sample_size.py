@@ -72,8 +72,15 @@ def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
         return None
     total = math.sqrt(squares / freedom)
     upper = total * math.sqrt(freedom / float(chdtri(freedom, LIMIT)))
-    return Noise(figure, total, upper, freedom, math.sqrt(math.fsum(each * each for each in within) / len(within)) if within else None,
-                 math.fsum(requests) / len(requests), cells)
+    return Noise(
+        figure,
+        total,
+        upper,
+        freedom,
+        math.sqrt(math.fsum(each * each for each in within) / len(within)) if within else None,
+        math.fsum(requests) / len(requests),
+        cells,
+    )
 
 
 def _within(summary: dict[str, Any], figure: str) -> float | None:
@@ -88,8 +95,13 @@ def _within(summary: dict[str, Any], figure: str) -> float | None:
     return (math.log(one.high) - math.log(one.low)) / 2 / float(ndtri(0.5 + intervals.CONFIDENCE / 2))
 
 
-def options(found: Noise, difference: float, power: float = 0.9, margin: float = effects.MARGIN,
-            confidence: float = effects.CONFIDENCE) -> list[Option]:
+def options(
+    found: Noise,
+    difference: float,
+    power: float = 0.9,
+    margin: float = effects.MARGIN,
+    confidence: float = effects.CONFIDENCE,
+) -> list[Option]:
     """Sessions needed for several numbers of requests a session, from a quarter of the pilot's to eight times it."""
     result = []
     for factor in FACTORS if found.within is not None else (1,):
@@ -128,14 +140,33 @@ def seen(found: Noise, sessions: int, power: float = 0.9, margin: float = effect
     return high
 
 
-def record(found: Noise, choices: list[Option], difference: float, power: float, margin: float = effects.MARGIN) -> dict[str, Any]:
+def record(
+    found: Noise, choices: list[Option], difference: float, power: float, margin: float = effects.MARGIN
+) -> dict[str, Any]:
     """The plan as a record (docs/records.md)."""
     chosen = best(choices, least_requests(found.figure))
-    return {"kind": "plan", "v": 1, "figure": found.figure, "difference_ratio": difference, "margin_ratio": margin, "power": power,
-            "confidence": effects.CONFIDENCE,
-            "noise": {"sessions_ratio": found.total, "upper_ratio": found.upper, "freedom": found.freedom, "within_ratio": found.within,
-                      "requests": found.requests, "cells": found.cells},
-            "options": [{"sessions": each.sessions, "requests": each.requests, "noise_ratio": each.noise} for each in choices],
-            "sessions": None if chosen is None else chosen.sessions, "requests": None if chosen is None else chosen.requests,
-            "least_requests": least_requests(found.figure), "three_sessions_see_ratio": seen(found, 3, power, margin),
-            "five_sessions_see_ratio": seen(found, 5, power, margin)}
+    return {
+        "kind": "plan",
+        "v": 1,
+        "figure": found.figure,
+        "difference_ratio": difference,
+        "margin_ratio": margin,
+        "power": power,
+        "confidence": effects.CONFIDENCE,
+        "noise": {
+            "sessions_ratio": found.total,
+            "upper_ratio": found.upper,
+            "freedom": found.freedom,
+            "within_ratio": found.within,
+            "requests": found.requests,
+            "cells": found.cells,
+        },
+        "options": [
+            {"sessions": each.sessions, "requests": each.requests, "noise_ratio": each.noise} for each in choices
+        ],
+        "sessions": None if chosen is None else chosen.sessions,
+        "requests": None if chosen is None else chosen.requests,
+        "least_requests": least_requests(found.figure),
+        "three_sessions_see_ratio": seen(found, 3, power, margin),
+        "five_sessions_see_ratio": seen(found, 5, power, margin),
+    }

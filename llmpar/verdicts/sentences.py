@@ -9,7 +9,18 @@ from llmpar.results import words
 from llmpar.results.words import percent, ratio, sessions, setting_phrase, settings, signed, title
 
 # Reasons that a sentence of two sides that cannot be compared names.
-NAMED = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited", "missing", "refused")
+NAMED = (
+    "prompts",
+    "sampling",
+    "model",
+    "versions",
+    "host",
+    "failures",
+    "outputs",
+    "client_limited",
+    "missing",
+    "refused",
+)
 
 
 def sentence(record: dict[str, Any]) -> str:
@@ -21,7 +32,11 @@ def sentence(record: dict[str, Any]) -> str:
     if record["verdict"] == "not comparable":
         first = [each["message"] for each in record["reasons"] if each["code"] in NAMED]
         return f"{a['label']} and {b['label']} are not comparable{of}{at}: {'; '.join(dict.fromkeys(first))}"
-    sessions = f"{a['sessions']} sessions each" if a["sessions"] == b["sessions"] else f"{a['sessions']} and {b['sessions']} sessions"
+    sessions = (
+        f"{a['sessions']} sessions each"
+        if a["sessions"] == b["sessions"]
+        else f"{a['sessions']} and {b['sessions']} sessions"
+    )
     if a["sessions"] == b["sessions"] == 1:
         sessions = "1 session each"
     if effect is None:
@@ -36,8 +51,10 @@ def sentence(record: dict[str, Any]) -> str:
         return f"{a['label']} is {percent(abs(speedup - 1))} % {record['verdict']} than {b['label']}{of}{at} ({between} %, {sessions})"
     between = "" if low is None else f"{signed(low - 1)} to {signed(high - 1)} %, "
     if record["verdict"] == "same":
-        return (f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "
-                f"({between}{sessions})")
+        return (
+            f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "
+            f"({between}{sessions})"
+        )
     why = next((each["message"] for each in record["reasons"]), "")
     seen = f"{signed(speedup - 1)} % seen" + (f", {between.rstrip(', ')}" if between else "")
     more = f"; {record['needed']['sessions']} sessions each would tell" if record["needed"] else ""
@@ -46,8 +63,13 @@ def sentence(record: dict[str, Any]) -> str:
 
 def own(a: str, b: str, settings: dict[str, tuple[Any, Any]]) -> str:
     """In what else two engines differ, and what that means where it is the model."""
-    differ = ", ".join(f"{name.replace('_', ' ')} {words.setting(left)} against {words.setting(right)}" for name, (left, right) in settings.items())
-    return f"{a} and {b} differ also in {differ}" + (": it compares the engines only if the weights are the same" if "model" in settings else "")
+    differ = ", ".join(
+        f"{name.replace('_', ' ')} {words.setting(left)} against {words.setting(right)}"
+        for name, (left, right) in settings.items()
+    )
+    return f"{a} and {b} differ also in {differ}" + (
+        ": it compares the engines only if the weights are the same" if "model" in settings else ""
+    )
 
 
 def claim(record: dict[str, Any]) -> str:
@@ -60,8 +82,14 @@ def claim(record: dict[str, Any]) -> str:
         return f"{comparison(compared[0], record['metric'])}; {where(compared)}"
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
     values = [one["ratio"] for one in compared if one["ratio"] is not None]
-    spread = f"; {metric(record['metric'])} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times" if values else ""
-    shared = "".join(f"; {reason}" for reason in compared[0]["reasons"] if all(reason in one["reasons"] for one in compared))
+    spread = (
+        f"; {metric(record['metric'])} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times"
+        if values
+        else ""
+    )
+    shared = "".join(
+        f"; {reason}" for reason in compared[0]["reasons"] if all(reason in one["reasons"] for one in compared)
+    )
     return f"{len(compared)} comparisons: {counts}{spread}{shared}; {where(compared)}"
 
 

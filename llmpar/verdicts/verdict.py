@@ -57,21 +57,44 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
 
     def differ(code: str, what: str, values: tuple[list[Any], list[Any]], compared: tuple[str, ...] = ()) -> None:
         known = [[value for value in side if value not in (None, "", [])] for side in values]
-        if all(known) and {str(value) for value in known[0]} != {str(value) for value in known[1]} and not (
-                set(compared) & set(pair.subject)):
+        if (
+            all(known)
+            and {str(value) for value in known[0]} != {str(value) for value in known[1]}
+            and not (set(compared) & set(pair.subject))
+        ):
             found.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
 
     def short(summary: dict[str, Any]) -> str | None:
         sha256 = summary["workload"]["prompts"]["sha256"]
         return None if sha256 is None else f"{summary['workload']['prompts']['distinct']} prompts ({sha256[:8]})"
 
-    differ("prompts", "prompt sets differ", ([short(each) for each in a], [short(each) for each in b]), ("prompts", "count"))
+    differ(
+        "prompts",
+        "prompt sets differ",
+        ([short(each) for each in a], [short(each) for each in b]),
+        ("prompts", "count"),
+    )
     asked = [[workload.sampling(each) for each in side] for side in (a, b)]
     for name in workload.NAMES:
         values = tuple([each.get(name) for each in side] for side in asked)
-        differ("sampling", f"sampling differs in {name}", (values[0], values[1]), (name, "sampling_seed" if name == "seed" else name))
-    differ("model", "models differ", ([_model(each) for each in a], [_model(each) for each in b]), ("model", "engine", "quantize"))
-    differ("versions", "engine versions differ", ([version(each) for each in a], [version(each) for each in b]), ("version", "engine"))
+        differ(
+            "sampling",
+            f"sampling differs in {name}",
+            (values[0], values[1]),
+            (name, "sampling_seed" if name == "seed" else name),
+        )
+    differ(
+        "model",
+        "models differ",
+        ([_model(each) for each in a], [_model(each) for each in b]),
+        ("model", "engine", "quantize"),
+    )
+    differ(
+        "versions",
+        "engine versions differ",
+        ([version(each) for each in a], [version(each) for each in b]),
+        ("version", "engine"),
+    )
     differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
     for side in (pair.a, pair.b):
         requests = sum(each["n"]["requests"] for each in side.summaries)
@@ -79,16 +102,34 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
         if failed > MOST_FAILED * requests:
             found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
         name = figure.removesuffix("_steady")
-        limited = sorted({item for each in side.summaries for item in each["client"]["limited"] if _concerns(item, name)})
+        limited = sorted(
+            {item for each in side.summaries for item in each["client"]["limited"] if _concerns(item, name)}
+        )
         if limited:
-            found.append({"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"})
+            found.append(
+                {"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"}
+            )
     if figure.startswith(LENGTH_BOUND):
-        lengths = [[each["tokens"]["output"] / each["n"]["ok"] for each in side if each["tokens"]["output"] and each["n"]["ok"]]
-                   for side in (a, b)]
+        lengths = [
+            [
+                each["tokens"]["output"] / each["n"]["ok"]
+                for each in side
+                if each["tokens"]["output"] and each["n"]["ok"]
+            ]
+            for side in (a, b)
+        ]
         if all(lengths):
             means = [math.fsum(each) / len(each) for each in lengths]
-            if abs(math.log(means[0] / means[1])) > math.log1p(OUTPUT_DIFFERENCE) and not {"max_tokens", "prompts"} & set(pair.subject):
-                found.append({"code": "outputs", "message": f"outputs differ in length: {means[0]:.1f} against {means[1]:.1f} tokens"})
+            if abs(math.log(means[0] / means[1])) > math.log1p(OUTPUT_DIFFERENCE) and not {
+                "max_tokens",
+                "prompts",
+            } & set(pair.subject):
+                found.append(
+                    {
+                        "code": "outputs",
+                        "message": f"outputs differ in length: {means[0]:.1f} against {means[1]:.1f} tokens",
+                    }
+                )
     return found
 
 
@@ -106,7 +147,9 @@ def _host(summary: dict[str, Any]) -> str | None:
     return ", ".join([name, *gpus]) if name else None
 
 
-def effect(pair: Pair, figure: str, method: str = "auto", confidence: float = effects.CONFIDENCE) -> effects.Effect | None:
+def effect(
+    pair: Pair, figure: str, method: str = "auto", confidence: float = effects.CONFIDENCE
+) -> effects.Effect | None:
     """The figure's ratio between the sides by session; None where a side has no value.
 
     `auto`: paired where each session measured both sides (as cells of one server start do), else Welch.
@@ -124,8 +167,15 @@ def effect(pair: Pair, figure: str, method: str = "auto", confidence: float = ef
     return test(list(a.values()), list(b.values()), confidence)
 
 
-def verdict_records(pairs: list[Pair], figures: tuple[str, ...], margin: float = effects.MARGIN, correction: str = "holm",
-             method: str = "auto", allow: tuple[str, ...] = (), confidence: float = effects.CONFIDENCE) -> list[dict[str, Any]]:
+def verdict_records(
+    pairs: list[Pair],
+    figures: tuple[str, ...],
+    margin: float = effects.MARGIN,
+    correction: str = "holm",
+    method: str = "auto",
+    allow: tuple[str, ...] = (),
+    confidence: float = effects.CONFIDENCE,
+) -> list[dict[str, Any]]:
     """One verdict record for each pair and figure; p-values are corrected over all of them."""
     work = [(pair, figure) for pair in pairs for figure in figures]
     effects, reasons, noted = [], [], []
@@ -149,8 +199,17 @@ def parted(differ: list[dict[str, str]], allow: tuple[str, ...]) -> tuple[list[d
     return [each for each in differ if each["code"] not in allow], [each for each in differ if each["code"] in allow]
 
 
-def verdict_record(pair: Pair, figure: str, found: effects.Effect | None, differ: list[dict[str, str]], allowed: list[dict[str, str]],
-                   margin: float, correction: str, confidence: float, family: int) -> dict[str, Any]:
+def verdict_record(
+    pair: Pair,
+    figure: str,
+    found: effects.Effect | None,
+    differ: list[dict[str, str]],
+    allowed: list[dict[str, str]],
+    margin: float,
+    correction: str,
+    confidence: float,
+    family: int,
+) -> dict[str, Any]:
     higher = not rows.lower_is_better(figure)
     reasons, needed = list(differ), None
     if differ:
@@ -159,12 +218,25 @@ def verdict_record(pair: Pair, figure: str, found: effects.Effect | None, differ
         verdict = "cannot tell"
         for side in (pair.a, pair.b):
             if not side.summaries:
-                reasons.append({"code": "missing", "message": f"{side.label} has no such cell" + (
-                    f"; what differs besides: {', '.join(pair.follow)} (--by {' --by '.join((*pair.subject, *pair.follow))})" if pair.follow else "")})
+                reasons.append(
+                    {
+                        "code": "missing",
+                        "message": f"{side.label} has no such cell"
+                        + (
+                            f"; what differs besides: {', '.join(pair.follow)} (--by {' --by '.join((*pair.subject, *pair.follow))})"
+                            if pair.follow
+                            else ""
+                        ),
+                    }
+                )
             elif not side.values(figure):
                 many = side.needed(figure)
-                reasons.append({"code": "refused", "message": f"{side.label} has no {figure}" + (
-                    f": it needs {many} requests" if many else "")})
+                reasons.append(
+                    {
+                        "code": "refused",
+                        "message": f"{side.label} has no {figure}" + (f": it needs {many} requests" if many else ""),
+                    }
+                )
     else:
         verdict = decide(found, higher, margin, confidence)
         if verdict == "cannot tell":
@@ -184,23 +256,44 @@ def verdict_record(pair: Pair, figure: str, found: effects.Effect | None, differ
         codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)
         reasons += [{"code": code, "message": f"{side.label} warns of {code.replace('_', ' ')}"} for code in codes]
     record: dict[str, Any] = {
-        "kind": "verdict", "v": 1, "figure": figure, "better": "higher" if higher else "lower", "verdict": verdict, "at": pair.at,
-        "a": _side(pair.a, figure), "b": _side(pair.b, figure), "effect": _effect(found, higher), "confidence": confidence,
-        "margin_ratio": margin, "p_value": None if found is None else found.p_value,
-        "p_adjusted": None if found is None else found.p_adjusted, "method": None if found is None else found.method,
-        "correction": correction, "reasons": reasons, "needed": needed}
+        "kind": "verdict",
+        "v": 1,
+        "figure": figure,
+        "better": "higher" if higher else "lower",
+        "verdict": verdict,
+        "at": pair.at,
+        "a": _side(pair.a, figure),
+        "b": _side(pair.b, figure),
+        "effect": _effect(found, higher),
+        "confidence": confidence,
+        "margin_ratio": margin,
+        "p_value": None if found is None else found.p_value,
+        "p_adjusted": None if found is None else found.p_adjusted,
+        "method": None if found is None else found.method,
+        "correction": correction,
+        "reasons": reasons,
+        "needed": needed,
+    }
     record["sentence"] = sentences.sentence(record)
     return record
 
 
-def _why(pair: Pair, figure: str, found: effects.Effect, margin: float, confidence: float, family: int) -> dict[str, str]:
+def _why(
+    pair: Pair, figure: str, found: effects.Effect, margin: float, confidence: float, family: int
+) -> dict[str, str]:
     if found.p_value is None:
         unknown = any(summary.get("session") is None for side in (pair.a, pair.b) for summary in side.summaries)
-        return {"code": "one_session", "message": "one server session is no measure of how sessions differ; measure at least three"
-                + (" and name them (llmpar-summarise --session)" if unknown else "")}
+        return {
+            "code": "one_session",
+            "message": "one server session is no measure of how sessions differ; measure at least three"
+            + (" and name them (llmpar-summarise --session)" if unknown else ""),
+        }
     p_adjusted = found.p_value if found.p_adjusted is None else found.p_adjusted
     if p_adjusted <= 1 - confidence:
-        return {"code": "within_margin", "message": f"the difference is real, but nobody can tell whether it exceeds {margin:.0%}"}
+        return {
+            "code": "within_margin",
+            "message": f"the difference is real, but nobody can tell whether it exceeds {margin:.0%}",
+        }
     if found.p_value <= 1 - confidence:
         return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
     return {"code": "noise", "message": "sessions differ among themselves as much as the sides do"}
@@ -215,7 +308,20 @@ def _side(side: Side, figure: str) -> dict[str, Any]:
 def _effect(found: effects.Effect | None, higher: bool) -> dict[str, Any] | None:
     if found is None:
         return None
-    turned = [found.ratio, found.low, found.high] if higher else [
-        1 / found.ratio, None if found.high is None else 1 / found.high, None if found.low is None else 1 / found.low]
-    return {"ratio": found.ratio, "low": found.low, "high": found.high, "speedup": turned[0], "speedup_low": turned[1],
-            "speedup_high": turned[2]}
+    turned = (
+        [found.ratio, found.low, found.high]
+        if higher
+        else [
+            1 / found.ratio,
+            None if found.high is None else 1 / found.high,
+            None if found.low is None else 1 / found.low,
+        ]
+    )
+    return {
+        "ratio": found.ratio,
+        "low": found.low,
+        "high": found.high,
+        "speedup": turned[0],
+        "speedup_low": turned[1],
+        "speedup_high": turned[2],
+    }

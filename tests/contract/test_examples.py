@@ -35,10 +35,16 @@ def examples() -> list[str]:
     """Lines of help that begin as a pipeline of ours does, their continuation lines joined on."""
     found = []
     for name in COMMANDS:
-        text = subprocess.run([ROOT / "bin" / name, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+        text = subprocess.run(
+            [ROOT / "bin" / name, "--help"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
         for line in text.splitlines():
             words = re.sub(r"\s+#.*", "", line.strip())
-            if line.startswith("  ") and re.match(r"(llmpar-[a-z-]+ |parallel |cat |jq |eval |make )", words + " ") and not words.startswith(f"{name}:"):
+            if (
+                line.startswith("  ")
+                and re.match(r"(llmpar-[a-z-]+ |parallel |cat |jq |eval |make )", words + " ")
+                and not words.startswith(f"{name}:")
+            ):
                 found.append(words)
     return list(dict.fromkeys(found))
 
@@ -64,14 +70,27 @@ def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / f"prompts/p{number:02d}.txt").write_text(f"Prompt number {number}.\n")
     shutil.copytree(ROOT / "sweeps", "sweeps")
     Path("prompts.txt").write_text("".join(f"prompts/p{number:02d}.txt\n" for number in range(12)))
-    subprocess.run("llmpar-prompts --index prompts/ > /dev/null; llmpar-request prompts/*.txt > requests.jsonl; "
-                   "llmpar-sample-gpu --output gpu.jsonl -- sleep 0.1", shell=True, check=True)
+    subprocess.run(
+        "llmpar-prompts --index prompts/ > /dev/null; llmpar-request prompts/*.txt > requests.jsonl; "
+        "llmpar-sample-gpu --output gpu.jsonl -- sleep 0.1",
+        shell=True,
+        check=True,
+    )
     made = study()
-    made += [summary(wall, sweep="quick", load={"clients": clients}, repeat=repeat, requests=200)
-             for repeat in (1, 2, 3) for clients, wall in ((8, 20 + repeat / 10), (16, 11 + repeat / 10))]
-    made += [summary(30 + night / 10, sweep=f"nightly-{night}", repeat=night, load={"clients": 8}) for night in range(1, 6)]
-    made += [summary(20 + which / 10, sweep=sweep, server={"engine": engine}, repeat=which, varies=("engine",))
-             for sweep in ("tonight", "last", "engines") for engine in ("vllm", "tgi") for which in (1, 2, 3)]
+    made += [
+        summary(wall, sweep="quick", load={"clients": clients}, repeat=repeat, requests=200)
+        for repeat in (1, 2, 3)
+        for clients, wall in ((8, 20 + repeat / 10), (16, 11 + repeat / 10))
+    ]
+    made += [
+        summary(30 + night / 10, sweep=f"nightly-{night}", repeat=night, load={"clients": 8}) for night in range(1, 6)
+    ]
+    made += [
+        summary(20 + which / 10, sweep=sweep, server={"engine": engine}, repeat=which, varies=("engine",))
+        for sweep in ("tonight", "last", "engines")
+        for engine in ("vllm", "tgi")
+        for which in (1, 2, 3)
+    ]
     for each in made:
         folder = tmp_path / "runs" / each["cell"]["sweep"] / each["cell"]["id"]
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +102,23 @@ def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     document = guidellm()
     document["benchmarks"] *= 2
     Path("guidellm.json").write_text(json.dumps(document))
-    Path("azure.csv").write_text("TIMESTAMP,ContextTokens\n" + "".join(f"2024-05-10 00:00:0{second}.5,10\n" for second in range(9)))
-    Path("ShareGPT_V3.json").write_text(json.dumps(
-        [{"id": str(number), "conversations": [{"from": "human", "value": f"Question {number}, please?"}, {"from": "gpt", "value": "Yes."}]}
-         for number in range(600)]))
+    Path("azure.csv").write_text(
+        "TIMESTAMP,ContextTokens\n" + "".join(f"2024-05-10 00:00:0{second}.5,10\n" for second in range(9))
+    )
+    Path("ShareGPT_V3.json").write_text(
+        json.dumps(
+            [
+                {
+                    "id": str(number),
+                    "conversations": [
+                        {"from": "human", "value": f"Question {number}, please?"},
+                        {"from": "gpt", "value": "Yes."},
+                    ],
+                }
+                for number in range(600)
+            ]
+        )
+    )
     return tmp_path
 
 
@@ -103,11 +135,26 @@ def test_the_example_runs(line: str, place: Path) -> None:
     if "--engine llamacpp" in line:
         pytest.importorskip("xllamacpp")
     # The same command, over sooner; a server's start is asked for the smallest model.
-    shorter = BY_HAND.sub(lambda found: found[0].split()[0] + " 1", line).replace("parallel ", "parallel --will-cite ").replace("-j512", "-j12")
+    shorter = (
+        BY_HAND.sub(lambda found: found[0].split()[0] + " 1", line)
+        .replace("parallel ", "parallel --will-cite ")
+        .replace("-j512", "-j12")
+    )
     if "--engine llamacpp" in line:
         shorter = shorter.replace("--max-tokens 64", "--max-tokens 2")
-    environment = {name: value for name, value in os.environ.items() if not ("--engine llamacpp" in line and name == "LLMPAR_BASE_URL")}
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", shorter], cwd=place, env=environment, capture_output=True, text=True, timeout=100)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not ("--engine llamacpp" in line and name == "LLMPAR_BASE_URL")
+    }
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shorter],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     first = next(name for name in re.findall(r"llmpar-[a-z-]+", line))
     assert done.returncode in ANSWERS.get(first, {0}), f"{shorter}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert "Traceback" not in done.stderr
@@ -118,12 +165,19 @@ def test_readme_commands_exist_and_its_literal_lines_run(place: Path) -> None:
     assert "@@" not in text
     targets = set(re.findall(r"^([a-z][a-z-]*)[ a-z-]*:", (ROOT / "Makefile").read_text(), re.M))
     for target in re.findall(r"^make ([a-z-]+)", text, re.M):
-        assert target in targets or any(target in each for each in re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)), target
+        assert target in targets or any(
+            target in each for each in re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)
+        ), target
     lines = [line for line in text.splitlines() if line.startswith(("parallel ", "llmpar-"))]
     assert len(lines) >= 2
     if shutil.which("jq") is None or shutil.which("parallel") is None:
         pytest.skip("jq or parallel is not installed")
     for line in lines:
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", line.replace("parallel ", "parallel --will-cite ")], cwd=place, capture_output=True,
-                              text=True, timeout=60)
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line.replace("parallel ", "parallel --will-cite ")],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0, f"{line}\n{done.stderr}"

@@ -93,6 +93,15 @@ def test_help_names_the_statuses_that_are_reached(name: str) -> None:
 
 def test_input_that_is_no_record_is_3_everywhere(inputs: None) -> None:
     Path("bad.jsonl").write_text("{oops\n")
-    for command in ("summarise", "compare --by engine", "claims", "pick", "plan", "plot -o p.png", "report --format csv", "import"):
+    for command in (
+        "summarise",
+        "compare --by engine",
+        "claims",
+        "pick",
+        "plan",
+        "plot -o p.png",
+        "report --format csv",
+        "import",
+    ):
         done = subprocess.run(["bash", "-c", f"llmpar-{command} bad.jsonl"], capture_output=True, text=True, timeout=60)
         assert done.returncode == 3 and "bad.jsonl" in done.stderr, (command, done.stderr)

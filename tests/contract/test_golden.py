@@ -17,8 +17,15 @@ CASES = sorted(path for path in (Path(__file__).resolve().parents[1] / "cases" /
 
 def closed_loop(count: int) -> list[dict]:
     """Requests of two clients in turn, 16 tokens each, 10 to 13 ms apart."""
-    return [request(number, number // 2 * 0.25, tuple(round(0.02 + (0.01 + number % 4 / 1000) * place, 6) for place in range(16)), concurrency=2)
-            for number in range(count)]
+    return [
+        request(
+            number,
+            number // 2 * 0.25,
+            tuple(round(0.02 + (0.01 + number % 4 / 1000) * place, 6) for place in range(16)),
+            concurrency=2,
+        )
+        for number in range(count)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +33,23 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Summaries of a study of two engines, nights of which the last is slow, and what single cases name."""
     folder = tmp_path_factory.mktemp("results")
     made = study()
-    made += [summary(20 + night % 3 / 10 + (8 if night == 9 else 0), sweep=f"night-{night}", repeat=night, load={"clients": 8}) for night in range(1, 10)]
+    made += [
+        summary(
+            20 + night % 3 / 10 + (8 if night == 9 else 0), sweep=f"night-{night}", repeat=night, load={"clients": 8}
+        )
+        for night in range(1, 10)
+    ]
     for each in made:
         (folder / "runs" / each["cell"]["sweep"] / each["cell"]["id"]).mkdir(parents=True, exist_ok=True)
-        (folder / "runs" / each["cell"]["sweep"] / each["cell"]["id"] / "summary.json").write_bytes(records.encode(each))
-    for name, each in (("whole", summary(20.0, server={"engine": "vllm"}, varies=("engine",))),
-                       ("other", summary(21.0, server={"engine": "tgi"}, varies=("engine",))),
-                       ("other-prompts", summary(15.0, server={"engine": "tgi"}, varies=("engine",), prompts="q" * 64)),
-                       ("failed", summary(12.0, server={"engine": "tgi"}, varies=("engine",), failed=9, warnings=("failures",)))):
+        (folder / "runs" / each["cell"]["sweep"] / each["cell"]["id"] / "summary.json").write_bytes(
+            records.encode(each)
+        )
+    for name, each in (
+        ("whole", summary(20.0, server={"engine": "vllm"}, varies=("engine",))),
+        ("other", summary(21.0, server={"engine": "tgi"}, varies=("engine",))),
+        ("other-prompts", summary(15.0, server={"engine": "tgi"}, varies=("engine",), prompts="q" * 64)),
+        ("failed", summary(12.0, server={"engine": "tgi"}, varies=("engine",), failed=9, warnings=("failures",))),
+    ):
         (folder / f"{name}.json").write_bytes(records.encode(each))
     (folder / "requests.jsonl").write_bytes(b"".join(map(records.encode, closed_loop(120))))
     (folder / "sweep.tsv").write_text("engine\tmodel\tspeculate\tclients\nvllm\tm\t0,2\t8,16\n")

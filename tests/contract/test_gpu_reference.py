@@ -45,5 +45,7 @@ def test_hosts(root: Path) -> None:
 
 
 def test_causes(root: Path) -> None:
-    row = next(line for line in (root / "docs" / "records.md").read_text().splitlines() if line.startswith("| `joined` |"))
+    row = next(
+        line for line in (root / "docs" / "records.md").read_text().splitlines() if line.startswith("| `joined` |")
+    )
     assert set(causes.TITLES) == set(re.findall(r"`([a-z_]+)`", row.split("`causes`")[1]))

@@ -16,10 +16,37 @@ PACKAGE = ROOT / "llmpar"
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 COMMANDS = sorted([*SCRIPTS, "llmpar-request"])
 # Which rooms of llmpar/ a room may import. Ground files (those directly in llmpar/) have rows of their own.
-GROUND = {"apikey", "clock", "exit_codes", "failure", "foreground", "other_tools", "procfs", "records", "runtime_directory", "sizes", "sweeps"}
+GROUND = {
+    "apikey",
+    "clock",
+    "exit_codes",
+    "failure",
+    "foreground",
+    "other_tools",
+    "procfs",
+    "records",
+    "runtime_directory",
+    "sizes",
+    "sweeps",
+}
 ROOMS: dict[str, set[str]] = {
-    "commands": {"cli", "client", "dialects", "engines", "machine", "pool", "prompts", "render", "report", "results", "sampling", "serving",
-                 "summary", "verdicts", *GROUND},
+    "commands": {
+        "cli",
+        "client",
+        "dialects",
+        "engines",
+        "machine",
+        "pool",
+        "prompts",
+        "render",
+        "report",
+        "results",
+        "sampling",
+        "serving",
+        "summary",
+        "verdicts",
+        *GROUND,
+    },
     "render": {"report", "results", "stats", "summary", "verdicts"},
     "report": {"results", "summary", "verdicts"},
     "verdicts": {"results", "sizes", "stats"},
@@ -39,7 +66,11 @@ ROOMS: dict[str, set[str]] = {
     "runtime_directory": {"procfs"},
 }
 # Of a lower room only some modules may be imported from outside it.
-ONLY = {("report", "summary"): {"causes", "warnings"}, ("render", "summary"): {"causes", "warnings"}, ("machine", "client"): {"stamps"}}
+ONLY = {
+    ("report", "summary"): {"causes", "warnings"},
+    ("render", "summary"): {"causes", "warnings"},
+    ("machine", "client"): {"stamps"},
+}
 # Which modules may import a package of the outside; `commands` stands for all of that room.
 OUTSIDE = {
     "click": {"cli", "commands"},
@@ -81,11 +112,17 @@ def test_every_room_imports_only_the_rooms_of_its_row() -> None:
             target = other.split(".")[0]
             if target == room:
                 continue
-            assert target in ROOMS.get(room, set()), f"{path.relative_to(ROOT)} imports {other}: ROOMS has no such arrow"
+            assert target in ROOMS.get(room, set()), (
+                f"{path.relative_to(ROOT)} imports {other}: ROOMS has no such arrow"
+            )
             arrows.add((room, target))
             if "." in other and (room, target) in ONLY:
                 assert other.split(".")[1] in ONLY[room, target], f"{path.relative_to(ROOT)} imports {other}"
-    stale = {(room, target) for room, targets in ROOMS.items() for target in targets} - arrows - {("commands", name) for name in GROUND}
+    stale = (
+        {(room, target) for room, targets in ROOMS.items() for target in targets}
+        - arrows
+        - {("commands", name) for name in GROUND}
+    )
     assert not stale, f"ROOMS allows what nothing does: {sorted(stale)}"
 
 
@@ -132,7 +169,9 @@ def test_no_command_imports_another() -> None:
 def test_packages_of_the_outside_stay_in_their_files(package: str) -> None:
     for name, path in modules().items():
         if any(other.split(".")[0] == package for other in imports(path)):
-            assert name in OUTSIDE[package] or name.split(".")[0] in OUTSIDE[package], f"{path.relative_to(ROOT)} imports {package}"
+            assert name in OUTSIDE[package] or name.split(".")[0] in OUTSIDE[package], (
+                f"{path.relative_to(ROOT)} imports {package}"
+            )
 
 
 def test_nothing_below_the_commands_reaches_click() -> None:

@@ -29,24 +29,66 @@ def request(number: int, **changes) -> dict:
     """A plain request record: 8 tokens, 10 ms apart."""
     sent = 1_790_000_000.0 + number * 0.05
     record = {
-        "kind": "request", "v": 1, "id": f"r{number:04d}", "prompt": f"p{number % 8}.txt", "prompt_sha256": f"{number % 8:064x}",
-        "attempt": 1, "engine": "vllm", "api": "openai-completions", "model": "m", "base_url": "http://127.0.0.1:1",
-        "stream": True, "status": "ok", "error": None, "host": "h", "pid": 1, "slot": None, "seq": number, "launcher": "pool",
-        "concurrency": 2, "scheduled_at": None, "launched_at": sent - 0.001, "sent_at": sent, "lateness_s": None,
-        "connect_s": 0.0001, "headers_s": 0.01, "ttft_s": 0.02, "e2e_s": 0.1, "effective_ttft_s": None,
-        "effective_e2e_s": None, "event_s": [round(0.02 + 0.01 * k, 6) for k in range(8)], "event_tokens": [1] * 8,
-        "clock": "kernel", "cpu_wait_s": 0.0, "prompt_tokens": 10, "cached_tokens": 0, "output_tokens": 8,
-        "token_source": "engine", "finish_reason": "length", "text": "x", "sampling": {"max_tokens": 8}, "bytes_sent": 9,
+        "kind": "request",
+        "v": 1,
+        "id": f"r{number:04d}",
+        "prompt": f"p{number % 8}.txt",
+        "prompt_sha256": f"{number % 8:064x}",
+        "attempt": 1,
+        "engine": "vllm",
+        "api": "openai-completions",
+        "model": "m",
+        "base_url": "http://127.0.0.1:1",
+        "stream": True,
+        "status": "ok",
+        "error": None,
+        "host": "h",
+        "pid": 1,
+        "slot": None,
+        "seq": number,
+        "launcher": "pool",
+        "concurrency": 2,
+        "scheduled_at": None,
+        "launched_at": sent - 0.001,
+        "sent_at": sent,
+        "lateness_s": None,
+        "connect_s": 0.0001,
+        "headers_s": 0.01,
+        "ttft_s": 0.02,
+        "e2e_s": 0.1,
+        "effective_ttft_s": None,
+        "effective_e2e_s": None,
+        "event_s": [round(0.02 + 0.01 * k, 6) for k in range(8)],
+        "event_tokens": [1] * 8,
+        "clock": "kernel",
+        "cpu_wait_s": 0.0,
+        "prompt_tokens": 10,
+        "cached_tokens": 0,
+        "output_tokens": 8,
+        "token_source": "engine",
+        "finish_reason": "length",
+        "text": "x",
+        "sampling": {"max_tokens": 8},
+        "bytes_sent": 9,
         "bytes_received": 9,
-    }  # fmt: skip
+    }
     return record | changes
 
 
 def cell(engine: str, clients: int) -> dict:
     name = f"{engine}-c{clients:03d}"
-    return {"kind": "cell", "v": 1, "id": name, "sweep": "s", "session": engine, "repeat": 1,
-            "varies": {"engine": engine, "clients": clients}, "server": {"engine": engine},
-            "load": {"clients": clients, "launcher": "parallel", "max_tokens": 8}, "settings_sha256": name}  # fmt: skip
+    return {
+        "kind": "cell",
+        "v": 1,
+        "id": name,
+        "sweep": "s",
+        "session": engine,
+        "repeat": 1,
+        "varies": {"engine": engine, "clients": clients},
+        "server": {"engine": engine},
+        "load": {"clients": clients, "launcher": "parallel", "max_tokens": 8},
+        "settings_sha256": name,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +101,16 @@ def inputs(tmp_path_factory) -> dict[str, list[bytes]]:
     for engine in ("vllm", "tgi"):
         for clients, session in ((2, "a"), (4, "a"), (2, "b")):  # one cell in two sessions: llmpar-plan needs that
             (folder / "cell.json").write_bytes(records.encode(cell(engine, clients)))
-            done = run(["llmpar-summarise", "--cell", str(folder / "cell.json"), "--session", f"{engine}-{session}", str(folder / "r.jsonl")])
+            done = run(
+                [
+                    "llmpar-summarise",
+                    "--cell",
+                    str(folder / "cell.json"),
+                    "--session",
+                    f"{engine}-{session}",
+                    str(folder / "r.jsonl"),
+                ]
+            )
             assert done.returncode == 0, done.stderr
             summaries.append(done.stdout)
     return {"request": requests, "summary": summaries}
@@ -67,7 +118,9 @@ def inputs(tmp_path_factory) -> dict[str, list[bytes]]:
 
 def run(command: list[str], given: bytes = b"") -> subprocess.CompletedProcess:
     environment = os.environ | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    return subprocess.run([ROOT / "bin" / command[0], *command[1:]], input=given, capture_output=True, timeout=60, env=environment)
+    return subprocess.run(
+        [ROOT / "bin" / command[0], *command[1:]], input=given, capture_output=True, timeout=60, env=environment
+    )
 
 
 CASES = [pytest.param(command, "request", id=" ".join(command)) for command in REQUESTS]

@@ -14,11 +14,23 @@ from unit.made import study
 from llmpar import records, sweeps
 
 # Kinds whose fields other tests hold against the reference.
-ELSEWHERE = {"engine": "proc/test_sample_engine.py", "gpu": "contract/test_gpu_reference.py", "host": "contract/test_gpu_reference.py",
-             "server": "contract/test_serve_docs.py", "summary": "unit/test_summary_docs.py", "verdict": "unit/test_summary_docs.py",
-             "prompt": "proc/test_prompts_command.py", "prompt_set": "proc/test_prompts_command.py"}
-COMMANDS = {"request": "llmpar-request prompt.txt", "cell": "llmpar-cells table.tsv", "claim": "llmpar-claims --format json study.jsonl",
-            "pick": "llmpar-pick --format json --price 2 study.jsonl", "plan": "llmpar-plan --format json study.jsonl"}
+ELSEWHERE = {
+    "engine": "proc/test_sample_engine.py",
+    "gpu": "contract/test_gpu_reference.py",
+    "host": "contract/test_gpu_reference.py",
+    "server": "contract/test_serve_docs.py",
+    "summary": "unit/test_summary_docs.py",
+    "verdict": "unit/test_summary_docs.py",
+    "prompt": "proc/test_prompts_command.py",
+    "prompt_set": "proc/test_prompts_command.py",
+}
+COMMANDS = {
+    "request": "llmpar-request prompt.txt",
+    "cell": "llmpar-cells table.tsv",
+    "claim": "llmpar-claims --format json study.jsonl",
+    "pick": "llmpar-pick --format json --price 2 study.jsonl",
+    "plan": "llmpar-plan --format json study.jsonl",
+}
 
 
 def section(root: Path, kind: str) -> str:
@@ -28,7 +40,9 @@ def section(root: Path, kind: str) -> str:
 
 def test_every_kind_has_its_section_and_its_test(root: Path) -> None:
     text = (root / "docs" / "records.md").read_text()
-    assert set(re.findall(r"^## ([a-z_]+), version (\d+)$", text, re.M)) == {(kind, str(known[-1])) for kind, known in records.VERSIONS.items()}
+    assert set(re.findall(r"^## ([a-z_]+), version (\d+)$", text, re.M)) == {
+        (kind, str(known[-1])) for kind, known in records.VERSIONS.items()
+    }
     assert set(COMMANDS) | set(ELSEWHERE) == set(records.VERSIONS) and not set(COMMANDS) & set(ELSEWHERE)
     for kind, name in ELSEWHERE.items():
         assert re.search(rf"\b{kind}", (root / "tests" / name).read_text())
@@ -43,7 +57,11 @@ def test_fields(kind: str, root: Path, tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv("LLMPAR_BASE_URL", engine.url)
         done = subprocess.run(["bash", "-c", COMMANDS[kind]], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    named = {name for row in re.findall(r"^\| (`[^|]*?) \|", section(root, kind), re.M) for name in re.findall(r"`([a-z0-9_]+)`", row)}
+    named = {
+        name
+        for row in re.findall(r"^\| (`[^|]*?) \|", section(root, kind), re.M)
+        for name in re.findall(r"`([a-z0-9_]+)`", row)
+    }
     written = [orjson.loads(line) for line in done.stdout.splitlines()]
     assert written
     for each in written:

@@ -11,14 +11,26 @@ from llmpar.serving import readiness, record
 
 
 def test_outcomes_are_those_that_can_be_written(root: Path) -> None:
-    told = set(re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ", (root / "docs" / "serve.md").read_text().split("| outcome |", 1)[1].split("\n\n", 1)[0], re.M))
+    told = set(
+        re.findall(
+            r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ",
+            (root / "docs" / "serve.md").read_text().split("| outcome |", 1)[1].split("\n\n", 1)[0],
+            re.M,
+        )
+    )
     named = {name for row in told for name in re.findall(r"`([a-z_]+)`", row)}
-    known = {outcome for engine in ENGINES.values() for outcome, _, _ in engine.failures} | {outcome for outcome, _, _ in readiness.FAILURES}
+    known = {outcome for engine in ENGINES.values() for outcome, _, _ in engine.failures} | {
+        outcome for outcome, _, _ in readiness.FAILURES
+    }
     assert named == known | {"ok", "timeout", "refused", "crashed", "cancelled", "failed"}
 
 
 def test_the_server_record(root: Path, tmp_path: Path) -> None:
     section = (root / "docs" / "records.md").read_text().split("## server, version 1\n", 1)[1].split("\n## ", 1)[0]
-    named = {name for row in re.findall(r"^\| (`[^|]*?) \|", section, re.M) for name in re.findall(r"`([a-z0-9_]+)`", row)}
-    made = record.ServerRecord(str(tmp_path), ENGINES["vllm"], Settings(model="m"), "local", [Launch(("true",), 1, model="m")])
+    named = {
+        name for row in re.findall(r"^\| (`[^|]*?) \|", section, re.M) for name in re.findall(r"`([a-z0-9_]+)`", row)
+    }
+    made = record.ServerRecord(
+        str(tmp_path), ENGINES["vllm"], Settings(model="m"), "local", [Launch(("true",), 1, model="m")]
+    )
     assert named == set(made.fields)

@@ -46,9 +46,16 @@ class Gpu:
     clocks: dict[int, int] = field(default_factory=lambda: {nv.NVML_CLOCK_SM: 1980, nv.NVML_CLOCK_MEM: 3201})
     temperature: int = 61
     limits: int = 0x4
-    gpm: dict[int, float] | None = field(default_factory=lambda: {
-        nv.NVML_GPM_METRIC_SM_UTIL: 88.0, nv.NVML_GPM_METRIC_SM_OCCUPANCY: 21.0, nv.NVML_GPM_METRIC_ANY_TENSOR_UTIL: 34.0,
-        nv.NVML_GPM_METRIC_HMMA_TENSOR_UTIL: 34.0, nv.NVML_GPM_METRIC_DRAM_BW_UTIL: 71.0, nv.NVML_GPM_METRIC_PCIE_TX_PER_SEC: 2.0})
+    gpm: dict[int, float] | None = field(
+        default_factory=lambda: {
+            nv.NVML_GPM_METRIC_SM_UTIL: 88.0,
+            nv.NVML_GPM_METRIC_SM_OCCUPANCY: 21.0,
+            nv.NVML_GPM_METRIC_ANY_TENSOR_UTIL: 34.0,
+            nv.NVML_GPM_METRIC_HMMA_TENSOR_UTIL: 34.0,
+            nv.NVML_GPM_METRIC_DRAM_BW_UTIL: 71.0,
+            nv.NVML_GPM_METRIC_PCIE_TX_PER_SEC: 2.0,
+        }
+    )
     fields: dict[int, Callable[[float], float]] = field(default_factory=dict)  # more field values, or others
     errors: dict[Any, int] = field(default_factory=dict)
     migs: list[Mig] = field(default_factory=list)
@@ -62,12 +69,14 @@ class Gpu:
         return value % self.energy_wrap_mj if self.energy_wrap_mj else value
 
     def field_value(self, identifier: int, seconds: float) -> float | None:
-        own = {nv.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION: lambda _: self.energy_mj(seconds),
-               nv.NVML_FI_DEV_POWER_INSTANT: lambda _: self.power_w * 1000,
-               nv.NVML_FI_DEV_POWER_AVERAGE: lambda _: self.power_w * 990,
-               nv.NVML_FI_DEV_MEMORY_TEMP: lambda _: self.temperature + 9,
-               nv.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX: lambda _: 1000 * seconds,
-               nv.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX: lambda _: 2000 * seconds} | self.fields
+        own = {
+            nv.NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION: lambda _: self.energy_mj(seconds),
+            nv.NVML_FI_DEV_POWER_INSTANT: lambda _: self.power_w * 1000,
+            nv.NVML_FI_DEV_POWER_AVERAGE: lambda _: self.power_w * 990,
+            nv.NVML_FI_DEV_MEMORY_TEMP: lambda _: self.temperature + 9,
+            nv.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX: lambda _: 1000 * seconds,
+            nv.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX: lambda _: 2000 * seconds,
+        } | self.fields
         return own[identifier](seconds) if identifier in own else None
 
 
@@ -83,8 +92,14 @@ LLP, IP = POINTER(c_ulonglong), POINTER(c_int)
 class Library:
     """Stands where pynvml keeps its CDLL. `clock`: seconds; `calls` counts calls by name."""
 
-    def __init__(self, gpus: list[Gpu], clock: Callable[[], float] = time.monotonic, driver: str = "580.1",
-                 missing: set[str] = frozenset(), init_code: int = 0):  # type: ignore[assignment]
+    def __init__(
+        self,
+        gpus: list[Gpu],
+        clock: Callable[[], float] = time.monotonic,
+        driver: str = "580.1",
+        missing: set[str] = frozenset(),
+        init_code: int = 0,
+    ):  # type: ignore[assignment]
         self.gpus, self.clock, self.driver, self.missing, self.init_code = gpus, clock, driver, missing, init_code
         self.begun = clock()
         self.calls: dict[str, int] = {}
@@ -242,7 +257,11 @@ class Library:
             elif identifier in (nv.NVML_FI_DEV_POWER_INSTANT, nv.NVML_FI_DEV_POWER_AVERAGE, nv.NVML_FI_DEV_MEMORY_TEMP):
                 value.nvmlReturn, value.valueType, value.value.uiVal = 0, nv.NVML_VALUE_TYPE_UNSIGNED_INT, int(found)
             else:
-                value.nvmlReturn, value.valueType, value.value.ullVal = 0, nv.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG, int(found)
+                value.nvmlReturn, value.valueType, value.value.ullVal = (
+                    0,
+                    nv.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG,
+                    int(found),
+                )
 
     def do_nvmlDeviceGetTotalEnergyConsumption(self, handle: int, out: Any) -> None:
         out[0] = self._of(handle, True)[0].energy_mj(self.seconds)
@@ -259,7 +278,10 @@ class Library:
 
     def do_nvmlDeviceGetMemoryInfo(self, handle: int, out: Any) -> None:
         gpu, mig = self._of(handle)
-        out[0].total, out[0].used = (mig or gpu).memory_total, (mig or gpu).memory_used + GIB  # v1 counts the reserve as used
+        out[0].total, out[0].used = (
+            (mig or gpu).memory_total,
+            (mig or gpu).memory_used + GIB,
+        )  # v1 counts the reserve as used
         out[0].free = out[0].total - out[0].used
 
     def do_nvmlDeviceGetMemoryInfo_v2(self, handle: int, out: Any) -> int | None:
@@ -371,7 +393,9 @@ class Library:
         get = asked[0]
         if get.version != nv.NVML_GPM_METRICS_GET_VERSION:
             return nv.NVML_ERROR_ARGUMENT_VERSION_MISMATCH
-        first, second = (self._samples.get(ctypes.cast(sample, c_void_p).value or 0) for sample in (get.sample1, get.sample2))
+        first, second = (
+            self._samples.get(ctypes.cast(sample, c_void_p).value or 0) for sample in (get.sample1, get.sample2)
+        )
         if first is None or second is None or second[1] <= first[1]:
             return nv.NVML_ERROR_INVALID_ARGUMENT
         for place in range(get.numMetrics):
@@ -386,38 +410,71 @@ class Library:
 
 HP = POINTER(c_void_p)
 SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "nvmlInitWithFlags": (U,), "nvmlShutdown": (), "nvmlSystemGetDriverVersion": (c_void_p, U),
-    "nvmlSystemGetCudaDriverVersion": (IP,), "nvmlSystemGetCudaDriverVersion_v2": (IP,), "nvmlDeviceGetCount_v2": (UP,),
-    "nvmlDeviceGetHandleByIndex_v2": (U, c_void_p), "nvmlDeviceGetUUID": (H, c_void_p, U), "nvmlDeviceGetName": (H, c_void_p, U),
-    "nvmlDeviceGetVbiosVersion": (H, c_void_p, U), "nvmlDeviceGetMigMode": (H, UP, UP), "nvmlDeviceGetMaxMigDeviceCount": (H, UP),
-    "nvmlDeviceGetMigDeviceHandleByIndex": (H, U, c_void_p), "nvmlDeviceGetGpuInstanceId": (H, UP), "nvmlDeviceGetComputeInstanceId": (H, UP),
-    "nvmlDeviceGetFieldValues": (H, c_int32, c_void_p), "nvmlDeviceGetTotalEnergyConsumption": (H, POINTER(c_uint64)),
-    "nvmlDeviceGetPowerUsage": (H, UP), "nvmlDeviceGetUtilizationRates": (H, POINTER(nv.c_nvmlUtilization_t)),
-    "nvmlDeviceGetMemoryInfo": (H, POINTER(nv.c_nvmlMemory_t)), "nvmlDeviceGetMemoryInfo_v2": (H, POINTER(nv.c_nvmlMemory_v2_t)),
-    "nvmlDeviceGetComputeRunningProcesses_v3": (H, UP, c_void_p), "nvmlDeviceGetClockInfo": (H, U, UP),
-    "nvmlDeviceGetMaxClockInfo": (H, U, UP), "nvmlDeviceGetTemperature": (H, U, UP),
-    "nvmlDeviceGetCurrentClocksEventReasons": (H, LLP), "nvmlDeviceGetCurrentClocksThrottleReasons": (H, LLP),
-    "nvmlDeviceGetPcieThroughput": (H, U, UP), "nvmlDeviceGetCudaComputeCapability": (H, IP, IP), "nvmlDeviceGetNumGpuCores": (H, UP),
-    "nvmlDeviceGetEnforcedPowerLimit": (H, UP), "nvmlDeviceGetPowerManagementDefaultLimit": (H, UP),
-    "nvmlDeviceGetPowerManagementLimitConstraints": (H, UP, UP), "nvmlDeviceGetEccMode": (H, UP, UP),
-    "nvmlDeviceGetPersistenceMode": (H, UP), "nvmlDeviceGetCurrPcieLinkGeneration": (H, UP), "nvmlDeviceGetMaxPcieLinkGeneration": (H, UP),
-    "nvmlDeviceGetCurrPcieLinkWidth": (H, UP), "nvmlDeviceGetPciInfo_v3": (H, POINTER(nv.nvmlPciInfo_t)),
-    "nvmlGpmQueryDeviceSupport": (H, POINTER(nv.c_nvmlGpmSupport_t)), "nvmlGpmSampleAlloc": (POINTER(nv.c_nvmlGpmSample_t),),
-    "nvmlGpmSampleFree": (c_void_p,), "nvmlGpmSampleGet": (H, c_void_p), "nvmlGpmMigSampleGet": (H, U, c_void_p),
+    "nvmlInitWithFlags": (U,),
+    "nvmlShutdown": (),
+    "nvmlSystemGetDriverVersion": (c_void_p, U),
+    "nvmlSystemGetCudaDriverVersion": (IP,),
+    "nvmlSystemGetCudaDriverVersion_v2": (IP,),
+    "nvmlDeviceGetCount_v2": (UP,),
+    "nvmlDeviceGetHandleByIndex_v2": (U, c_void_p),
+    "nvmlDeviceGetUUID": (H, c_void_p, U),
+    "nvmlDeviceGetName": (H, c_void_p, U),
+    "nvmlDeviceGetVbiosVersion": (H, c_void_p, U),
+    "nvmlDeviceGetMigMode": (H, UP, UP),
+    "nvmlDeviceGetMaxMigDeviceCount": (H, UP),
+    "nvmlDeviceGetMigDeviceHandleByIndex": (H, U, c_void_p),
+    "nvmlDeviceGetGpuInstanceId": (H, UP),
+    "nvmlDeviceGetComputeInstanceId": (H, UP),
+    "nvmlDeviceGetFieldValues": (H, c_int32, c_void_p),
+    "nvmlDeviceGetTotalEnergyConsumption": (H, POINTER(c_uint64)),
+    "nvmlDeviceGetPowerUsage": (H, UP),
+    "nvmlDeviceGetUtilizationRates": (H, POINTER(nv.c_nvmlUtilization_t)),
+    "nvmlDeviceGetMemoryInfo": (H, POINTER(nv.c_nvmlMemory_t)),
+    "nvmlDeviceGetMemoryInfo_v2": (H, POINTER(nv.c_nvmlMemory_v2_t)),
+    "nvmlDeviceGetComputeRunningProcesses_v3": (H, UP, c_void_p),
+    "nvmlDeviceGetClockInfo": (H, U, UP),
+    "nvmlDeviceGetMaxClockInfo": (H, U, UP),
+    "nvmlDeviceGetTemperature": (H, U, UP),
+    "nvmlDeviceGetCurrentClocksEventReasons": (H, LLP),
+    "nvmlDeviceGetCurrentClocksThrottleReasons": (H, LLP),
+    "nvmlDeviceGetPcieThroughput": (H, U, UP),
+    "nvmlDeviceGetCudaComputeCapability": (H, IP, IP),
+    "nvmlDeviceGetNumGpuCores": (H, UP),
+    "nvmlDeviceGetEnforcedPowerLimit": (H, UP),
+    "nvmlDeviceGetPowerManagementDefaultLimit": (H, UP),
+    "nvmlDeviceGetPowerManagementLimitConstraints": (H, UP, UP),
+    "nvmlDeviceGetEccMode": (H, UP, UP),
+    "nvmlDeviceGetPersistenceMode": (H, UP),
+    "nvmlDeviceGetCurrPcieLinkGeneration": (H, UP),
+    "nvmlDeviceGetMaxPcieLinkGeneration": (H, UP),
+    "nvmlDeviceGetCurrPcieLinkWidth": (H, UP),
+    "nvmlDeviceGetPciInfo_v3": (H, POINTER(nv.nvmlPciInfo_t)),
+    "nvmlGpmQueryDeviceSupport": (H, POINTER(nv.c_nvmlGpmSupport_t)),
+    "nvmlGpmSampleAlloc": (POINTER(nv.c_nvmlGpmSample_t),),
+    "nvmlGpmSampleFree": (c_void_p,),
+    "nvmlGpmSampleGet": (H, c_void_p),
+    "nvmlGpmMigSampleGet": (H, U, c_void_p),
     "nvmlGpmMetricsGet": (POINTER(nv.c_nvmlGpmMetricsGet_t),),
-}  # fmt: skip
+}
 
 
 # Arguments that C sees as pointers to the first of several.
-ARRAYS = {("nvmlDeviceGetFieldValues", 2): nv.c_nvmlFieldValue_t, ("nvmlDeviceGetComputeRunningProcesses_v3", 2): nv.c_nvmlProcessInfo_v3_t,
-          ("nvmlDeviceGetHandleByIndex_v2", 1): c_void_p, ("nvmlDeviceGetMigDeviceHandleByIndex", 2): c_void_p}
+ARRAYS = {
+    ("nvmlDeviceGetFieldValues", 2): nv.c_nvmlFieldValue_t,
+    ("nvmlDeviceGetComputeRunningProcesses_v3", 2): nv.c_nvmlProcessInfo_v3_t,
+    ("nvmlDeviceGetHandleByIndex_v2", 1): c_void_p,
+    ("nvmlDeviceGetMigDeviceHandleByIndex", 2): c_void_p,
+}
 for (_name, _place), _kind in ARRAYS.items():
+
     def _wrap(body: Any, place: int, kind: Any) -> Any:
         def call(self: Library, *arguments: Any) -> Any:
             given = list(arguments)
             given[place] = ctypes.cast(given[place], POINTER(kind)) if given[place] else None
             return body(self, *given)
+
         return call
+
     setattr(Library, "do_" + _name, _wrap(getattr(Library, "do_" + _name), _place, _kind))
 
 

@@ -47,13 +47,19 @@ def executable(folder: Path, name: str, text: str) -> Path:
 def llama_server(folder: Path, options: str = "", before: str = "", how: str = "exec") -> Path:
     """A `llama-server` that is the fake engine, with options of fake_engine.py and shell lines before it."""
     (folder / "m.gguf").touch()
-    return executable(folder, "llama-server", f"""
+    return executable(
+        folder,
+        "llama-server",
+        f"""
 while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; esac; shift; done
 {before}
 {how} '{sys.executable}' '{FAKE}' --engine llamacpp --port "$port" --truth '{folder}/'"truth-$port.jsonl" {options}
-""")
+""",
+    )
 
 
 def docker(folder: Path, engine: str, options: str = "") -> Path:
     """A `docker` that starts the fake engine for `run` and writes each call to docker.calls."""
-    return executable(folder, "docker", DOCKER.format(folder=folder, python=sys.executable, fake=FAKE, engine=engine, options=options))
+    return executable(
+        folder, "docker", DOCKER.format(folder=folder, python=sys.executable, fake=FAKE, engine=engine, options=options)
+    )

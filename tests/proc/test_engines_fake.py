@@ -20,10 +20,17 @@ from llmpar.serving.record import ServerRecord
 
 CASES = [
     # engine, runtime, version, the fake's dialect, what a line of its own says to find the port
-    ("tgi", "docker", "1.4.4", "tgi", None), ("tgi", "docker", None, "tgi-3", None), ("vllm", "docker", "0.4.0.post1", "vllm-0.4", None),
-    ("vllm", "docker", None, "vllm", None), ("aphrodite", "docker", "0.5.2", "aphrodite", None), ("trtllm", "docker", None, "trtllm", None),
-    ("sglang", "docker", None, "sglang", None), ("lmdeploy", "docker", None, "lmdeploy", None),
-    ("mii", "local", None, "mii", r"s/.*restful_api_port=\([0-9]*\).*/\1/p"), ("powerinfer", "local", None, "powerinfer", r"s/.*--port \([0-9]*\).*/\1/p")]
+    ("tgi", "docker", "1.4.4", "tgi", None),
+    ("tgi", "docker", None, "tgi-3", None),
+    ("vllm", "docker", "0.4.0.post1", "vllm-0.4", None),
+    ("vllm", "docker", None, "vllm", None),
+    ("aphrodite", "docker", "0.5.2", "aphrodite", None),
+    ("trtllm", "docker", None, "trtllm", None),
+    ("sglang", "docker", None, "sglang", None),
+    ("lmdeploy", "docker", None, "lmdeploy", None),
+    ("mii", "local", None, "mii", r"s/.*restful_api_port=\([0-9]*\).*/\1/p"),
+    ("powerinfer", "local", None, "powerinfer", r"s/.*--port \([0-9]*\).*/\1/p"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,31 +40,54 @@ def own_path(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name, runtime, version, dialect, port", CASES, ids=[f"{each[3]}-{each[1]}" for each in CASES])
-def test_launch_wait_ask_and_end(name: str, runtime: str, version: str | None, dialect: str, port: str | None, tmp_path: Path,
-                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launch_wait_ask_and_end(
+    name: str,
+    runtime: str,
+    version: str | None,
+    dialect: str,
+    port: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = "m.gguf" if name == "powerinfer" else "org/m"
     # Engines that know one name only refuse others, and so does the fake.
     if port is None:
         docker(tmp_path, dialect, f"--model {model}")
     else:
-        own = executable(tmp_path, "engine-of-its-own", f"port=$(sed -n '{port}' <<< \"$*\")\nexec '{sys.executable}' '{FAKE}' "
-                         f"--engine {dialect} --port \"$port\"\n")
+        own = executable(
+            tmp_path,
+            "engine-of-its-own",
+            f"port=$(sed -n '{port}' <<< \"$*\")\nexec '{sys.executable}' '{FAKE}' "
+            f'--engine {dialect} --port "$port"\n',
+        )
         monkeypatch.setenv("LLMPAR_ENGINE_PYTHON", str(own))
         monkeypatch.setenv("LLMPAR_POWERINFER", str(own))
     engine = ENGINES[name]
-    settings = Settings(model=model, version=version, runtime=runtime, dtype=None if name in ("mii", "powerinfer") else "float16", max_total_tokens=4000)
+    settings = Settings(
+        model=model,
+        version=version,
+        runtime=runtime,
+        dtype=None if name in ("mii", "powerinfer") else "float16",
+        max_total_tokens=4000,
+    )
     check(engine, settings)
     made = [container_argv(each) for each in launches.launches(engine, settings, Device(), runtime, [ports.free()])]
     record = ServerRecord(str(tmp_path), engine, settings, runtime, made)
     said: list[str] = []
-    with run.running(engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))) as servers:
+    with run.running(
+        engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))
+    ) as servers:
         pid = servers.servers[0].process.pid
         sampling = Sampling(max_tokens=6, temperature=0.1, top_p=0.3, top_k=100)
         for stream in (False, True) if name != "mii" else (False,):
             call = DIALECTS[engine.api].request("Once upon a time", made[0].model, sampling, stream, engine.name)
             answer = requests.post(servers.base_url + call.path, json=call.body, timeout=20)
-            reply = DIALECTS[engine.api].parse(answer.status_code, {key.lower(): value for key, value in answer.headers.items()},
-                                               answer.content, stream)
+            reply = DIALECTS[engine.api].parse(
+                answer.status_code,
+                {key.lower(): value for key, value in answer.headers.items()},
+                answer.content,
+                stream,
+            )
             assert (reply.error, reply.output_tokens, reply.token_source, reply.complete) == (None, 6, "engine", True)
             assert sum(event.tokens or 0 for event in reply.events) == (6 if stream else 0)
         for url in record.fields["metrics_urls"]:

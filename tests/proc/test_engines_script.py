@@ -25,8 +25,13 @@ def own_path(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def prove(root: Path, tmp_path: Path, *names: str) -> tuple[int, list[str], str]:
     """(exit status, the first engine's row, what was said)."""
     # The script puts the checkout's own commands first; the engine is looked for after them.
-    done = subprocess.run([root / "scripts/engines", "--no-install", *names], capture_output=True, text=True, timeout=100,
-                          env=os.environ | {"RUNS": str(tmp_path / "runs"), "MAX_TOKENS": "6"})  # fmt: skip
+    done = subprocess.run(
+        [root / "scripts/engines", "--no-install", *names],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"RUNS": str(tmp_path / "runs"), "MAX_TOKENS": "6"},
+    )
     lines = done.stdout.splitlines()
     return done.returncode, lines[1].split() if len(lines) > 1 else [], done.stderr
 
@@ -38,12 +43,18 @@ def test_an_engine_that_does_what_it_should(root: Path, tmp_path: Path) -> None:
     assert row[:2] == ["llamacpp", "local"] and row[-4:-2] == ["32", "0"] and float(row[-2]) > 0 and row[-1] == "1"
 
 
-@pytest.mark.parametrize(("options", "before", "ends", "words"), [
-    ("--tokens 5", "", ["32", "32"], "32 have a token count that does not add up"),
-    ("--exit-after 30", "", None, "requests failed"),
-    ("", "echo 'error loading model: bad magic'; exit 1", ["0", "-"], "ended before it was ready"),
-], ids=["too few tokens", "dies under load", "does not start"])
-def test_one_that_does_not_ends_it_with_5(root: Path, tmp_path: Path, options: str, before: str, ends: list[str] | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "before", "ends", "words"),
+    [
+        ("--tokens 5", "", ["32", "32"], "32 have a token count that does not add up"),
+        ("--exit-after 30", "", None, "requests failed"),
+        ("", "echo 'error loading model: bad magic'; exit 1", ["0", "-"], "ended before it was ready"),
+    ],
+    ids=["too few tokens", "dies under load", "does not start"],
+)
+def test_one_that_does_not_ends_it_with_5(
+    root: Path, tmp_path: Path, options: str, before: str, ends: list[str] | None, words: str
+) -> None:
     llama_server(tmp_path, options, before)
     code, row, said = prove(root, tmp_path, "llamacpp")
     assert code == 5 and words in said, said
@@ -58,5 +69,10 @@ def test_an_unknown_name_is_refused_and_every_engine_has_its_row(root: Path, tmp
     assert code == 2 and "unknown engine 'llama'" in said
     script = (root / "scripts/engines").read_text()
     run = next(line for line in script.splitlines() if line.startswith("names=(")).strip("names=()").split()
-    rest = next(line for line in script.splitlines() if line.strip().startswith("for name in tgi")).split("in ")[1].split(";")[0].split()
+    rest = (
+        next(line for line in script.splitlines() if line.strip().startswith("for name in tgi"))
+        .split("in ")[1]
+        .split(";")[0]
+        .split()
+    )
     assert {each.split("-")[0] for each in run} | set(rest) == set(ENGINES)

@@ -13,11 +13,29 @@ from fake import Fake, fake_engine
 
 from llmpar.dialects import DIALECTS, Reply, Sampling
 
-PAIRS = [("vllm", "openai-completions"), ("vllm", "openai-chat"), ("vllm-0.4", "openai-completions"), ("aphrodite", "openai-chat"),
-         ("aphrodite", "openai-completions"), ("tgi", "tgi"), ("tgi", "openai-completions"), ("tgi", "openai-chat"), ("tgi-3", "tgi"),
-         ("tgi-3", "openai-completions"), ("tgi-3", "openai-chat"), ("llamacpp", "llamacpp"), ("llamacpp", "openai-completions"),
-         ("llamacpp", "openai-chat"), ("powerinfer", "llamacpp"), ("transformers", "openai-completions"), ("transformers", "openai-chat"),
-         ("sglang", "openai-chat"), ("lmdeploy", "openai-completions"), ("trtllm", "openai-completions"), ("mii", "mii")]
+PAIRS = [
+    ("vllm", "openai-completions"),
+    ("vllm", "openai-chat"),
+    ("vllm-0.4", "openai-completions"),
+    ("aphrodite", "openai-chat"),
+    ("aphrodite", "openai-completions"),
+    ("tgi", "tgi"),
+    ("tgi", "openai-completions"),
+    ("tgi", "openai-chat"),
+    ("tgi-3", "tgi"),
+    ("tgi-3", "openai-completions"),
+    ("tgi-3", "openai-chat"),
+    ("llamacpp", "llamacpp"),
+    ("llamacpp", "openai-completions"),
+    ("llamacpp", "openai-chat"),
+    ("powerinfer", "llamacpp"),
+    ("transformers", "openai-completions"),
+    ("transformers", "openai-chat"),
+    ("sglang", "openai-chat"),
+    ("lmdeploy", "openai-completions"),
+    ("trtllm", "openai-completions"),
+    ("mii", "mii"),
+]
 SAMPLING = Sampling(max_tokens=8, temperature=0.1, top_p=0.3)
 
 
@@ -32,7 +50,9 @@ def ask(server: Fake, api: str, engine: str, prompt: str, stream: bool = True) -
     except http.client.IncompleteRead as error:
         body = error.partial
     connection.close()
-    return DIALECTS[api].parse(answer.status, {key.lower(): value for key, value in answer.getheaders()}, body, stream), made.sampling
+    return DIALECTS[api].parse(
+        answer.status, {key.lower(): value for key, value in answer.getheaders()}, body, stream
+    ), made.sampling
 
 
 @pytest.mark.parametrize("engine", sorted({engine for engine, _ in PAIRS}))
@@ -41,8 +61,13 @@ def test_every_engine_in_every_dialect_agrees_with_the_truth_log(engine: str) ->
     with fake_engine(engine=engine, tokens=8) as server:
         for api in [api for name, api in PAIRS if name == engine]:
             for stream in [False] if api == "mii" else [True, False]:
-                for prompt, reason in (("tell me more", "length"), ("tell\nfake: eos=3", "stop"), ("x\nfake: burst=3", "length"),
-                                       ("x\nfake: empty=3", "length"), ("x\nfake: crlf split=5 keepalive=2", "length")):
+                for prompt, reason in (
+                    ("tell me more", "length"),
+                    ("tell\nfake: eos=3", "stop"),
+                    ("x\nfake: burst=3", "length"),
+                    ("x\nfake: empty=3", "length"),
+                    ("x\nfake: crlf split=5 keepalive=2", "length"),
+                ):
                     reply, sampling = ask(server, api, engine, prompt, stream)
                     asked += 1
                     truth = server.truth(asked)[-1]
@@ -50,20 +75,32 @@ def test_every_engine_in_every_dialect_agrees_with_the_truth_log(engine: str) ->
                     assert reply.text == truth["text"]
                     special = api == "tgi" and reason == "stop" and stream  # the end-of-text token is counted
                     assert reply.output_tokens == truth["tokens"] + special or (
-                        reply.token_source == "events" and reply.output_tokens == len(reply.events))
+                        reply.token_source == "events" and reply.output_tokens == len(reply.events)
+                    )
                     # TGI 1.4 tells no reason in one of its routes, and everywhere else the truth.
                     silent = engine == "tgi" and api == "openai-completions" and stream
                     assert reply.finish_reason == (None if silent else reason)
                     if stream:
-                        assert len(truth["write_at"]) == len(truth["write_tokens"]) and sum(truth["write_tokens"]) == truth["tokens"]
-                    assert {key: value for key, value in truth["body"].items() if key != "model"} in (sampling, {"parameters": sampling})
+                        assert (
+                            len(truth["write_at"]) == len(truth["write_tokens"])
+                            and sum(truth["write_tokens"]) == truth["tokens"]
+                        )
+                    assert {key: value for key, value in truth["body"].items() if key != "model"} in (
+                        sampling,
+                        {"parameters": sampling},
+                    )
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "llamacpp", "transformers", "aphrodite"])
 def test_trouble_on_request(engine: str) -> None:
     api = {"tgi": "tgi", "llamacpp": "llamacpp"}.get(engine, "openai-completions")
     with fake_engine(engine=engine, tokens=8) as server:
-        for knob, kind, events in (("cut=3", "cut_stream", 3), ("end=2", "cut_stream", 2), ("utf8=2", "invalid_utf8", 8), ("json=2", "bad_json", 7)):
+        for knob, kind, events in (
+            ("cut=3", "cut_stream", 3),
+            ("end=2", "cut_stream", 2),
+            ("utf8=2", "invalid_utf8", 8),
+            ("json=2", "bad_json", 7),
+        ):
             reply, _ = ask(server, api, engine, f"x\nfake: {knob}")
             assert reply.error is not None and reply.error["type"] == kind and len(reply.events) == events, knob
         reply, _ = ask(server, api, engine, "x\nfake: error=2")
@@ -136,7 +173,9 @@ def test_refusals_follow_the_engine() -> None:
 
 def test_wire_samples_are_replayed_byte_by_byte() -> None:
     with fake_engine(engine="vllm") as server:
-        whole, _ = ask(server, "openai-completions", "vllm", "x\nfake: replay=vllm-cpu/v1_completions_stream_spec.txt split=11")
+        whole, _ = ask(
+            server, "openai-completions", "vllm", "x\nfake: replay=vllm-cpu/v1_completions_stream_spec.txt split=11"
+        )
         assert whole.output_tokens == 40 and len(whole.events) == 12
         error, _ = ask(server, "openai-completions", "vllm", "x\nfake: replay=vllm-cpu/err_queue_full_stream.txt")
         assert error.error is not None and error.error["http_status"] == 503

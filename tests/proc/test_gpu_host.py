@@ -30,17 +30,35 @@ def host(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (prompts / f"{number}.txt").write_text(f"Prompt {number}: say something.")
     tables = tmp_path / "tables"
     tables.mkdir()
-    (tables / "clients.tsv").write_text("engine\tmodel\tmax_sequences\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
-                                        f"llamacpp\t{tmp_path}/m.gguf\t2\t1,2\t{prompts}\t4\t4\t1\n")  # fmt: skip
+    (tables / "clients.tsv").write_text(
+        "engine\tmodel\tmax_sequences\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
+        f"llamacpp\t{tmp_path}/m.gguf\t2\t1,2\t{prompts}\t4\t4\t1\n"
+    )
     (tables / "both.tsv").write_text((tables / "clients.tsv").read_text())
-    (tmp_path / "sessions.tsv").write_text("session\tseconds\tgpu\tcells\none\t5\t0\tclients:*-r1\ntwo\t5\t1\tclients:*-r2\n"
-                                           "late\t5\tall\tboth:c002-r1\nnamed\t5\t-\tclients:c001-r3\n")  # fmt: skip
-    environment = os.environ | {"LLMPAR_GPU_HOST": f"{tmp_path}/host", "LLMPAR_GPU_TABLES": str(tables), "LLMPAR_GPU_SESSIONS": f"{tmp_path}/sessions.tsv",
-                                "LLMPAR_RUNS": f"{tmp_path}/runs", "LLMPAR_GPU_COUNT": "2", "LLMPAR_PYTHON": sys.executable, "LLMPAR_SAMPLE": "no"}  # fmt: skip
+    (tmp_path / "sessions.tsv").write_text(
+        "session\tseconds\tgpu\tcells\none\t5\t0\tclients:*-r1\ntwo\t5\t1\tclients:*-r2\n"
+        "late\t5\tall\tboth:c002-r1\nnamed\t5\t-\tclients:c001-r3\n"
+    )
+    environment = os.environ | {
+        "LLMPAR_GPU_HOST": f"{tmp_path}/host",
+        "LLMPAR_GPU_TABLES": str(tables),
+        "LLMPAR_GPU_SESSIONS": f"{tmp_path}/sessions.tsv",
+        "LLMPAR_RUNS": f"{tmp_path}/runs",
+        "LLMPAR_GPU_COUNT": "2",
+        "LLMPAR_PYTHON": sys.executable,
+        "LLMPAR_SAMPLE": "no",
+    }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([f"scripts/gpu-host/{script}", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [f"scripts/gpu-host/{script}", *arguments],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     return run
 
@@ -50,11 +68,19 @@ def test_each_gpu_has_its_own_sessions_and_what_was_measured_is_kept(host: Run, 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     runs = tmp_path / "runs"
     found = sorted(str(path.parent.relative_to(runs)) for path in runs.glob("gpu-*/*/*/summary.json"))
-    assert found == ["gpu-0/clients/c001-r1", "gpu-0/clients/c002-r1", "gpu-1/clients/c001-r2", "gpu-1/clients/c002-r2", "gpu-all/both/c002-r1"]
+    assert found == [
+        "gpu-0/clients/c001-r1",
+        "gpu-0/clients/c002-r1",
+        "gpu-1/clients/c001-r2",
+        "gpu-1/clients/c002-r2",
+        "gpu-all/both/c002-r1",
+    ]
     for path in found:
         summary = json.loads((runs / path / "summary.json").read_text())
         assert (summary["n"]["ok"], summary["server"]["engine"]) == (4, "llamacpp")
-    assert sorted((tmp_path / "gpus").read_text().splitlines()) == ["gpu ''", "gpu '0'", "gpu '1'"], "one server start a session"
+    assert sorted((tmp_path / "gpus").read_text().splitlines()) == ["gpu ''", "gpu '0'", "gpu '1'"], (
+        "one server start a session"
+    )
 
     again = host("side-by-side", "--seconds", "110", "--last", "50")
     assert again.returncode == 0 and again.stdout.count("measured already") == 3

@@ -29,12 +29,26 @@ def project(root: Path, tmp_path: Path):
     venv = Path(sys.executable).parent.parent
 
     with fake_engine(engine="vllm", gap_ms=5, tokens=6) as engine:
-        command = ["make", "-C", str(root), "-o", f"{venv}/.ready-run", f"VENV={venv}", f"RUNS={tmp_path}/runs", f"SWEEP={table}",
-                   f"BASE_URL={engine.url}", "ENGINE=vllm", "MODEL=fake", "API=openai-completions"]  # fmt: skip
+        command = [
+            "make",
+            "-C",
+            str(root),
+            "-o",
+            f"{venv}/.ready-run",
+            f"VENV={venv}",
+            f"RUNS={tmp_path}/runs",
+            f"SWEEP={table}",
+            f"BASE_URL={engine.url}",
+            "ENGINE=vllm",
+            "MODEL=fake",
+            "API=openai-completions",
+        ]
         environment = os.environ | {"LLMPAR_SAMPLE": "no"}
 
         def make(*arguments: str, **options) -> subprocess.CompletedProcess:
-            return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, env=environment, **options)
+            return subprocess.run(
+                [*command, *arguments], capture_output=True, text=True, timeout=100, env=environment, **options
+            )
 
         make.command, make.environment = command, environment
         make.run = tmp_path / "runs" / "three"
@@ -74,8 +88,13 @@ def test_sweep_then_nothing_to_do_then_one_edited_row(project):
 
 
 def test_interrupted_and_run_again_measures_only_what_is_missing(project):
-    process = subprocess.Popen([*project.command, "sweep"], env=project.environment, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [*project.command, "sweep"],
+        env=project.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 60
     while not list(project.run.glob("c001/requests.jsonl")):
         assert time.monotonic() < deadline and process.poll() is None
@@ -95,7 +114,9 @@ def test_interrupted_and_run_again_measures_only_what_is_missing(project):
 def test_a_failing_cell_fails_alone_under_k(project, tmp_path):
     text = project.table.read_text()
     prompts = text.split("\t")[-4]
-    project.table.write_text(HEADER + f"vllm\t1\t{prompts}\t6\t3\t0\nvllm\t2\t{tmp_path}/nowhere\t6\t3\t0\nvllm\t4\t{prompts}\t6\t3\t0\n")
+    project.table.write_text(
+        HEADER + f"vllm\t1\t{prompts}\t6\t3\t0\nvllm\t2\t{tmp_path}/nowhere\t6\t3\t0\nvllm\t4\t{prompts}\t6\t3\t0\n"
+    )
     done = project("-k", "sweep")
     assert done.returncode != 0
     assert "no prompts" in done.stderr
@@ -113,10 +134,14 @@ def launching(project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options:
     # The log has last words after the load began, as an engine's has.
     llama_server(tmp_path, options, before, how="")
     prompts = project.table.read_text().split("\t")[-4]
-    project.table.write_text(HEADER.replace("engine", "engine\tmodel") + f"llamacpp\t{tmp_path}/m.gguf\t1,2,4\t{prompts}\t6\t6\t0\n")
+    project.table.write_text(
+        HEADER.replace("engine", "engine\tmodel") + f"llamacpp\t{tmp_path}/m.gguf\t1,2,4\t{prompts}\t6\t6\t0\n"
+    )
     command = [word for word in project.command if not word.startswith(("BASE_URL=", "ENGINE=", "MODEL=", "API="))]
     environment = project.environment | {"PATH": os.environ["PATH"]}
-    return lambda *arguments: subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=100, env=environment)
+    return lambda *arguments: subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=100, env=environment
+    )
 
 
 def warned(summary: Path) -> set[str]:

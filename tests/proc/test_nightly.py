@@ -36,18 +36,29 @@ class Nightly:
         self.nights = self.runs / "nightly" / "two"
 
     def command(self, url: str, *words: str) -> list[str]:
-        return [str(self.root / "scripts" / "nightly"), f"VENV={self.venv}", f"RUNS={self.runs}", f"SWEEP={self.table}",
-                f"BASE_URL={url}", "ENGINE=vllm", "MODEL=fake", "API=openai-completions", *WORDS, *words]  # fmt: skip
+        return [
+            str(self.root / "scripts" / "nightly"),
+            f"VENV={self.venv}",
+            f"RUNS={self.runs}",
+            f"SWEEP={self.table}",
+            f"BASE_URL={url}",
+            "ENGINE=vllm",
+            "MODEL=fake",
+            "API=openai-completions",
+            *WORDS,
+            *words,
+        ]
 
     def __call__(self, url: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(url, *words), env=self.environment, cwd="/", capture_output=True, text=True, timeout=100)
+        return subprocess.run(
+            self.command(url, *words), env=self.environment, cwd="/", capture_output=True, text=True, timeout=100
+        )
 
     def all(self) -> list[str]:
         return sorted(path.name for path in self.nights.iterdir())
 
     def status(self, night: str) -> str:
         return (self.nights / night / "status").read_text().strip()
-
 
     def good_nights(self, count: int, first_day: int = 1) -> list[str]:
         """Copies of a good night as nights of January, each a little apart, as nights are."""
@@ -65,7 +76,6 @@ class Nightly:
                 path.write_text(json.dumps(found) + "\n")
             names.append(name)
         return names
-
 
     def scale_rates(self, factor: float) -> None:
         for path in self.nights.rglob("summary.json"):
@@ -88,7 +98,9 @@ def nightly(root: Path, tmp_path: Path, prompts: Path) -> Nightly:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> tuple[Nightly, subprocess.CompletedProcess[str]]:
+def template(
+    tmp_path_factory: pytest.TempPathFactory, prompts: Path
+) -> tuple[Nightly, subprocess.CompletedProcess[str]]:
     """One good night, really measured, and what the script said."""
     made = Nightly(ROOT, tmp_path_factory.mktemp("nightly"), prompts)
     with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:

@@ -70,7 +70,9 @@ def slow(server: Fake, count: int = 3, *options: str, **more) -> subprocess.Pope
     """A started parallel whose requests are all out and get no answer."""
     wait_for(lambda: server.counters()["running"] == 0, "an earlier test's requests are still out")
     files = prompts({f"slow{number}": "x\nfake: endless gap_ms=50" for number in range(count)})
-    process = parallel(f"-j{count}", *more.pop("parallel", ()), *command(server, *options), ":::", *files, start=True, **more)
+    process = parallel(
+        f"-j{count}", *more.pop("parallel", ()), *command(server, *options), ":::", *files, start=True, **more
+    )
     wait_for(lambda: server.counters()["running"] == count, "the requests did not get out")
     return process
 
@@ -89,7 +91,9 @@ def test_every_prompt_has_its_record_and_nothing_stays(server):
     assert sorted(record["prompt"] for record in found) == sorted(Path(file).name for file in files)
     assert {record["launcher"] for record in found} == {"pool"} and {record["status"] for record in found} == {"ok"}
     assert {record["concurrency"] for record in found} == {8}
-    assert sorted(record["seq"] for record in found) == list(range(1, 41)) and {record["slot"] for record in found} <= set(range(1, 9))
+    assert sorted(record["seq"] for record in found) == list(range(1, 41)) and {
+        record["slot"] for record in found
+    } <= set(range(1, 9))
     assert all(record["launched_at"] <= record["sent_at"] for record in found)
     assert len({record["pid"] for record in found}) < 40, "workers serve more than one launcher"
     pools.nothing_left()
@@ -112,8 +116,13 @@ def test_two_parallels_at_once_have_two_pools_and_do_not_disturb_each_other(serv
     second = parallel("-j4", *command(server), ":::", *files)
     assert second.returncode == 0 and len(read(second.stdout)) == 30
     # The second one's pool has swept up what is nobody's, and the first one's socket is not.
-    wait_for(lambda: [path.name for path in Path(os.environ["XDG_RUNTIME_DIR"], "llmpar").glob("*.sock")] == [f"{first.pid}.sock"],
-             "the first pool's socket is gone, or the second one's stays")
+    wait_for(
+        lambda: (
+            [path.name for path in Path(os.environ["XDG_RUNTIME_DIR"], "llmpar").glob("*.sock")]
+            == [f"{first.pid}.sock"]
+        ),
+        "the first pool's socket is gone, or the second one's stays",
+    )
     for pid in pools.launchers():
         os.kill(pid, signal.SIGTERM)
     assert [record["status"] for record in read(ended(first)[0])] == ["cancelled", "cancelled"]
@@ -133,7 +142,10 @@ def test_a_job_from_another_host_has_a_pool_that_ends_when_idle(server):
     # Its jobs share a list as those of a GNU parallel of this host do.
     files = prompts(12)
     Path("list").write_text("".join(f"{file}\n" for file in files))
-    jobs = [subprocess.Popen([*command(server), "--queue", "list"], env=settings, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    jobs = [
+        subprocess.Popen([*command(server), "--queue", "list"], env=settings, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     found = [record["prompt"] for job in jobs for record in read(job.communicate(timeout=PATIENCE_S)[0])]
     assert sorted(found) == sorted(Path(file).name for file in files)
     pools.nothing_left()
@@ -195,7 +207,10 @@ def test_killed_worker_costs_a_record_that_says_so(server):
 def holds_tcp(pid: int) -> bool:
     inodes = {line.split()[9] for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]}
     try:
-        return any(os.readlink(path.path).removeprefix("socket:[").rstrip("]") in inodes for path in os.scandir(f"/proc/{pid}/fd"))
+        return any(
+            os.readlink(path.path).removeprefix("socket:[").rstrip("]") in inodes
+            for path in os.scandir(f"/proc/{pid}/fd")
+        )
     except OSError:
         return False
 
@@ -264,14 +279,27 @@ def test_the_pool_is_no_descendant_of_the_job_that_started_it(server):
 def test_full_disk_is_said_and_ends_nothing_else(server):
     files = prompts(3)
     with open("/dev/full", "w") as full:
-        done = pools.run(["bash", "-c", 'PARALLEL_PID=$$ llmpar-request --base-url "$1" "$2"; exit $?', "-", server.url, files[0]],
-                         stdout=full, stderr=subprocess.PIPE, capture_output=False)
+        done = pools.run(
+            ["bash", "-c", 'PARALLEL_PID=$$ llmpar-request --base-url "$1" "$2"; exit $?', "-", server.url, files[0]],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            capture_output=False,
+        )
     assert done.returncode == 1 and "cannot write a record to standard output: No space left on device" in done.stderr
     done = parallel("-j2", *command(server, "--output", "/dev/full"), ":::", *files)
-    assert done.returncode == 3 and done.stderr.count("'/dev/full': cannot write a record: No space left on device") == 3
+    assert (
+        done.returncode == 3 and done.stderr.count("'/dev/full': cannot write a record: No space left on device") == 3
+    )
     for number in (1, 2):
-        cold = pools.run([*command(server), *files[:number]], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE, capture_output=False)
-        assert cold.returncode == 1 and "'standard output': cannot write a record: No space left on device" in cold.stderr
+        cold = pools.run(
+            [*command(server), *files[:number]],
+            stdout=open("/dev/full", "w"),
+            stderr=subprocess.PIPE,
+            capture_output=False,
+        )
+        assert (
+            cold.returncode == 1 and "'standard output': cannot write a record: No space left on device" in cold.stderr
+        )
 
 
 @root_only
@@ -293,7 +321,15 @@ def test_full_tmpfs_tears_no_line(server, tmp_path):
 
 def test_few_open_files(server):
     files = prompts(30)
-    done = pools.run(["bash", "-c", 'ulimit -n 64; parallel --will-cite -j8 llmpar-request --base-url "$0" ::: "$@"', server.url, *files])
+    done = pools.run(
+        [
+            "bash",
+            "-c",
+            'ulimit -n 64; parallel --will-cite -j8 llmpar-request --base-url "$0" ::: "$@"',
+            server.url,
+            *files,
+        ]
+    )
     assert done.returncode == 0, done.stderr
     assert len(read(done.stdout)) == 30
 
@@ -309,7 +345,9 @@ def refuse(*_):
 if 'import pool' in ' '.join(sys.orig_argv):
     {fault}
 """)
-    done = parallel("-j2", *command(server), ":::", *prompts(3), env=pools.environment(PYTHONPATH=str(Path("hooks").resolve())))
+    done = parallel(
+        "-j2", *command(server), ":::", *prompts(3), env=pools.environment(PYTHONPATH=str(Path("hooks").resolve()))
+    )
     assert done.returncode == 0, done.stderr
     assert [record["launcher"] for record in read(done.stdout)] == ["cold"] * 3
     pools.nothing_left()
@@ -325,8 +363,10 @@ def test_another_user_is_refused(server):
     for folder in (path.parent.parent, *path.parent.parent.parents):
         folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
     path.chmod(0o666)
-    code = ("import os, socket, sys; os.setuid(54321); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
-            "os.write(1, s.recv(1000))")
+    code = (
+        "import os, socket, sys; os.setuid(54321); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+        "os.write(1, s.recv(1000))"
+    )
     done = pools.run([sys.executable, "-c", code, path.name], cwd=path.parent)
     assert "this pool is another user's" in done.stdout, done.stderr
     path.parent.chmod(0o700)
@@ -340,8 +380,15 @@ def test_those_who_do_not_keep_the_protocol_get_nothing(server):
     folder = os.open(path.parent, os.O_RDONLY)
     before = len(server.truth())
     try:
-        for data in (b"", b"\0\0", struct.pack("!I", 5) + b"hello", struct.pack("!I", 1 << 31), b"GET / HTTP/1.1\r\n\r\n",
-                     struct.pack("!I", 12) + b"llmpar1\0x\0y"[:12].ljust(12, b"\0"), struct.pack("!I", 17) + b"llmpar1\0001\0/\000999\0a"):
+        for data in (
+            b"",
+            b"\0\0",
+            struct.pack("!I", 5) + b"hello",
+            struct.pack("!I", 1 << 31),
+            b"GET / HTTP/1.1\r\n\r\n",
+            struct.pack("!I", 12) + b"llmpar1\0x\0y"[:12].ljust(12, b"\0"),
+            struct.pack("!I", 17) + b"llmpar1\0001\0/\000999\0a",
+        ):
             with socket.socket(socket.AF_UNIX) as stranger:
                 stranger.settimeout(PATIENCE_S)
                 stranger.connect(f"/proc/self/fd/{folder}/{path.name}")
@@ -376,7 +423,11 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(server, spoil):
     assert not pools.processes() and (not folder.is_dir() or not list(folder.iterdir()))
     Path("list").write_text(f"{file}\n")
     done = parallel("-N0", *command(server, "--queue", "list"), ":::", "1")
-    assert done.returncode == 1 and "is not a directory of this user alone" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "is not a directory of this user alone" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_no_secret_is_to_be_seen(server):
@@ -414,7 +465,14 @@ def test_queue_gives_each_name_once(server):
     assert sorted(record["prompt"] for record in read(done.stdout)) == sorted(Path(file).name for file in files)
     assert {record["launcher"] for record in read(done.stdout)} == {"queue"} and done.returncode == 0
     pools.nothing_left()
-    cold = parallel("-j7", "-N0", *command(server, "--queue", "list"), ":::", *map(str, range(7)), env=pools.environment(LLMPAR_POOL="no"))
+    cold = parallel(
+        "-j7",
+        "-N0",
+        *command(server, "--queue", "list"),
+        ":::",
+        *map(str, range(7)),
+        env=pools.environment(LLMPAR_POOL="no"),
+    )
     assert sorted(record["prompt"] for record in read(cold.stdout)) == sorted(Path(file).name for file in files)
 
 
@@ -441,7 +499,10 @@ def test_a_worker_of_another_hosts_pool_that_dies_with_a_name_of_a_list_leaves_a
     settings = pools.environment(PARALLEL_PID=away, LLMPAR_POOL_IDLE_S="0.5")
     files = prompts({f"q{number:02d}": "x\nfake: tokens=3 gap_ms=200" for number in range(6)})
     Path("list").write_text("".join(f"{file}\n" for file in files))
-    jobs = [subprocess.Popen([*command(server), "--queue", "list"], env=settings, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    jobs = [
+        subprocess.Popen([*command(server), "--queue", "list"], env=settings, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     busy = wait_for(lambda: [pid for pid in pools.processes() if holds_tcp(pid)], "no worker is busy")
     os.kill(busy[0], signal.SIGKILL)
     found = [record for job in jobs for record in read(job.communicate(timeout=PATIENCE_S)[0])]
@@ -462,8 +523,12 @@ def test_modules_beside_the_prompts_are_not_imported(server):
 @both
 def test_job_in_a_directory_that_is_gone(server):
     (file,) = prompts(1)
-    done = parallel("mkdir d; cd d; rmdir ../d; llmpar-request --base-url $URL {}", ":::", str(Path(file).resolve()),
-                    env=pools.environment(URL=server.url))
+    done = parallel(
+        "mkdir d; cd d; rmdir ../d; llmpar-request --base-url $URL {}",
+        ":::",
+        str(Path(file).resolve()),
+        env=pools.environment(URL=server.url),
+    )
     assert done.returncode == 0, done.stderr
     assert [record["status"] for record in read(done.stdout)] == ["ok"]
 

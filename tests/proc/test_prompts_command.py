@@ -24,7 +24,9 @@ def test_the_same_seed_gives_the_same_bytes_and_a_check_that_can_fail(tmp_path: 
     assert first.returncode == second.returncode == 0
     assert contents(Path("a")) == contents(Path("deep/b")) and len(contents(Path("a"))) == 13
     told = json.loads(first.stdout)
-    assert told["kind"] == "prompt_set" and told["count"] == 12 and told["sha256"] == json.loads(second.stdout)["sha256"]
+    assert (
+        told["kind"] == "prompt_set" and told["count"] == 12 and told["sha256"] == json.loads(second.stdout)["sha256"]
+    )
     assert run("--check", "a").returncode == 0
     victim = sorted(Path("a").glob("*.txt"))[4]
     victim.write_text("changed")
@@ -60,12 +62,18 @@ def test_files_of_ones_own_are_indexed(tmp_path: Path) -> None:
 
 
 def test_conversions_from_files_and_standard_input(tmp_path: Path) -> None:
-    Path("chats.json").write_text(json.dumps([{"id": str(n), "conversations": [{"from": "human", "value": f"Question {n} of some"}]}
-                                              for n in range(6)]))
+    Path("chats.json").write_text(
+        json.dumps(
+            [{"id": str(n), "conversations": [{"from": "human", "value": f"Question {n} of some"}]} for n in range(6)]
+        )
+    )
     assert run("--from", "chats.json", "-n", "4", "--seed", "2", "s").returncode == 0
     assert [path.name for path in sorted(Path("s").glob("*.txt"))] == [f"chats-{n}.txt" for n in range(1, 5)]
     assert run("--from", "-", "--format", "jsonl", "j", stdin='{"prompt":"a"}\n{"prompt":"b"}\n').returncode == 0
-    assert {path.name: path.read_text() for path in Path("j").glob("*.txt")} == {"prompt-1.txt": "a", "prompt-2.txt": "b"}
+    assert {path.name: path.read_text() for path in Path("j").glob("*.txt")} == {
+        "prompt-1.txt": "a",
+        "prompt-2.txt": "b",
+    }
     assert run("--from", "-", "t", stdin="one\n\ntwo").returncode == 0
     assert run("--from", "chats.json", "-n", "9", "x").returncode == 6
     assert run("--from", "chats.json", "--least", "90", "x").returncode == 6
@@ -89,5 +97,10 @@ def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: 
     reference = (root / "docs/records.md").read_text()
     for record in (told, entry):
         section = reference.split(f"## {record['kind']}, version {record['v']}\n")[1].split("\n## ")[0]
-        listed = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1])]
+        listed = [
+            name
+            for line in section.splitlines()
+            if line.startswith("| `")
+            for name in re.findall(r"`([a-z0-9_]+)`", line.split("|")[1])
+        ]
         assert sorted(record) == sorted(listed)

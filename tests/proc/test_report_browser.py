@@ -20,7 +20,13 @@ from llmpar import records  # noqa: E402
 pytest.importorskip("aiohttp", reason="the DevTools protocol needs aiohttp (extra aio)")
 pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium here: apt install chromium")
 
-LOOKS = ((1280, False, "screen"), (1280, True, "screen"), (390, False, "screen"), (390, True, "screen"), (794, False, "print"))
+LOOKS = (
+    (1280, False, "screen"),
+    (1280, True, "screen"),
+    (390, False, "screen"),
+    (390, True, "screen"),
+    (794, False, "print"),
+)
 # Contrast of text that WCAG 2.2 asks for (level AA).
 LEAST_CONTRAST = 4.5
 OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && !e.closest('.scroll') && !e.closest('svg')
@@ -50,7 +56,9 @@ def seen(tmp_path_factory, request) -> dict[tuple[int, bool, str], dict]:
     path = folder / "report.html"
     given = b"".join(records.encode(summary) for summary in made.study(2))
     root = request.config.rootpath
-    done = subprocess.run([str(root / "bin" / "llmpar-report"), "-o", str(path)], input=given, capture_output=True, timeout=90)
+    done = subprocess.run(
+        [str(root / "bin" / "llmpar-report"), "-o", str(path)], input=given, capture_output=True, timeout=90
+    )
     assert done.returncode == 0, done.stderr
 
     async def look() -> dict[tuple[int, bool, str], dict]:
@@ -61,11 +69,17 @@ def seen(tmp_path_factory, request) -> dict[tuple[int, bool, str], dict]:
                 picture = folder / f"{media}-{width}-{'dark' if dark else 'light'}.png"
                 await page.screenshot(picture)
                 found[width, dark, media] = {
-                    "requests": page.requests(), "complaints": page.complaints(), "picture": picture,
-                    "width": await page.value("document.documentElement.scrollWidth"), "over": await page.value(OVERFLOWING),
-                    "contrast": await page.value(CONTRASTS), "text": await page.value(TEXT_SIZE), "cut": await page.value(CUT),
-                    "shown": await page.value(SHOWN), "paper": await page.value("getComputedStyle(document.body).backgroundColor"),
-                }  # fmt: skip
+                    "requests": page.requests(),
+                    "complaints": page.complaints(),
+                    "picture": picture,
+                    "width": await page.value("document.documentElement.scrollWidth"),
+                    "over": await page.value(OVERFLOWING),
+                    "contrast": await page.value(CONTRASTS),
+                    "text": await page.value(TEXT_SIZE),
+                    "cut": await page.value(CUT),
+                    "shown": await page.value(SHOWN),
+                    "paper": await page.value("getComputedStyle(document.body).backgroundColor"),
+                }
         return found
 
     return asyncio.run(look())

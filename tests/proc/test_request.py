@@ -40,7 +40,10 @@ def ask(launcher: str, url: str, files: list[str], *options: str) -> subprocess.
     request = ["llmpar-request", "--base-url", url, *options]
     parallel = ["parallel", "--will-cite", "-0", "-j4"]  # -0: it splits its arguments, too, at line ends
     if launcher in ("pool", "cold"):
-        return pools.run([*parallel, *request, ":::", *files], env=pools.environment(LLMPAR_POOL="no" if launcher == "cold" else "yes"))
+        return pools.run(
+            [*parallel, *request, ":::", *files],
+            env=pools.environment(LLMPAR_POOL="no" if launcher == "cold" else "yes"),
+        )
     if launcher == "queue":
         Path("list").write_bytes(b"\0".join(os.fsencode(file) for file in files))
         return pools.run([*parallel, "-N0", *request, "--queue", "list", ":::", "1", "2", "3"])
@@ -88,7 +91,10 @@ def test_bad_input_has_a_record_a_message_and_a_code(launcher, server):
     }
     files += ["prompts/latin", "prompts/folder", "prompts/missing", odd]
     done = ask(launcher, server.url, files, "--timeout", "1", "--max-bytes", "90000")
-    found = {record["prompt"]: record for record in map(records.decode, done.stdout.encode("utf-8", "surrogateescape").splitlines())}
+    found = {
+        record["prompt"]: record
+        for record in map(records.decode, done.stdout.encode("utf-8", "surrogateescape").splitlines())
+    }
     failed = {name for name, rest in expected.items() if rest[2] != "ok"}
     assert done.stdout.count("\n") == len(expected) == len(found)
     assert found.keys() == expected.keys()
@@ -123,7 +129,9 @@ def test_all_launchers_write_the_same_fields(server):
         found = read(done.stdout)
         assert done.returncode == 0 and len(found) == 3, done.stderr
         assert {record["launcher"] for record in found} == {launcher}
-        fields[launcher] = [(name, type(value)) for name, value in found[0].items() if name not in ("slot", "seq", "concurrency")]
+        fields[launcher] = [
+            (name, type(value)) for name, value in found[0].items() if name not in ("slot", "seq", "concurrency")
+        ]
         for record in found:
             assert (record["status"], record["clock"], record["output_tokens"]) == ("ok", "kernel", 4)
             assert record["launched_at"] <= record["sent_at"]
@@ -147,7 +155,9 @@ def test_times_agree_with_the_truth(launcher, option, tmp_path):
         was = truth[str(int(record["prompt"][1:]))]
         arrivals = [record["sent_at"] + seconds for seconds in record["event_s"]]
         assert record["sent_at"] <= was["received_at"] + CLOCK_STEP_S
-        assert len(arrivals) == 8 and all(seen >= written - CLOCK_STEP_S for seen, written in zip(arrivals, was["write_at"], strict=True))
+        assert len(arrivals) == 8 and all(
+            seen >= written - CLOCK_STEP_S for seen, written in zip(arrivals, was["write_at"], strict=True)
+        )
         assert record["clock"] == ("user" if option == "--user-stamps" else "kernel")
     connections = {entry["connection"] for entry in truth.values()}
     if option == "--keep-alive":
@@ -168,8 +178,9 @@ def test_kept_connections_that_the_server_closed_are_opened_anew(launcher):
 class closing_server:
     """Answers one request a connection, says that it will keep it, and closes it."""
 
-    ANSWER = json.dumps({"choices": [{"text": "yes", "finish_reason": "stop"}],
-                         "usage": {"prompt_tokens": 1, "completion_tokens": 1}}).encode()
+    ANSWER = json.dumps(
+        {"choices": [{"text": "yes", "finish_reason": "stop"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    ).encode()
 
     def __init__(self, context: ssl.SSLContext | None = None, cut: bool = False):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -196,23 +207,31 @@ class closing_server:
             if self.context:
                 connection = self.context.wrap_socket(connection, server_side=True)
             data = b""
-            while b"\r\n\r\n" not in data or len(data) < data.index(b"\r\n\r\n") + 4 + int(data.split(b"ontent-Length: ")[1].split(b"\r")[0]):
+            while b"\r\n\r\n" not in data or len(data) < data.index(b"\r\n\r\n") + 4 + int(
+                data.split(b"ontent-Length: ")[1].split(b"\r")[0]
+            ):
                 piece = connection.recv(65536)
                 if not piece:
                     return
                 data += piece
             if b'"stream":true' in data:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
                 for number in range(3):
-                    event = b'data: {"choices":[{"text":" yes","finish_reason":%b}]}\n\n' % (b'"stop"' if number == 2 else b"null")
+                    event = b'data: {"choices":[{"text":" yes","finish_reason":%b}]}\n\n' % (
+                        b'"stop"' if number == 2 else b"null"
+                    )
                     connection.sendall(b"%x\r\n%b\r\n" % (len(event), event))
                     time.sleep(0.05)
                     if self.cut:
                         return
                 connection.sendall(b"0\r\n\r\n")
             else:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-                                   % (len(self.ANSWER), self.ANSWER))
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                    % (len(self.ANSWER), self.ANSWER)
+                )
         except OSError:
             pass
         finally:
@@ -224,9 +243,30 @@ def certificate(tmp_path_factory) -> tuple[ssl.SSLContext, str]:
     folder = tmp_path_factory.mktemp("tls")
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem",
-                    "-out", folder / "cert.pem"], check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            folder / "key.pem",
+            "-out",
+            folder / "cert.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context, str(folder / "cert.pem")
@@ -256,7 +296,9 @@ def test_server_that_is_not_there(launcher):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     done = ask(launcher, f"http://127.0.0.1:{port}", prompts(2))
-    assert [(record["error"]["type"], record["sent_at"]) for record in read(done.stdout)] == [("connect_refused", None)] * 2
+    assert [(record["error"]["type"], record["sent_at"]) for record in read(done.stdout)] == [
+        ("connect_refused", None)
+    ] * 2
     assert "nothing listens there" in done.stderr
     unknown = ask(launcher, "http://no-such-host.invalid:80", prompts(2))
     assert [record["error"]["type"] for record in read(unknown.stdout)] == ["unknown_host"] * 2
@@ -275,7 +317,9 @@ def test_server_that_does_not_take_the_connection(launcher):
         done = ask(launcher, f"http://127.0.0.1:{listener.getsockname()[1]}", prompts(2), "--timeout", "0.5")
         for filler in fillers:
             filler.close()
-    assert [(record["status"], record["error"]["message"]) for record in read(done.stdout)] == [("timeout", "no connection within 0.5 s")] * 2
+    assert [(record["status"], record["error"]["message"]) for record in read(done.stdout)] == [
+        ("timeout", "no connection within 0.5 s")
+    ] * 2
 
 
 @pytest.mark.parametrize("launcher", ["turns", "threads", "asyncio"])
@@ -284,14 +328,21 @@ def test_a_signal_cancels_what_is_out_and_starts_nothing_new(launcher, number, s
     many = {"threads": ["--threads", "2"], "asyncio": ["--asyncio", "2"], "turns": []}[launcher]
     files = prompts({f"s{k}": "x\nfake: endless gap_ms=30" for k in range(5)})
     wait_for(lambda: server.counters()["running"] == 0, "an earlier request is still out")
-    process = subprocess.Popen(["llmpar-request", "--base-url", server.url, *many, *files], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        ["llmpar-request", "--base-url", server.url, *many, *files],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(lambda: server.counters()["running"] == (2 if many else 1), "nothing was asked")
     wait_for(lambda: server.counters()["generated_live"] > 0, "nothing was answered")
     time.sleep(0.1)
     process.send_signal(number)
     out, complaints = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number, complaints
-    assert [(record["status"], record["error"]["message"]) for record in read(out)] == [("cancelled", f"{number.name} arrived")] * (2 if many else 1)
+    assert [(record["status"], record["error"]["message"]) for record in read(out)] == [
+        ("cancelled", f"{number.name} arrived")
+    ] * (2 if many else 1)
     assert all(record["event_s"] for record in read(out))
 
 
@@ -300,7 +351,9 @@ def test_names_on_standard_input_are_asked_as_they_come(launcher, server):
     many = {"threads": ["--threads", "2"], "asyncio": ["--asyncio", "2"], "turns": []}[launcher]
     first, second, third = prompts({"one": "x", "two words\there": "x", "three": "x"})
     command = ["llmpar-request", "--base-url", server.url, "--stdin", *many]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(first + "\n")
     process.stdin.flush()
@@ -315,7 +368,10 @@ def test_names_on_standard_input_are_asked_as_they_come(launcher, server):
     assert process.stderr is not None and process.stderr.read() == ""
     process.stdin.close()
     whole = pools.run(command, input=f"{first}\n{second}\n{third}")
-    assert sorted(record["prompt"] for record in read(whole.stdout)) == ["one", "three", "two words\there"] and whole.returncode == 0
+    assert (
+        sorted(record["prompt"] for record in read(whole.stdout)) == ["one", "three", "two words\there"]
+        and whole.returncode == 0
+    )
     nul = pools.run(command, input=f"{first}\0{second}\0{third}\0")
     assert len(read(nul.stdout)) == 3
     assert pools.run(command, input="").stdout == ""
@@ -332,21 +388,36 @@ def test_output_is_appended_whole_after_a_torn_line(server):
 
 def test_closed_reader_is_no_fault(server):
     files = prompts(20)
-    done = pools.run(["bash", "-c", 'llmpar-request --base-url "$0" "$@" | head -n 1; echo ${PIPESTATUS[0]}', server.url, *files])
+    done = pools.run(
+        ["bash", "-c", 'llmpar-request --base-url "$0" "$@" | head -n 1; echo ${PIPESTATUS[0]}', server.url, *files]
+    )
     record, code = done.stdout.splitlines()
     assert json.loads(record)["status"] == "ok" and code == "0" and done.stderr == ""
 
 
 @pytest.mark.parametrize("launcher", ["cold", "pool"])
-@pytest.mark.parametrize("options,words", [
-    ([], "no prompt file is named"), (["--at", "+1", "p", "q"], "llmpar-arrivals"), (["--colour", "p"], "--colour"),
-    (["--base-url", "http://user:word@x", "p"], "--api-key-file"), (["--header", "A: b\r\nC: d", "p"], "is not a header")])
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ([], "no prompt file is named"),
+        (["--at", "+1", "p", "q"], "llmpar-arrivals"),
+        (["--colour", "p"], "--colour"),
+        (["--base-url", "http://user:word@x", "p"], "--api-key-file"),
+        (["--header", "A: b\r\nC: d", "p"], "is not a header"),
+    ],
+)
 def test_wrong_options_are_usage(launcher, options, words):
-    settings = pools.environment(LLMPAR_BASE_URL="http://127.0.0.1:9", PARALLEL_PID=str(os.getpid()), LLMPAR_POOL_IDLE_S="0.2",
-                                 LLMPAR_POOL="no" if launcher == "cold" else "yes")
+    settings = pools.environment(
+        LLMPAR_BASE_URL="http://127.0.0.1:9",
+        PARALLEL_PID=str(os.getpid()),
+        LLMPAR_POOL_IDLE_S="0.2",
+        LLMPAR_POOL="no" if launcher == "cold" else "yes",
+    )
     Path("p").write_text("x")
     done = pools.run(["llmpar-request", *options], env=settings)
-    assert done.returncode == 2 and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert "word@" not in done.stderr
 
 
@@ -356,15 +427,20 @@ def test_no_server_named_and_no_aiohttp(server, tmp_path):
     assert done.returncode == 2 and "LLMPAR_BASE_URL" in done.stderr
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "aiohttp.py").write_text("raise ImportError('hidden')\n")
-    done = pools.run(["llmpar-request", "--base-url", server.url, "--asyncio", "2", file], env=pools.environment(PYTHONPATH=str(tmp_path / "hidden")))
+    done = pools.run(
+        ["llmpar-request", "--base-url", server.url, "--asyncio", "2", file],
+        env=pools.environment(PYTHONPATH=str(tmp_path / "hidden")),
+    )
     assert done.returncode == 4 and "-m pip install aiohttp" in done.stderr and sys.executable in done.stderr
 
 
 def test_a_used_up_queue_is_said(server):
     files = prompts(2)
     Path("list").write_text("\n".join(files))
-    done = pools.run(["bash", "-c", 'llmpar-request --queue list; echo then; llmpar-request --queue list; echo $?'],
-                     env=pools.environment(LLMPAR_BASE_URL=server.url))
+    done = pools.run(
+        ["bash", "-c", "llmpar-request --queue list; echo then; llmpar-request --queue list; echo $?"],
+        env=pools.environment(LLMPAR_BASE_URL=server.url),
+    )
     first, _, second = done.stdout.partition("then\n")
     assert len(read(first)) == 2 and second == "0\n" and "nothing is left of 'list'" in done.stderr
 
@@ -379,10 +455,21 @@ def engine() -> Iterator[Fake]:
 def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
     """No coordinated omission: more requests are due in the stall than may be out; those sent after it count as well."""
     stall_s, count, slots, gap_s = 1.5, 70, 6, 0.05
-    process = subprocess.Popen(["bash", "-c", f"""
+    process = subprocess.Popen(
+        [
+            "bash",
+            "-c",
+            f"""
         llmpar-arrivals --rate {1 / gap_s} --process constant --start +2 "$@" |
         parallel --will-cite -j{slots} --colsep '\\t' --trim n llmpar-request --base-url $URL --at {{1}} {{2}} > r.jsonl
-        """, "-", *prompts(count)], env=pools.environment(URL=engine.url), stderr=subprocess.PIPE, text=True)
+        """,
+            "-",
+            *prompts(count),
+        ],
+        env=pools.environment(URL=engine.url),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(lambda: engine.truth(), "nothing was asked")
     begun = time.time()
     urllib.request.urlopen(urllib.request.Request(f"{engine.url}/fake/stall?s={stall_s}", data=b"")).read()
@@ -392,9 +479,14 @@ def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
     assert len(found) == count and {record["status"] for record in found} == {"ok"}, complaints
     # Due times are the plan's, whatever the server did.
     first = found[0]["scheduled_at"]
-    assert [record["scheduled_at"] - first for record in found] == [pytest.approx(gap_s * k, abs=1e-5) for k in range(count)]
+    assert [record["scheduled_at"] - first for record in found] == [
+        pytest.approx(gap_s * k, abs=1e-5) for k in range(count)
+    ]
     for record in found:
-        assert record["lateness_s"] == pytest.approx(record["sent_at"] - record["scheduled_at"], abs=2e-6) and record["lateness_s"] >= 0
+        assert (
+            record["lateness_s"] == pytest.approx(record["sent_at"] - record["scheduled_at"], abs=2e-6)
+            and record["lateness_s"] >= 0
+        )
         assert record["effective_ttft_s"] == pytest.approx(record["ttft_s"] + record["lateness_s"], abs=2e-6)
         assert record["effective_e2e_s"] == pytest.approx(record["e2e_s"] + record["lateness_s"], abs=2e-6)
     due_in_it = [record for record in found if begun + CLOCK_STEP_S < record["scheduled_at"] < over]
@@ -412,7 +504,9 @@ def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
 @pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
 def test_processes_wait_ready_for_their_due_time(engine):
     due = time.time() + 300
-    process = pools.parallel("-j3", "llmpar-request", "--base-url", engine.url, "--at", f"{due:.6f}", ":::", *prompts(3), start=True)
+    process = pools.parallel(
+        "-j3", "llmpar-request", "--base-url", engine.url, "--at", f"{due:.6f}", ":::", *prompts(3), start=True
+    )
     wait_for(lambda: sum(map(pools.catches_term, pools.launchers())) == 3, "the processes do not wait")
     for pid in pools.launchers():
         os.kill(pid, signal.SIGTERM)

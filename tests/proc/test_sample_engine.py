@@ -30,8 +30,13 @@ threads = [threading.Thread(target=ask, args=(url,)) for url in sys.argv[1:] for
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["llmpar-sample-engine", *arguments], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        ["llmpar-sample-engine", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
 
 
 def read(path: str) -> list[dict]:
@@ -41,12 +46,25 @@ def read(path: str) -> list[dict]:
 
 def test_beside_a_command_it_sees_what_the_engine_did(tmp_path: Path) -> None:
     with fake_engine(engine="vllm", tokens=40, gap_ms=20, slots=2) as server:
-        done = run("--interval", "0.1", "-o", "e.jsonl", "--", sys.executable, "-c", ASK, server.url + "/v1/completions",
-                   LLMPAR_METRICS_URLS=server.url + "/metrics", LLMPAR_SERVER_PIDS=str(server.pid))
+        done = run(
+            "--interval",
+            "0.1",
+            "-o",
+            "e.jsonl",
+            "--",
+            sys.executable,
+            "-c",
+            ASK,
+            server.url + "/v1/completions",
+            LLMPAR_METRICS_URLS=server.url + "/metrics",
+            LLMPAR_SERVER_PIDS=str(server.pid),
+        )
         assert done.returncode == 0 and done.stdout == done.stderr == ""
         truth = server.truth(3)
     samples = read("e.jsonl")
-    assert all(sample["kind"] == "engine" and sample["error"] is None and sample["processes"] == 1 for sample in samples)
+    assert all(
+        sample["kind"] == "engine" and sample["error"] is None and sample["processes"] == 1 for sample in samples
+    )
     assert max(sample["running"] for sample in samples) == 2 and max(sample["waiting"] for sample in samples) == 1
     # The last sample is taken after the command: it has all that the truth log has.
     assert samples[-1]["generation_tokens_total"] == sum(entry["tokens"] for entry in truth) == 120
@@ -57,7 +75,9 @@ def test_beside_a_command_it_sees_what_the_engine_did(tmp_path: Path) -> None:
     assert found["running"]["max"] == 2 and found["rss_bytes_max"] > 1e6 and found["cpu_cores_mean"] < 2
 
 
-@pytest.mark.parametrize("engine,tokens", [("llamacpp", True), ("tgi", True), ("aphrodite", False), ("vllm-0.4", False), ("sglang", True)])
+@pytest.mark.parametrize(
+    "engine,tokens", [("llamacpp", True), ("tgi", True), ("aphrodite", False), ("vllm-0.4", False), ("sglang", True)]
+)
 def test_counters_that_move_at_the_end_are_said_to(engine: str, tokens: bool, tmp_path: Path) -> None:
     with fake_engine(engine=engine) as server:
         done = run("--duration", "0.3", "--interval", "0.1", "--metrics-url", server.url + "/metrics")
@@ -67,10 +87,17 @@ def test_counters_that_move_at_the_end_are_said_to(engine: str, tokens: bool, tm
         assert (sample["running"], sample["counters_at_end"], sample["generation_tokens_total"]) == (0, tokens, 0)
 
 
-@pytest.mark.parametrize("engine,path,ratio,room", [("llamacpp", "/completion", 0.1, 2000), ("tgi", "/generate_stream", 0.2, 1000),
-                                                    ("tgi-3", "/generate_stream", None, None)])
-def test_use_of_the_cache_where_the_metrics_alone_do_not_tell_it(engine: str, path: str, ratio: float | None, room: int | None,
-                                                                 tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "engine,path,ratio,room",
+    [
+        ("llamacpp", "/completion", 0.1, 2000),
+        ("tgi", "/generate_stream", 0.2, 1000),
+        ("tgi-3", "/generate_stream", None, None),
+    ],
+)
+def test_use_of_the_cache_where_the_metrics_alone_do_not_tell_it(
+    engine: str, path: str, ratio: float | None, room: int | None, tmp_path: Path
+) -> None:
     with fake_engine(engine=engine, slots=2) as server:
         body = json.dumps({"prompt": "fake: stall=60", "inputs": "fake: stall=60", "stream": True}).encode()
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
@@ -87,10 +114,22 @@ def test_use_of_the_cache_where_the_metrics_alone_do_not_tell_it(engine: str, pa
 
 
 def test_replicas_are_kept_apart_and_added_up(tmp_path: Path) -> None:
-    with fake_engine(engine="vllm", tokens=20, gap_ms=10) as one, fake_engine(engine="vllm", tokens=20, gap_ms=10) as two:
+    with (
+        fake_engine(engine="vllm", tokens=20, gap_ms=10) as one,
+        fake_engine(engine="vllm", tokens=20, gap_ms=10) as two,
+    ):
         urls = f"{one.url}/metrics {two.url}/metrics"
-        done = run("--interval", "0.1", "--", sys.executable, "-c", ASK, one.url + "/v1/completions", two.url + "/v1/completions",
-                   LLMPAR_METRICS_URLS=urls)
+        done = run(
+            "--interval",
+            "0.1",
+            "--",
+            sys.executable,
+            "-c",
+            ASK,
+            one.url + "/v1/completions",
+            two.url + "/v1/completions",
+            LLMPAR_METRICS_URLS=urls,
+        )
         assert done.returncode == 0
         last = read("engine.jsonl")[-1]
         assert [replica["url"] for replica in last["replicas"]] == urls.split()
@@ -103,13 +142,22 @@ def test_replicas_are_kept_apart_and_added_up(tmp_path: Path) -> None:
     assert [replica["error"] for replica in sample["replicas"]] == ["cannot connect", None]
 
 
-@pytest.mark.parametrize("written,said", [("two words", "'key' does not hold one API key"), (None, "cannot read the API key file 'key'")])
-def test_a_file_that_holds_no_key_is_told_of_and_the_command_runs(written: str | None, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "written,said", [("two words", "'key' does not hold one API key"), (None, "cannot read the API key file 'key'")]
+)
+def test_a_file_that_holds_no_key_is_told_of_and_the_command_runs(
+    written: str | None, said: str, tmp_path: Path
+) -> None:
     if written:
         Path("key").write_text(written)
     with fake_engine() as server:
         done = run("--api-key-file", "key", "-o", "e.jsonl", "--", "true", LLMPAR_METRICS_URLS=server.url + "/metrics")
-    assert done.returncode == 0 and said in done.stderr and "going on without a key" in done.stderr and "two words" not in done.stderr
+    assert (
+        done.returncode == 0
+        and said in done.stderr
+        and "going on without a key" in done.stderr
+        and "two words" not in done.stderr
+    )
     assert read("e.jsonl")[-1]["error"] is None
 
 
@@ -126,8 +174,12 @@ def test_a_silent_server_gives_nulls_and_never_ends_it(tmp_path: Path) -> None:
 def test_a_server_that_appears_later_is_sampled_from_then_on(tmp_path: Path) -> None:
     with fake_engine() as server:
         port, url = server.port, server.url
-    sampler = subprocess.Popen(["llmpar-sample-engine", "--interval", "0.1", "--metrics-url", url + "/metrics"],
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    sampler = subprocess.Popen(
+        ["llmpar-sample-engine", "--interval", "0.1", "--metrics-url", url + "/metrics"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert sampler.stdout is not None
     assert json.loads(sampler.stdout.readline())["error"]
     with fake_engine(port=port):
@@ -157,8 +209,18 @@ def test_the_commands_status_and_signals_come_through(tmp_path: Path) -> None:
         assert run(*url, "--", "sh", "-c", "kill -KILL $$").returncode == 128 + 9
         assert run(*url, "--", "/nosuch/command").returncode == 127
         assert run(*url, "-o", "/nosuch/file", "--", "touch", "ran").returncode == 2 and not Path("ran").exists()
-        sampler = subprocess.Popen(["llmpar-sample-engine", *url, "--", "sh", "-c", "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.1; done"],
-                                   stdout=subprocess.PIPE, text=True)
+        sampler = subprocess.Popen(
+            [
+                "llmpar-sample-engine",
+                *url,
+                "--",
+                "sh",
+                "-c",
+                "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.1; done",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert sampler.stdout is not None and sampler.stdout.readline() == "up\n"
         sampler.send_signal(signal.SIGTERM)
         assert sampler.stdout.read() == "caught\n" and sampler.wait(10) == 9
@@ -172,7 +234,9 @@ def test_descendants_are_counted_and_cpu_of_the_ended_is_kept(tmp_path: Path) ->
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
     parent = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
     assert parent.stdin is not None
-    sampler = subprocess.Popen(["llmpar-sample-engine", "--interval", "0.05", "--pid", str(parent.pid)], stdout=subprocess.PIPE, text=True)
+    sampler = subprocess.Popen(
+        ["llmpar-sample-engine", "--interval", "0.05", "--pid", str(parent.pid)], stdout=subprocess.PIPE, text=True
+    )
     assert sampler.stdout is not None
     samples = [json.loads(sampler.stdout.readline())]
     limit = time.monotonic() + 20
@@ -192,14 +256,29 @@ def test_descendants_are_counted_and_cpu_of_the_ended_is_kept(tmp_path: Path) ->
 
 def test_a_reader_that_leaves_ends_it(tmp_path: Path) -> None:
     with fake_engine() as server:
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", f"llmpar-sample-engine --interval 0.05 --metrics-url {server.url}/metrics | head -1"],
-                              capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [
+                "bash",
+                "-o",
+                "pipefail",
+                "-c",
+                f"llmpar-sample-engine --interval 0.05 --metrics-url {server.url}/metrics | head -1",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
     assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 1
 
 
 def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: Path) -> None:
     section = (root / "docs/records.md").read_text().split("## engine, version 1")[1].split("\n## ")[0]
-    listed = [name for line in section.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])]
+    listed = [
+        name
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])
+    ]
     with fake_engine() as one, fake_engine() as two:
         done = run("--duration", "0.1", LLMPAR_METRICS_URLS=f"{one.url}/metrics {two.url}/metrics")
     sample = json.loads(done.stdout.splitlines()[0])
@@ -211,7 +290,14 @@ def test_records_have_the_fields_that_the_reference_lists(root: Path, tmp_path: 
 
 def test_a_server_that_hangs_costs_a_sample_and_no_more(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = run("--interval", "0.2", "--", "sleep", "0.7", LLMPAR_METRICS_URLS=f"http://127.0.0.1:{silent.getsockname()[1]}/metrics")
+        done = run(
+            "--interval",
+            "0.2",
+            "--",
+            "sleep",
+            "0.7",
+            LLMPAR_METRICS_URLS=f"http://127.0.0.1:{silent.getsockname()[1]}/metrics",
+        )
     assert done.returncode == 0
     samples = read("engine.jsonl")
     assert samples and all("timed out" in sample["error"] and sample["running"] is None for sample in samples)

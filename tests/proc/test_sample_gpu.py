@@ -57,13 +57,24 @@ def test_beside_a_command(scenario: Any, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("LLMPAR_SERVER_PIDS", str(os.getpid()))
     (tmp_path / "gpu.jsonl").write_text('{"kind":"gpu","v":1,"at":1}\n{"kind":"torn')
     # The command ends once three ticks are written, however slow this machine is.
-    done = run("--hz", "20", "--output", "gpu.jsonl", "--", "sh", "-c", "until [ $(wc -l < gpu.jsonl) -gt 7 ]; do sleep 0.05; done; echo done; exit 5")
+    done = run(
+        "--hz",
+        "20",
+        "--output",
+        "gpu.jsonl",
+        "--",
+        "sh",
+        "-c",
+        "until [ $(wc -l < gpu.jsonl) -gt 7 ]; do sleep 0.05; done; echo done; exit 5",
+    )
     assert (done.returncode, done.stdout) == (5, "done\n"), done.stderr
     first, *made = (tmp_path / "gpu.jsonl").read_text().splitlines()
     assert first == '{"kind":"gpu","v":1,"at":1}' and made.pop(0) == '{"kind":"torn'
     samples = [json.loads(line) for line in made]
     assert [sample["uuid"] for sample in samples[:4]] == ["GPU-00000000-fake", "GPU-1"] * 2
-    assert {sample["engine_memory_bytes"] for sample in samples if sample["gpu"] == 0 and sample["processes"] is not None} == {5 * GIB}
+    assert {
+        sample["engine_memory_bytes"] for sample in samples if sample["gpu"] == 0 and sample["processes"] is not None
+    } == {5 * GIB}
     instants = [sample["at"] for sample in samples]
     assert instants == sorted(instants)
 
@@ -72,7 +83,9 @@ def test_beside_a_command(scenario: Any, tmp_path: Path, monkeypatch: pytest.Mon
 def test_signals_reach_the_command(scenario: Any, tmp_path: Path, number: signal.Signals) -> None:
     scenario({})
     script = f"trap 'echo caught > caught; exit 9' {number.name.removeprefix('SIG')}; : > ready; while :; do sleep 0.05; done"
-    child = subprocess.Popen(["llmpar-sample-gpu", "--output", "gpu.jsonl", "--", "sh", "-c", script], stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        ["llmpar-sample-gpu", "--output", "gpu.jsonl", "--", "sh", "-c", script], stderr=subprocess.PIPE
+    )
     while not (tmp_path / "ready").exists() and child.poll() is None:
         pass
     child.send_signal(number)
@@ -111,8 +124,11 @@ def test_prometheus_text(scenario: Any) -> None:
 
     scenario({}, {"uuid": "GPU-1", "power_w": 50})
     done = run("--prometheus")
-    found = {(sample.name, sample.labels["gpu"]): sample.value
-             for family in text_string_to_metric_families(done.stdout) for sample in family.samples}
+    found = {
+        (sample.name, sample.labels["gpu"]): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+    }
     assert found["llmpar_gpu_power_w", "0"] == 400 and found["llmpar_gpu_power_w", "1"] == 50
     assert found["llmpar_gpu_up", "0"] == 1 and found["llmpar_gpu_tensor_ratio", "0"] == pytest.approx(0.34)
 
@@ -126,7 +142,12 @@ def test_table(scenario: Any) -> None:
 
 def test_a_reader_that_leaves_is_no_fault(scenario: Any) -> None:
     scenario({})
-    done = subprocess.run(["bash", "-c", "set -o pipefail; llmpar-sample-gpu --hz 50 | head -n 1"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", "set -o pipefail; llmpar-sample-gpu --hz 50 | head -n 1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0 and done.stderr == ""
     assert json.loads(done.stdout)["kind"] == "gpu"
 

@@ -21,11 +21,21 @@ def study(root: Path, tmp_path: Path):
     tables.mkdir()
     prompts.mkdir()
     (prompts / "one.txt").write_text("Say something.")
-    environment = os.environ | {"VENV": str(venv(tmp_path)), "RUNS": str(tmp_path / "runs"), "STUDY_TABLES": str(tables),
-                                "LLMPAR_SAMPLE": "no"}  # fmt: skip
+    environment = os.environ | {
+        "VENV": str(venv(tmp_path)),
+        "RUNS": str(tmp_path / "runs"),
+        "STUDY_TABLES": str(tables),
+        "LLMPAR_SAMPLE": "no",
+    }
 
     def run(*names: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(root / "scripts" / "study"), *names], env=environment | more, capture_output=True, text=True, timeout=100)
+        return subprocess.run(
+            [str(root / "scripts" / "study"), *names],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
 
     run.tables, run.runs, run.row = tables, tmp_path / "runs", f"\t1,2\t{prompts}\t4\t6\t1\n"
     return run
@@ -44,7 +54,13 @@ def test_sweeps_go_on_past_one_that_fails_and_name_it(study):
     (study.tables / "bad.tsv").write_text(HEADER + "vllm\tfake\t-\t1\t/nowhere\t4\t6\t1\n")
     (study.tables / "good.tsv").write_text(HEADER + "vllm\tfake\t-" + study.row)
     with fake_engine(engine="vllm", tokens=4) as engine:
-        done = study(LLMPAR_BASE_URL=engine.url, LLMPAR_ENGINE="vllm", LLMPAR_MODEL="fake", LLMPAR_API="openai-completions", REPEATS="2")
+        done = study(
+            LLMPAR_BASE_URL=engine.url,
+            LLMPAR_ENGINE="vllm",
+            LLMPAR_MODEL="fake",
+            LLMPAR_API="openai-completions",
+            REPEATS="2",
+        )
     assert done.returncode == 1
     assert "study: these sweeps did not finish: bad" in done.stderr
     summaries = [json.loads(path.read_text()) for path in study.runs.glob("good/*/summary.json")]

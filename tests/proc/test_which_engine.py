@@ -27,22 +27,59 @@ def summaries(tmp_path: Path) -> list[str]:
     for engine, api in ENGINES.items():
         for repeat in (1, 2):
             name = f"{engine}-r{repeat}"
-            cell = {"kind": "cell", "v": 1, "id": name, "sweep": "engines", "session": name, "repeat": repeat, "varies": {"engine": engine},
-                    "server": {"engine": engine, "model": "m", "version": f"{len(engine)}.0"}, "load": {"clients": 4, "prompts": "p", "max_tokens": 6}}
+            cell = {
+                "kind": "cell",
+                "v": 1,
+                "id": name,
+                "sweep": "engines",
+                "session": name,
+                "repeat": repeat,
+                "varies": {"engine": engine},
+                "server": {"engine": engine, "model": "m", "version": f"{len(engine)}.0"},
+                "load": {"clients": 4, "prompts": "p", "max_tokens": 6},
+            }
             Path(f"{name}.cell.json").write_text(json.dumps(cell))
             with fake_engine(engine=engine, tokens=6, gap_ms=4) as server:
-                run("parallel", "-j4", "llmpar-request", "--base-url", server.url, "--engine", engine, "--api", api, "--model", "fake", *WISH,
-                    "--output", f"{name}.jsonl", ":::", *sorted(map(str, Path().glob("p??"))))
+                run(
+                    "parallel",
+                    "-j4",
+                    "llmpar-request",
+                    "--base-url",
+                    server.url,
+                    "--engine",
+                    engine,
+                    "--api",
+                    api,
+                    "--model",
+                    "fake",
+                    *WISH,
+                    "--output",
+                    f"{name}.jsonl",
+                    ":::",
+                    *sorted(map(str, Path().glob("p??"))),
+                )
             run("llmpar-summarise", "--cell", f"{name}.cell.json", f"{name}.jsonl", "-o", f"{name}.summary.json")
             made.append(f"{name}.summary.json")
     return made
 
 
 def test_engines_of_three_apis_are_judged_as_having_had_the_same_work(summaries: list[str]) -> None:
-    compared = [json.loads(line) for line in run("llmpar-compare", "--by", "engine", "--base", "tgi", "--format", "json", *summaries).splitlines()]
-    assert sorted((each["a"]["label"], each["b"]["label"]) for each in compared) == [("llamacpp, version 8.0", "tgi, version 3.0"), ("vllm, version 4.0", "tgi, version 3.0")]
+    compared = [
+        json.loads(line)
+        for line in run(
+            "llmpar-compare", "--by", "engine", "--base", "tgi", "--format", "json", *summaries
+        ).splitlines()
+    ]
+    assert sorted((each["a"]["label"], each["b"]["label"]) for each in compared) == [
+        ("llamacpp, version 8.0", "tgi, version 3.0"),
+        ("vllm, version 4.0", "tgi, version 3.0"),
+    ]
     for each in compared:
-        assert each["verdict"] != "not comparable" and each["effect"] is not None and each["a"]["sessions"] == each["b"]["sessions"] == 2
+        assert (
+            each["verdict"] != "not comparable"
+            and each["effect"] is not None
+            and each["a"]["sessions"] == each["b"]["sessions"] == 2
+        )
     text = run("llmpar-report", "--format", "text", "--no-claims", *summaries)
     assert "different work" not in text and all(f"\n{engine} " in text for engine in ENGINES)
     assert "not given the same work" not in run("llmpar-pick", *summaries)

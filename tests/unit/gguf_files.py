@@ -21,9 +21,18 @@ def pair(key: str, value: object) -> bytes:
 
 
 def write(path: Path, pairs: dict[str, object]) -> str:
-    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(pairs)) + b"".join(pair(key, value) for key, value in pairs.items()))
+    path.write_bytes(
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, len(pairs)) + b"".join(pair(key, value) for key, value in pairs.items())
+    )
     return str(path)
 
 
-VICUNA = {"general.architecture": "llama", "general.tags": ["text", "chat"], "llama.block_count": 32, "llama.embedding_length": 4096,
-          "llama.attention.head_count": 32, "llama.attention.head_count_kv": 32, "tokenizer.ggml.tokens": ["<s>"] * 50}
+VICUNA = {
+    "general.architecture": "llama",
+    "general.tags": ["text", "chat"],
+    "llama.block_count": 32,
+    "llama.embedding_length": 4096,
+    "llama.attention.head_count": 32,
+    "llama.attention.head_count_kv": 32,
+    "tokenizer.ggml.tokens": ["<s>"] * 50,
+}

@@ -73,11 +73,20 @@ def test_a_trace_is_sorted_and_starts_at_nought(times):
         assert (len(found) - 1) / scaled[-1] == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize("lines,expected", [
-    (["TIMESTAMP,ContextTokens\n", "2023-11-16 18:17:03.9799600,4\n", "2023-11-16 18:17:04.0319600,3\n"], [0, 0.052]),
-    (["2023-11-16T18:00:00Z\n", "2023-11-16T20:00:01+02:00\n"], [0, 1]),
-    (["Timestamp;Model\n", "45.5;x\n", "\n", "5;y\n"], [0, 40.5]), (["7\t3"], [0]), ([], []), (["header only\n"], []),
-])
+@pytest.mark.parametrize(
+    "lines,expected",
+    [
+        (
+            ["TIMESTAMP,ContextTokens\n", "2023-11-16 18:17:03.9799600,4\n", "2023-11-16 18:17:04.0319600,3\n"],
+            [0, 0.052],
+        ),
+        (["2023-11-16T18:00:00Z\n", "2023-11-16T20:00:01+02:00\n"], [0, 1]),
+        (["Timestamp;Model\n", "45.5;x\n", "\n", "5;y\n"], [0, 40.5]),
+        (["7\t3"], [0]),
+        ([], []),
+        (["header only\n"], []),
+    ],
+)
 def test_traces_of_others(lines, expected):
     assert arrivals.trace(lines, "t") == pytest.approx(expected, abs=1e-6)
 
@@ -95,15 +104,30 @@ def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
 def test_command_writes_a_table_of_times_and_prompts():
     done = run("--rate", "10", "--process", "constant", "--start", "100", "-n", "5", "a", "b c", "ü")
     assert done.stdout == "100.000000\ta\n100.100000\tb c\n100.200000\tü\n100.300000\ta\n100.400000\tb c\n"
-    assert run("--rate", "10", "--start", "0", "--seed", "7", "a").stdout == run("--rate", "10", "--start", "0", "--seed", "7", "a").stdout
-    assert run("--trace", "-", "--start", "0", "--rate", "2", "a", given="5\n6\n9\n").stdout == "0.000000\ta\n0.250000\ta\n1.000000\ta\n"
+    assert (
+        run("--rate", "10", "--start", "0", "--seed", "7", "a").stdout
+        == run("--rate", "10", "--start", "0", "--seed", "7", "a").stdout
+    )
+    assert (
+        run("--trace", "-", "--start", "0", "--rate", "2", "a", given="5\n6\n9\n").stdout
+        == "0.000000\ta\n0.250000\ta\n1.000000\ta\n"
+    )
 
 
-@pytest.mark.parametrize("arguments,code,words", [
-    ([], 2, "no rate is given"), (["--rate", "1"], 2, "no prompt file is named"), (["--rate", "0", "p"], 2, "--rate"),
-    (["--rate", "nan", "p"], 2, "finite"), (["--rate", "1", "a\tb"], 2, "holds a tab"), (["--rate", "1", "--start", "soon", "p"], 2, "'soon' is not an instant"),
-    (["--trace", "none", "p"], 2, "cannot read 'none'"), (["--trace", "bad", "p"], 3, "line 2"), (["--trace", "-", "p"], 6, "holds no times"),
-])
+@pytest.mark.parametrize(
+    "arguments,code,words",
+    [
+        ([], 2, "no rate is given"),
+        (["--rate", "1"], 2, "no prompt file is named"),
+        (["--rate", "0", "p"], 2, "--rate"),
+        (["--rate", "nan", "p"], 2, "finite"),
+        (["--rate", "1", "a\tb"], 2, "holds a tab"),
+        (["--rate", "1", "--start", "soon", "p"], 2, "'soon' is not an instant"),
+        (["--trace", "none", "p"], 2, "cannot read 'none'"),
+        (["--trace", "bad", "p"], 3, "line 2"),
+        (["--trace", "-", "p"], 6, "holds no times"),
+    ],
+)
 def test_command_says_what_is_wrong(arguments, code, words):
     Path("bad").write_text("1\nx\n")
     done = run(*arguments)

@@ -98,8 +98,10 @@ def test_spread_of_one_and_of_many():
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
-@pytest.mark.parametrize(("path", "options", "key"), [("/v1/completions", [], "text"), ("/v1/completions", ["-c"], "text"),
-                                                      ("/v1/chat/completions", [], "delta")])
+@pytest.mark.parametrize(
+    ("path", "options", "key"),
+    [("/v1/completions", [], "text"), ("/v1/completions", ["-c"], "text"), ("/v1/chat/completions", [], "delta")],
+)
 def test_truthd_streams_and_logs_what_it_did(tmp_path, path, options, key):
     truth.build(tmp_path / "truthd")
     server = truth.Server(tmp_path / "truthd", tmp_path / "log", ["-n", "3", "-g", "2000", "-b", "2", *options])
@@ -122,6 +124,9 @@ def test_truthd_streams_and_logs_what_it_did(tmp_path, path, options, key):
 def test_the_metre_counts_a_process_that_detached_itself(tmp_path):
     # It outlives the command in a session of its own, and burns 0.3 s of CPU there.
     burn = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nwhile time.process_time() < 0.3: pass"
-    subprocess.run([sys.executable, str(BENCH / "metre.py"), str(tmp_path / "m.json"), sys.executable, "-S", "-c", burn], check=True)
+    subprocess.run(
+        [sys.executable, str(BENCH / "metre.py"), str(tmp_path / "m.json"), sys.executable, "-S", "-c", burn],
+        check=True,
+    )
     found = json.loads((tmp_path / "m.json").read_text())
     assert found["code"] == 0 and found["user_s"] + found["system_s"] >= 0.3 and found["gone_s"] >= found["wall_s"]

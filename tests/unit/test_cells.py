@@ -13,7 +13,12 @@ def plan(text, **kwargs):
 
 def test_alternatives_expand_to_a_product_and_share_sessions():
     made = plan("engine\tspeculate\tclients\nvllm\t0,2\t8,128\n")
-    assert [cell["id"] for cell in made] == ["speculate-0-c008", "speculate-0-c128", "speculate-2-c008", "speculate-2-c128"]
+    assert [cell["id"] for cell in made] == [
+        "speculate-0-c008",
+        "speculate-0-c128",
+        "speculate-2-c008",
+        "speculate-2-c128",
+    ]
     assert [cell["session"] for cell in made] == ["speculate-0"] * 2 + ["speculate-2"] * 2
     assert made[3]["varies"] == {"speculate": 2, "clients": 128}
     assert made[3]["server"] == {"engine": "vllm", "speculate": 2}
@@ -37,7 +42,10 @@ def test_quoted_values_comments_and_empty_ones():
         ("engine\tclients\nvllm\t8\t9\n", "3 values under 2 columns"),
         ("engine\tclients\nvllm\t8\nvllm\t8\n", "twice"),
         ("engine\tengine\nvllm\tvllm\n", "stands twice"),
-        ("clients\tmax_tokens\n" + ",".join(map(str, range(1, 200))) + "\t" + ",".join(map(str, range(1, 200))), "more than"),
+        (
+            "clients\tmax_tokens\n" + ",".join(map(str, range(1, 200))) + "\t" + ",".join(map(str, range(1, 200))),
+            "more than",
+        ),
     ],
 )
 def test_bad_tables_say_where_and_what(text, said):

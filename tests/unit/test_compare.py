@@ -26,17 +26,45 @@ def made(value: float, session: str | None, engine: str = "vllm", clients: int =
     """A summary with a throughput of `value`, as llmpar-summarise writes it, cut to what compare reads."""
     estimate = {"value": value, "low": value * 0.99, "high": value * 1.01}
     summary: dict[str, Any] = {
-        "kind": "summary", "v": 1, "label": f"{engine}-{clients}", "session": session,
-        "cell": {"id": f"{engine}-{clients}", "sweep": "s", "session": session, "server": {"engine": engine, "model": "m"},
-                 "load": {"clients": clients, "prompts": "prompts"}},
+        "kind": "summary",
+        "v": 1,
+        "label": f"{engine}-{clients}",
+        "session": session,
+        "cell": {
+            "id": f"{engine}-{clients}",
+            "sweep": "s",
+            "session": session,
+            "server": {"engine": engine, "model": "m"},
+            "load": {"clients": clients, "prompts": "prompts"},
+        },
         "n": {"requests": 512, "ok": 512, "error": 0, "timeout": 0, "cancelled": 0, "retried": 0, "torn_lines": 0},
-        "started_at": 1.7e9, "wall_s": {"value": 1000 / value, "low": None, "high": None},
-        "latency": {"ttft_s": {"n": 512, "p95": {"value": 10 / value, "low": 9 / value, "high": 11 / value}, "p99": {"value": None, "needed": 900}}},
-        "throughput": {"output_tokens_per_s": {"wall": {"value": value, "low": None, "high": None}, "steady": estimate}},
-        "concurrency": {"asked": clients, "ratio": 1.0}, "tokens": {"output": 51200}, "client": {"limited": [], "hosts": ["h"]},
-        "workload": {"prompts": {"distinct": 64, "sha256": "a" * 64}, "sampling": {"max_tokens": 100, "temperature": 0.0},
-                     "sampling_sha256": "b", "api": "openai-completions", "model": "m", "engine": engine},
-        "server": {"engine": engine, "version": "1.0"}, "host": None, "warnings": []}
+        "started_at": 1.7e9,
+        "wall_s": {"value": 1000 / value, "low": None, "high": None},
+        "latency": {
+            "ttft_s": {
+                "n": 512,
+                "p95": {"value": 10 / value, "low": 9 / value, "high": 11 / value},
+                "p99": {"value": None, "needed": 900},
+            }
+        },
+        "throughput": {
+            "output_tokens_per_s": {"wall": {"value": value, "low": None, "high": None}, "steady": estimate}
+        },
+        "concurrency": {"asked": clients, "ratio": 1.0},
+        "tokens": {"output": 51200},
+        "client": {"limited": [], "hosts": ["h"]},
+        "workload": {
+            "prompts": {"distinct": 64, "sha256": "a" * 64},
+            "sampling": {"max_tokens": 100, "temperature": 0.0},
+            "sampling_sha256": "b",
+            "api": "openai-completions",
+            "model": "m",
+            "engine": engine,
+        },
+        "server": {"engine": engine, "version": "1.0"},
+        "host": None,
+        "warnings": [],
+    }
     for path, change in changes.items():
         place = summary
         *inner, last = path.split("__")
@@ -97,7 +125,9 @@ def test_permutation_is_exact_over_all_deals() -> None:
 def test_corrections_are_monotone_and_never_smaller_than_the_raw_value(p_values: list[float | None]) -> None:
     for correction in effects.CORRECTIONS:
         adjusted = effects.adjust(p_values, correction)
-        pairs = sorted((raw, new) for raw, new in zip(p_values, adjusted, strict=True) if raw is not None and new is not None)
+        pairs = sorted(
+            (raw, new) for raw, new in zip(p_values, adjusted, strict=True) if raw is not None and new is not None
+        )
         assert [raw is None for raw in p_values] == [new is None for new in adjusted]
         assert all(raw <= new + 1e-12 <= 1 + 1e-9 for raw, new in pairs)
         assert all(before[1] <= after[1] + 1e-12 for before, after in itertools.pairwise(pairs))
@@ -141,15 +171,18 @@ def test_one_session_each_cannot_tell_however_many_requests() -> None:
     assert unnamed["a"]["sessions"] == 1 and "--session" in unnamed["sentence"]
 
 
-@pytest.mark.parametrize(("changes", "code", "words"), [
-    ({"workload__prompts": {"distinct": 9, "sha256": "c" * 64}}, "prompts", "prompt sets differ"),
-    ({"workload__sampling": {"max_tokens": 200, "temperature": 0.0}}, "sampling", "max_tokens"),
-    ({"workload__model": "other"}, "model", "models differ"),
-    ({"server__version": "2.0"}, "versions", "2.0 against 1.0"),
-    ({"client__hosts": ["other"]}, "host", "hosts differ"),
-    ({"n__ok": 480}, "failures", "96 of 1536"),
-    ({"client__limited": ["output_tokens_per_s"]}, "client_limited", "client limits"),
-])
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"workload__prompts": {"distinct": 9, "sha256": "c" * 64}}, "prompts", "prompt sets differ"),
+        ({"workload__sampling": {"max_tokens": 200, "temperature": 0.0}}, "sampling", "max_tokens"),
+        ({"workload__model": "other"}, "model", "models differ"),
+        ({"server__version": "2.0"}, "versions", "2.0 against 1.0"),
+        ({"client__hosts": ["other"]}, "host", "hosts differ"),
+        ({"n__ok": 480}, "failures", "96 of 1536"),
+        ({"client__limited": ["output_tokens_per_s"]}, "client_limited", "client limits"),
+    ],
+)
 def test_what_differs_is_named_and_not_ranked_unless_allowed(changes: dict[str, Any], code: str, words: str) -> None:
     a, b = sessions(VLLM, **changes), sessions(TGI)
     found = verdict(a, b)
@@ -159,7 +192,10 @@ def test_what_differs_is_named_and_not_ranked_unless_allowed(changes: dict[str, 
 
 
 def test_engines_have_versions_and_field_names_of_their_own() -> None:
-    changes = {"server__version": "9", "workload__sampling": {"parameters": {"max_new_tokens": 100, "temperature": 0.0}}}
+    changes = {
+        "server__version": "9",
+        "workload__sampling": {"parameters": {"max_new_tokens": 100, "temperature": 0.0}},
+    }
     assert verdict(sessions(VLLM), sessions(TGI, engine="tgi", **changes))["verdict"] == "faster"
 
 
@@ -176,8 +212,11 @@ def test_a_refused_percentile_says_how_many_requests_it_needs() -> None:
 
 def test_cells_of_one_session_are_paired() -> None:
     # Sessions differ by 20 %, the effect of the client count within each does not.
-    found = [made(value * factor, f"s{number}", clients=clients) for number, value in enumerate([100.0, 120.0, 90.0])
-             for clients, factor in ((24, 1.0), (128, 1.3 + number / 1000))]
+    found = [
+        made(value * factor, f"s{number}", clients=clients)
+        for number, value in enumerate([100.0, 120.0, 90.0])
+        for clients, factor in ((24, 1.0), (128, 1.3 + number / 1000))
+    ]
     paired = verdict_records(pairs.by(found, ("clients",), "24"), ("output_tokens_per_s",))
     assert [each["verdict"] for each in paired] == ["faster"] and paired[0]["method"] == "paired-log"
     welch = verdict_records(pairs.by(found, ("clients",), "24"), ("output_tokens_per_s",), method="welch")
@@ -185,10 +224,16 @@ def test_cells_of_one_session_are_paired() -> None:
 
 
 def test_many_cells_are_matched_and_corrected() -> None:
-    found = [each for clients in (24, 64, 128) for engine, base in (("vllm", VLLM), ("tgi", TGI))
-             for each in sessions(base, engine=engine, clients=clients)]
+    found = [
+        each
+        for clients in (24, 64, 128)
+        for engine, base in (("vllm", VLLM), ("tgi", TGI))
+        for each in sessions(base, engine=engine, clients=clients)
+    ]
     pairs = by(found, ("engine",), "tgi")
-    assert [(pair.a.label, pair.b.label, pair.at) for pair in pairs] == [("vllm", "tgi", {"clients": count}) for count in (24, 64, 128)]
+    assert [(pair.a.label, pair.b.label, pair.at) for pair in pairs] == [
+        ("vllm", "tgi", {"clients": count}) for count in (24, 64, 128)
+    ]
     verdicts = verdict_records(pairs, ("output_tokens_per_s",))
     assert all(each["p_adjusted"] == pytest.approx(3 * each["p_value"]) for each in verdicts)
     with pytest.raises(ValueError, match="there are vllm, tgi"):
@@ -201,29 +246,50 @@ def own(engine: str, values: list[float], clients: int, **server: Any) -> list[d
 
 
 def test_an_engine_brings_its_version_model_and_flags() -> None:
-    found = [each for clients in (24, 128) for each in (
-        *own("vllm", VLLM, clients, version="0.23.0"), *own("llamacpp", TGI, clients, version="b1", model="m.gguf", engine_args="-fa"))]
+    found = [
+        each
+        for clients in (24, 128)
+        for each in (
+            *own("vllm", VLLM, clients, version="0.23.0"),
+            *own("llamacpp", TGI, clients, version="b1", model="m.gguf", engine_args="-fa"),
+        )
+    ]
     verdicts = verdict_records(pairs.by(found, ("engine",), "vllm"), ("output_tokens_per_s",))
-    assert [(each["verdict"], each["at"]) for each in verdicts] == [("slower", {"clients": 24}), ("slower", {"clients": 128})]
+    assert [(each["verdict"], each["at"]) for each in verdicts] == [
+        ("slower", {"clients": 24}),
+        ("slower", {"clients": 128}),
+    ]
     assert (verdicts[0]["a"]["label"], verdicts[0]["b"]["label"]) == ("llamacpp, version b1", "vllm, version 0.23.0")
     (told,) = [reason["message"] for reason in verdicts[0]["reasons"] if reason["code"] == "own_settings"]
-    assert told == ("llamacpp, version b1 and vllm, version 0.23.0 differ also in engine args -fa against default, model m.gguf against m: "
-                    "it compares the engines only if the weights are the same")
+    assert told == (
+        "llamacpp, version b1 and vllm, version 0.23.0 differ also in engine args -fa against default, model m.gguf against m: "
+        "it compares the engines only if the weights are the same"
+    )
     assert told in rendered.text(verdicts) and rendered.markdown(verdicts).count(told) == 1
 
 
 def test_an_engine_in_two_versions_is_not_taken_for_one() -> None:
-    found = [*own("vllm", VLLM, 128, version="0.23.0"), *own("vllm", VLLM, 128, version="0.24.0"), *own("tgi", TGI, 128, version="3")]
+    found = [
+        *own("vllm", VLLM, 128, version="0.23.0"),
+        *own("vllm", VLLM, 128, version="0.24.0"),
+        *own("tgi", TGI, 128, version="3"),
+    ]
     verdicts = verdict_records(pairs.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
     assert {each["verdict"] for each in verdicts} == {"cannot tell"}
     both = pairs.by(found, ("engine", "version"), "tgi")
-    assert [(pair.a.label, pair.b.label) for pair in both] == [("vllm, version 0.23.0", "tgi, version 3"), ("vllm, version 0.24.0", "tgi, version 3")]
+    assert [(pair.a.label, pair.b.label) for pair in both] == [
+        ("vllm, version 0.23.0", "tgi, version 3"),
+        ("vllm, version 0.24.0", "tgi, version 3"),
+    ]
 
 
 def test_a_load_that_differs_with_the_engine_is_no_part_of_it() -> None:
     found = [*own("vllm", VLLM, 128), *own("tgi", TGI, 64)]
     (made_of,) = verdict_records(pairs.by(found, ("engine",), "tgi"), ("output_tokens_per_s",))
-    assert made_of["verdict"] == "cannot tell" and "what differs besides: clients (--by engine --by clients)" in made_of["sentence"]
+    assert (
+        made_of["verdict"] == "cannot tell"
+        and "what differs besides: clients (--by engine --by clients)" in made_of["sentence"]
+    )
 
 
 def test_settings_that_differ_together_can_be_named_together() -> None:
@@ -254,24 +320,51 @@ def test_an_interval_that_holds_no_difference_shows_its_signs() -> None:
 
 
 def test_markdown_escapes_and_counts() -> None:
-    found = [verdict(sessions(VLLM), sessions(TGI, engine="t|g")), verdict(sessions([1.0]), sessions([2.0], engine="tgi"))]
+    found = [
+        verdict(sessions(VLLM), sessions(TGI, engine="t|g")),
+        verdict(sessions([1.0]), sessions([2.0], engine="tgi")),
+    ]
     text = rendered.markdown(found)
     assert text.startswith("**1 faster, 1 cannot tell**") and "t\\|g" in text and "▲ faster" in text
 
 
-@pytest.mark.parametrize(("sigma", "difference", "count"), [
-    (0.01, 0.05, 2), (0.005, 0.0, 2), (0.01, 0.05, 3), (0.03, 0.05, 5), (0.03, 0.05, 20), (0.03, 0.2, 3), (0.02, 0.0, 5), (0.01, 0.02, 4), (0.01, 0.03, 5)])
+@pytest.mark.parametrize(
+    ("sigma", "difference", "count"),
+    [
+        (0.01, 0.05, 2),
+        (0.005, 0.0, 2),
+        (0.01, 0.05, 3),
+        (0.03, 0.05, 5),
+        (0.03, 0.05, 20),
+        (0.03, 0.2, 3),
+        (0.02, 0.0, 5),
+        (0.01, 0.02, 4),
+        (0.01, 0.03, 5),
+    ],
+)
 def test_power_agrees_with_simulated_verdicts(sigma: float, difference: float, count: int) -> None:
     random = np.random.default_rng([1, count])
-    said = [decide(effects.welch(np.exp(sigma * random.standard_normal(count) + math.log1p(difference)).tolist(),
-                                         np.exp(sigma * random.standard_normal(count)).tolist()), True) for _ in range(2000)]
+    said = [
+        decide(
+            effects.welch(
+                np.exp(sigma * random.standard_normal(count) + math.log1p(difference)).tolist(),
+                np.exp(sigma * random.standard_normal(count)).tolist(),
+            ),
+            True,
+        )
+        for _ in range(2000)
+    ]
     slack = 0.035  # three standard errors of a share of 2000
     assert said.count("faster") / 2000 == pytest.approx(power.power_different(sigma, difference, count), abs=slack)
     assert said.count("same") / 2000 == pytest.approx(power.power_same(sigma, difference, count), abs=slack)
 
 
 def test_sessions_needed_are_the_fewest_that_suffice() -> None:
-    for sigma, difference, found in ((0.03, 0.05, power.power_different), (0.01, 0.0, power.power_same), (0.05, 0.3, power.power_different)):
+    for sigma, difference, found in (
+        (0.03, 0.05, power.power_different),
+        (0.01, 0.0, power.power_same),
+        (0.05, 0.3, power.power_different),
+    ):
         count = power.sessions_needed(sigma, difference)
         assert count is not None and found(sigma, difference, count) >= 0.9
         assert count == 2 or found(sigma, difference, count - 1) < 0.9
@@ -282,7 +375,9 @@ def test_sessions_needed_are_the_fewest_that_suffice() -> None:
 
 
 def nights(values: list[float]) -> list[dict[str, Any]]:
-    return [made(value, f"night-{number:02d}", started_at=1.7e9 + 86400.0 * number) for number, value in enumerate(values)]
+    return [
+        made(value, f"night-{number:02d}", started_at=1.7e9 + 86400.0 * number) for number, value in enumerate(values)
+    ]
 
 
 def test_a_slow_night_is_told_from_the_nights_before() -> None:
@@ -304,11 +399,21 @@ def test_a_change_of_level_starts_the_baseline_anew() -> None:
 
 def test_change_points_are_rare_in_noise_and_found_in_steps() -> None:
     random = np.random.default_rng(2)
-    false = sum(bool(change_points.changes(np.exp(0.02 * random.standard_normal(20)).tolist(), seed=number)) for number in range(60))
+    false = sum(
+        bool(change_points.changes(np.exp(0.02 * random.standard_normal(20)).tolist(), seed=number))
+        for number in range(60)
+    )
     assert false <= 7  # 5 % wanted; more than 7 of 60 would be a chance of 1 in 100
-    found = sum([each.index for each in change_points.changes(
-        np.exp(0.02 * random.standard_normal(20) + np.where(np.arange(20) < 12, 0, 0.08)).tolist(), seed=number)][:1] == [12]
-        for number in range(20))
+    found = sum(
+        [
+            each.index
+            for each in change_points.changes(
+                np.exp(0.02 * random.standard_normal(20) + np.where(np.arange(20) < 12, 0, 0.08)).tolist(), seed=number
+            )
+        ][:1]
+        == [12]
+        for number in range(20)
+    )
     assert found >= 17
 
 

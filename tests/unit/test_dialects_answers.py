@@ -12,7 +12,9 @@ SSE = {"content-type": "text/event-stream"}
 
 
 def stream(*events, api: str = "openai-completions", status: int = 200):
-    body = b"".join(b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n" for event in events)
+    body = b"".join(
+        b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n" for event in events
+    )
     return DIALECTS[api].parse(status, SSE, body, True)
 
 
@@ -29,42 +31,66 @@ def count(prompt: int, output: int):
 
 
 def test_aphrodite_says_the_reason_twice() -> None:
-    reply = stream(text(" mill", usage=None), text(".", "length", usage=None), text("", "length", usage=count(9, 2)), b"[DONE]")
+    reply = stream(
+        text(" mill", usage=None), text(".", "length", usage=None), text("", "length", usage=count(9, 2)), b"[DONE]"
+    )
     assert reply.text == " mill." and reply.finish_reason == "length" and reply.complete and reply.output_tokens == 2
     assert [event.tokens for event in reply.events] == [1, 1]
 
 
 def test_vllm_of_2024_puts_text_reason_and_usage_in_one_event() -> None:
     reply = stream(text(" mill"), text(".", "stop", usage=count(9, 3)), b"[DONE]")
-    assert (reply.prompt_tokens, reply.output_tokens, reply.token_source, reply.finish_reason) == (9, 3, "engine", "stop")
+    assert (reply.prompt_tokens, reply.output_tokens, reply.token_source, reply.finish_reason) == (
+        9,
+        3,
+        "engine",
+        "stop",
+    )
     assert [event.tokens for event in reply.events] == [None, None]  # a last count is not a running count
 
 
 def test_running_counts_give_tokens_of_each_event_and_silent_ones_are_carried() -> None:
-    reply = stream(text("a", usage=count(4, 1)), text("", usage=count(4, 2)), text("é", usage=count(4, 3)),
-                   text("bcd", "length", usage=count(4, 6)), {"choices": [], "usage": count(4, 6)}, b"[DONE]")
+    reply = stream(
+        text("a", usage=count(4, 1)),
+        text("", usage=count(4, 2)),
+        text("é", usage=count(4, 3)),
+        text("bcd", "length", usage=count(4, 6)),
+        {"choices": [], "usage": count(4, 6)},
+        b"[DONE]",
+    )
     assert [(event.text, event.tokens) for event in reply.events] == [("a", 1), ("é", 2), ("bcd", 3)]
     assert reply.output_tokens == 6
 
 
 def test_a_chat_role_and_empty_deltas_are_no_tokens_and_thoughts_and_calls_are_text() -> None:
-    reply = stream(delta(role="assistant", content=""), delta(content=None), delta(reasoning_content="hm "), delta(reasoning="so "),
-                   delta(content="4"), delta(content="2", reasoning_content=None),
-                   delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]), delta("tool_calls"), b"[DONE]",
-                   api="openai-chat")
+    reply = stream(
+        delta(role="assistant", content=""),
+        delta(content=None),
+        delta(reasoning_content="hm "),
+        delta(reasoning="so "),
+        delta(content="4"),
+        delta(content="2", reasoning_content=None),
+        delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]),
+        delta("tool_calls"),
+        b"[DONE]",
+        api="openai-chat",
+    )
     assert [event.text for event in reply.events] == ["hm ", "so ", "4", "2", "f{}"]
     assert reply.finish_reason == "tool_calls" and reply.complete
     assert (reply.output_tokens, reply.token_source) == (5, "events")
 
 
-@pytest.mark.parametrize("error,kind,message", [
-    ({"error": {"message": "no", "type": "InternalServerError", "code": 500}}, "InternalServerError", "no"),
-    ({"error": "overload", "error_type": "overloaded"}, "overloaded", "overload"),
-    ({"error": {"message": "full", "http_status_code": 429}}, "http_429", "full"),
-    ({"object": "error", "message": "flat", "type": "BadRequestError", "code": 400}, "BadRequestError", "flat"),
-    ({"error": "just text"}, "engine_error", "just text"),
-    ({"error": {"code": None, "what": 1}}, "engine_error", '{"code":null,"what":1}'),
-])
+@pytest.mark.parametrize(
+    "error,kind,message",
+    [
+        ({"error": {"message": "no", "type": "InternalServerError", "code": 500}}, "InternalServerError", "no"),
+        ({"error": "overload", "error_type": "overloaded"}, "overloaded", "overload"),
+        ({"error": {"message": "full", "http_status_code": 429}}, "http_429", "full"),
+        ({"object": "error", "message": "flat", "type": "BadRequestError", "code": 400}, "BadRequestError", "flat"),
+        ({"error": "just text"}, "engine_error", "just text"),
+        ({"error": {"code": None, "what": 1}}, "engine_error", '{"code":null,"what":1}'),
+    ],
+)
 @pytest.mark.parametrize("api", ["openai-completions", "openai-chat", "tgi", "llamacpp"])
 def test_an_error_event_is_an_error_whatever_follows(api: str, error, kind: str, message: str) -> None:
     reply = stream(error, b"[DONE]", api=api)
@@ -111,14 +137,22 @@ def test_a_server_that_does_not_stream_though_asked_is_read_all_the_same() -> No
     assert reply.complete and reply.text == "hi" and reply.events == []
 
 
-@pytest.mark.parametrize("status,body,kind,message", [
-    (502, b"<html>Bad Gateway</html>", "http_502", "<html>Bad Gateway</html>"),
-    (404, b"", "http_404", "empty body"),
-    (503, b"\xff\xfe", "http_503", "\ufffd\ufffd"),
-    (302, b'{"message":"moved","type":"redirect"}', "redirect", "moved"),
-    (422, b'{"detail":[{"loc":["body","x"],"msg":"bad","type":"missing"},{"loc":["q"],"msg":"worse"}]}', "missing", "body.x: bad; q: worse"),
-    (500, b'{"error":{"message":"' + b"x" * 9000 + b'"}}', "http_500", "x" * 2000),
-])
+@pytest.mark.parametrize(
+    "status,body,kind,message",
+    [
+        (502, b"<html>Bad Gateway</html>", "http_502", "<html>Bad Gateway</html>"),
+        (404, b"", "http_404", "empty body"),
+        (503, b"\xff\xfe", "http_503", "\ufffd\ufffd"),
+        (302, b'{"message":"moved","type":"redirect"}', "redirect", "moved"),
+        (
+            422,
+            b'{"detail":[{"loc":["body","x"],"msg":"bad","type":"missing"},{"loc":["q"],"msg":"worse"}]}',
+            "missing",
+            "body.x: bad; q: worse",
+        ),
+        (500, b'{"error":{"message":"' + b"x" * 9000 + b'"}}', "http_500", "x" * 2000),
+    ],
+)
 def test_refusals_in_any_shape(status: int, body: bytes, kind: str, message: str) -> None:
     for dialect in DIALECTS.values():
         reply = dialect.parse(status, {}, body, True)
@@ -126,8 +160,16 @@ def test_refusals_in_any_shape(status: int, body: bytes, kind: str, message: str
 
 
 def test_powerinfer_tells_the_end_by_three_booleans() -> None:
-    last = {"content": "", "stop": True, "stopped_eos": False, "stopped_limit": True, "stopped_word": False,
-            "tokens_evaluated": 6, "tokens_predicted": 2, "timings": {"predicted_per_second": None}}
+    last = {
+        "content": "",
+        "stop": True,
+        "stopped_eos": False,
+        "stopped_limit": True,
+        "stopped_word": False,
+        "tokens_evaluated": 6,
+        "tokens_predicted": 2,
+        "timings": {"predicted_per_second": None},
+    }
     reply = stream({"content": " mill", "stop": False}, {"content": ".", "stop": False}, last, api="llamacpp")
     assert (reply.finish_reason, reply.prompt_tokens, reply.output_tokens) == ("length", 6, 2)
     assert [event.tokens for event in reply.events] == [1, 1]
@@ -136,8 +178,11 @@ def test_powerinfer_tells_the_end_by_three_booleans() -> None:
 
 
 def test_llamacpp_cut_before_the_end_keeps_the_engines_count() -> None:
-    reply = stream({"content": "a", "stop": False, "tokens_predicted": 1, "tokens_evaluated": 5},
-                   {"content": "b", "stop": False, "tokens_predicted": 3, "tokens_evaluated": 5}, api="llamacpp")
+    reply = stream(
+        {"content": "a", "stop": False, "tokens_predicted": 1, "tokens_evaluated": 5},
+        {"content": "b", "stop": False, "tokens_predicted": 3, "tokens_evaluated": 5},
+        api="llamacpp",
+    )
     assert [event.tokens for event in reply.events] == [1, 2]
     assert (reply.output_tokens, reply.token_source, reply.prompt_tokens) == (3, "engine", 5)
     assert reply.error["type"] == "cut_stream"
@@ -156,7 +201,12 @@ def test_mii_answers_a_list() -> None:
     body = b'[{"generated_text":" a time","prompt_length":3,"generated_length":2,"finish_reason":"length"}]'
     reply = DIALECTS["mii"].parse(200, {}, body, False)
     assert (reply.text, reply.prompt_tokens, reply.output_tokens, reply.finish_reason, reply.complete) == (
-        " a time", 3, 2, "length", True)
+        " a time",
+        3,
+        2,
+        "length",
+        True,
+    )
     assert DIALECTS["mii"].parse(200, {}, b"[]", False).error["type"] == "bad_json"
 
 

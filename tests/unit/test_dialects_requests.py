@@ -30,8 +30,16 @@ def test_tgi_sends_what_the_study_sent() -> None:
 def test_vllm_sends_what_the_study_sent_and_asks_for_counts() -> None:
     made = call("openai-completions", STUDY, "vllm")
     assert made.path == "/v1/completions"
-    assert made.body == {"model": "m", "prompt": "Once upon", "max_tokens": 400, "temperature": 0.1, "top_k": 100, "top_p": 0.3,
-                         "stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    assert made.body == {
+        "model": "m",
+        "prompt": "Once upon",
+        "max_tokens": 400,
+        "temperature": 0.1,
+        "top_k": 100,
+        "top_p": 0.3,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
     assert "stream_options" not in call("openai-completions", STUDY, "vllm", stream=False).body
 
 
@@ -59,11 +67,25 @@ def test_tgi_greedy_sends_nothing_that_would_make_it_sample() -> None:
 
 def test_tgi_at_temperature_one_is_told_to_sample() -> None:
     assert call("tgi", Sampling(temperature=1.0, top_p=1.0), "tgi").sampling == {
-        "temperature": 1.0, "do_sample": True, "details": True}
+        "temperature": 1.0,
+        "do_sample": True,
+        "details": True,
+    }
 
 
-@pytest.mark.parametrize("engine,off", [("vllm", -1), ("aphrodite", -1), ("sglang", -1), ("llamacpp", 0), ("lmdeploy", 0),
-                                        ("trtllm", 0), (None, None), ("mii", None)])
+@pytest.mark.parametrize(
+    "engine,off",
+    [
+        ("vllm", -1),
+        ("aphrodite", -1),
+        ("sglang", -1),
+        ("llamacpp", 0),
+        ("lmdeploy", 0),
+        ("trtllm", 0),
+        (None, None),
+        ("mii", None),
+    ],
+)
 @pytest.mark.parametrize("api", ["openai-completions", "openai-chat"])
 def test_top_k_off_is_each_engines_own_word(api: str, engine: str | None, off: int | None) -> None:
     for value in (0, -1):
@@ -72,11 +94,14 @@ def test_top_k_off_is_each_engines_own_word(api: str, engine: str | None, off: i
     assert "top_k" not in call(api, Sampling(), engine).body
 
 
-@pytest.mark.parametrize("sampling,words", [
-    (Sampling(top_k=100), ["top_k", "--api tgi"]),
-    (Sampling(ignore_eos=True), ["end of text", "output tokens"]),
-    (Sampling(temperature=0), ["temperature 0", "--api tgi"]),
-])
+@pytest.mark.parametrize(
+    "sampling,words",
+    [
+        (Sampling(top_k=100), ["top_k", "--api tgi"]),
+        (Sampling(ignore_eos=True), ["end of text", "output tokens"]),
+        (Sampling(temperature=0), ["temperature 0", "--api tgi"]),
+    ],
+)
 @pytest.mark.parametrize("api", ["openai-completions", "openai-chat"])
 def test_tgis_openai_routes_refuse_rather_than_drop(api: str, sampling: Sampling, words: list[str]) -> None:
     with pytest.raises(Unsupported) as caught:
@@ -86,7 +111,11 @@ def test_tgis_openai_routes_refuse_rather_than_drop(api: str, sampling: Sampling
 
 def test_tgis_openai_routes_leave_top_p_one_out() -> None:
     assert call("openai-completions", Sampling(max_tokens=4, temperature=0.5, top_p=1.0, top_k=0), "tgi").sampling == {
-        "max_tokens": 4, "temperature": 0.5, "stream": True, "stream_options": {"include_usage": True}}
+        "max_tokens": 4,
+        "temperature": 0.5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
 def test_tgi_cannot_ignore_the_end_of_text() -> None:
@@ -97,15 +126,29 @@ def test_tgi_cannot_ignore_the_end_of_text() -> None:
 @pytest.mark.parametrize("api", ["llamacpp", "openai-completions", "openai-chat"])
 def test_llamacpp_is_told_what_it_would_add(api: str) -> None:
     sent = call(api, Sampling(max_tokens=8, temperature=0, ignore_eos=True), "llamacpp").sampling
-    assert sent["min_p"] == 0 and sent["cache_prompt"] is False and sent["ignore_eos"] is True and sent["temperature"] == 0
+    assert (
+        sent["min_p"] == 0 and sent["cache_prompt"] is False and sent["ignore_eos"] is True and sent["temperature"] == 0
+    )
     assert call(api, Sampling(cache_prompt=True), "llamacpp").sampling["cache_prompt"] is True
 
 
 def test_llamacpp_native_names() -> None:
-    made = call("llamacpp", Sampling(max_tokens=8, temperature=0.1, top_k=-1, top_p=1.0, seed=7, stop=["\n"]), "llamacpp")
+    made = call(
+        "llamacpp", Sampling(max_tokens=8, temperature=0.1, top_k=-1, top_p=1.0, seed=7, stop=["\n"]), "llamacpp"
+    )
     assert made.path == "/completion"
-    assert made.body == {"prompt": "Once upon", "n_predict": 8, "temperature": 0.1, "top_k": 0, "top_p": 1.0, "min_p": 0,
-                         "seed": 7, "stop": ["\n"], "cache_prompt": False, "stream": True}
+    assert made.body == {
+        "prompt": "Once upon",
+        "n_predict": 8,
+        "temperature": 0.1,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0,
+        "seed": 7,
+        "stop": ["\n"],
+        "cache_prompt": False,
+        "stream": True,
+    }
 
 
 def test_powerinfer_is_told_not_to_punish_repeats_and_has_no_openai_routes() -> None:
@@ -116,11 +159,27 @@ def test_powerinfer_is_told_not_to_punish_repeats_and_has_no_openai_routes() -> 
 
 @pytest.mark.parametrize("api", ["openai-completions", "openai-chat"])
 def test_transformers_gets_only_fields_of_its_schema(api: str) -> None:
-    made = call(api, Sampling(max_tokens=32, temperature=0.1, top_k=100, top_p=0.3, seed=1, ignore_eos=True, stop=["x"]), "transformers")
-    assert set(made.body) <= {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "stop", "stream",
-                              "generation_config"}
+    made = call(
+        api,
+        Sampling(max_tokens=32, temperature=0.1, top_k=100, top_p=0.3, seed=1, ignore_eos=True, stop=["x"]),
+        "transformers",
+    )
+    assert set(made.body) <= {
+        "model",
+        "prompt",
+        "messages",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "stream",
+        "generation_config",
+    }
     assert json.loads(made.body["generation_config"]) == {"do_sample": True, "top_k": 100, "min_new_tokens": 32}
-    assert json.loads(call(api, Sampling(temperature=0, top_k=-1), "transformers").body["generation_config"]) == {"top_k": 0}
+    assert json.loads(call(api, Sampling(temperature=0, top_k=-1), "transformers").body["generation_config"]) == {
+        "top_k": 0
+    }
     assert "generation_config" not in call(api, Sampling(max_tokens=4, temperature=0), "transformers").body
     with pytest.raises(Unsupported, match="--max-tokens"):
         call(api, Sampling(ignore_eos=True), "transformers")
@@ -129,10 +188,21 @@ def test_transformers_gets_only_fields_of_its_schema(api: str) -> None:
 def test_mii_names_path_and_limits() -> None:
     made = DIALECTS["mii"].request("Once upon", "my model", STUDY, False, "mii")
     assert made.path == "/mii/my%20model"
-    assert made.body == {"prompts": ["Once upon"], "max_new_tokens": 400, "temperature": 0.1, "top_k": 100, "top_p": 0.3}
-    assert DIALECTS["mii"].request("x", "d", Sampling(temperature=0, top_k=3, ignore_eos=True), False, "mii").sampling == {
-        "do_sample": False, "ignore_eos": True}
-    for sampling, stream, model, word in ((STUDY, True, "d", "stream"), (Sampling(seed=1), False, "d", "seed"), (STUDY, False, None, "--model")):
+    assert made.body == {
+        "prompts": ["Once upon"],
+        "max_new_tokens": 400,
+        "temperature": 0.1,
+        "top_k": 100,
+        "top_p": 0.3,
+    }
+    assert DIALECTS["mii"].request(
+        "x", "d", Sampling(temperature=0, top_k=3, ignore_eos=True), False, "mii"
+    ).sampling == {"do_sample": False, "ignore_eos": True}
+    for sampling, stream, model, word in (
+        (STUDY, True, "d", "stream"),
+        (Sampling(seed=1), False, "d", "seed"),
+        (STUDY, False, None, "--model"),
+    ):
         with pytest.raises(Unsupported, match=word):
             DIALECTS["mii"].request("x", model, sampling, stream, "mii")
     with pytest.raises(Unsupported, match="seed"):
@@ -155,6 +225,11 @@ def test_without_a_model_none_is_sent() -> None:
 def test_only_engines_that_take_them_get_stream_options(engine: str) -> None:
     options = call("openai-completions", Sampling(max_tokens=1), engine).body.get("stream_options")
     wanted = {"mii": None, "transformers": None}.get(engine, {"include_usage": True})
-    if engine in ("vllm", "aphrodite", "sglang", "ctranslate2"):  # the last is llmpar's own server, which counts as vLLM does
+    if engine in (
+        "vllm",
+        "aphrodite",
+        "sglang",
+        "ctranslate2",
+    ):  # the last is llmpar's own server, which counts as vLLM does
         wanted = {"include_usage": True, "continuous_usage_stats": True}
     assert options == wanted

@@ -57,7 +57,9 @@ def test_texts_too_long_for_the_table() -> None:
     short = replies["llamacpp/v1_completions_stream_spec.txt"].text
     assert short is not None and short.startswith(SPEC)
     full = replies["llamacpp/v1_completions_hits_context.txt"].text
-    assert full is not None and full.startswith(" of the Republic of the Congo") and full.endswith(" center of political")
+    assert (
+        full is not None and full.startswith(" of the Republic of the Congo") and full.endswith(" center of political")
+    )
 
 
 @pytest.mark.parametrize("want", STREAMS, ids=lambda want: want.file)
@@ -132,7 +134,9 @@ ASIDE = sorted(path for path in WIRE.rglob("*.txt") if path.name in OTHER and pa
 
 def with_length(head: bytes, body: bytes) -> bytes:
     """The response with the body's true length: captured files whose long fields were cut have one that no longer fits."""
-    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length:", b"transfer-encoding:"))]
+    lines = [
+        line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length:", b"transfer-encoding:"))
+    ]
     return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
 
 
@@ -160,15 +164,27 @@ def test_answers_to_other_questions_split_at_every_position(path: Path) -> None:
         assert framer.status == int(head.split()[1])
 
 
-@pytest.mark.parametrize("file, words", [("llamacpp/completion_stream_spec", None), ("tgi/stream_speculate2", None),
-                                         ("vllm-cpu/v1_completions_stream_spec", r"fter| value")])
+@pytest.mark.parametrize(
+    "file, words",
+    [
+        ("llamacpp/completion_stream_spec", None),
+        ("tgi/stream_speculate2", None),
+        ("vllm-cpu/v1_completions_stream_spec", r"fter| value"),
+    ],
+)
 def test_bursts_as_they_arrived_are_counted_by_tokens(file: str, words: str | None) -> None:
     """Under speculation a burst is several events at once (llama.cpp, TGI), or several tokens in one event (vLLM)."""
     rows = [line.split("\t") for line in (WIRE / f"{file}_arrivals.tsv").read_text().splitlines()[1:]]
-    events = [(float(row[0]), json.loads(row[2])) for row in rows if row[2].startswith('"') and json.loads(row[2]) not in ("", "<no choices>", "data: [DONE]")]
+    events = [
+        (float(row[0]), json.loads(row[2]))
+        for row in rows
+        if row[2].startswith('"') and json.loads(row[2]) not in ("", "<no choices>", "data: [DONE]")
+    ]
     at = [second for second, _ in events]
     tokens = [len(re.findall(words, text)) if words else 1 for _, text in events]
-    record = made_requests.request(0, events=tuple(at), event_tokens=tokens, output_tokens=sum(tokens), e2e_s=at[-1], ttft_s=at[0])
+    record = made_requests.request(
+        0, events=tuple(at), event_tokens=tokens, output_tokens=sum(tokens), e2e_s=at[-1], ttft_s=at[0]
+    )
     summariser = Summariser()
     read.feed_records(summariser, [record])
     latency = summariser.summary()["latency"]
@@ -192,14 +208,18 @@ def test_byte_by_byte(want: Want) -> None:
 
 
 @pytest.mark.parametrize("want", STREAMS, ids=lambda want: want.file)
-@pytest.mark.parametrize("change", [
-    lambda body: body.replace(b"\n", b"\r\n"),
-    lambda body: body.replace(b"\n", b"\r"),
-    lambda body: body.replace(b"data: ", b"data:") if b"data: " in body else body.replace(b"data:", b"data: "),
-    lambda body: b":\n\n" + body.replace(b"data:", b": ping\n\nevent: message\ndata:"),
-    lambda body: b"\xef\xbb\xbf" + body,
-    lambda body: body.rstrip(b"\n"),
-], ids=["crlf", "cr", "space", "comments", "bom", "no-last-line"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.replace(b"\n", b"\r\n"),
+        lambda body: body.replace(b"\n", b"\r"),
+        lambda body: body.replace(b"data: ", b"data:") if b"data: " in body else body.replace(b"data:", b"data: "),
+        lambda body: b":\n\n" + body.replace(b"data:", b": ping\n\nevent: message\ndata:"),
+        lambda body: b"\xef\xbb\xbf" + body,
+        lambda body: body.rstrip(b"\n"),
+    ],
+    ids=["crlf", "cr", "space", "comments", "bom", "no-last-line"],
+)
 def test_legal_variants_read_alike(want: Want, change) -> None:
     status, headers, body, _ = load(want.file)
     plain = DIALECTS[want.api].parse(status, headers, body, True)
@@ -220,17 +240,44 @@ def test_any_dialect_bears_any_sample(want: Want, stream: bool) -> None:
 
 JUNK = st.one_of(
     st.binary(max_size=60),
-    st.sampled_from([b"data: ", b"\n\n", b"\r\n", b"[DONE]", b"null", b"[]", b"{}", b"[[]]", b'"x"', b"1e999", b"\xff\xfe"]),
-    st.sampled_from(['{"choices":', '{"choices":[{"text":', '{"choices":[{"delta":{"content":', '{"content":', '{"token":',
-                     '{"error":', '{"usage":', '{"timings":', '{"details":', '{"detail":', '{"generated_text":',
-                     '{"choices":[{"finish_reason":']).flatmap(
-        lambda start: st.sampled_from(["null", "1", '"s"', "[]", "{}", "[1]", '[{"loc":3}]', '{"type":[]}', "true", "1.5"]).map(
-            lambda middle: ("data: " + start + middle + "]" * start.count("[") + "}" * start.count("{") + "\n\n").encode())))
+    st.sampled_from(
+        [b"data: ", b"\n\n", b"\r\n", b"[DONE]", b"null", b"[]", b"{}", b"[[]]", b'"x"', b"1e999", b"\xff\xfe"]
+    ),
+    st.sampled_from(
+        [
+            '{"choices":',
+            '{"choices":[{"text":',
+            '{"choices":[{"delta":{"content":',
+            '{"content":',
+            '{"token":',
+            '{"error":',
+            '{"usage":',
+            '{"timings":',
+            '{"details":',
+            '{"detail":',
+            '{"generated_text":',
+            '{"choices":[{"finish_reason":',
+        ]
+    ).flatmap(
+        lambda start: st.sampled_from(
+            ["null", "1", '"s"', "[]", "{}", "[1]", '[{"loc":3}]', '{"type":[]}', "true", "1.5"]
+        ).map(
+            lambda middle: (
+                "data: " + start + middle + "]" * start.count("[") + "}" * start.count("{") + "\n\n"
+            ).encode()
+        )
+    ),
+)
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.lists(JUNK, max_size=6).map(b"".join), st.sampled_from([200, 206, 302, 400, 503]), st.booleans(),
-       st.sampled_from(["text/event-stream", "application/json", "", "text/html"]), st.sampled_from(sorted(DIALECTS)))
+@given(
+    st.lists(JUNK, max_size=6).map(b"".join),
+    st.sampled_from([200, 206, 302, 400, 503]),
+    st.booleans(),
+    st.sampled_from(["text/event-stream", "application/json", "", "text/html"]),
+    st.sampled_from(sorted(DIALECTS)),
+)
 def test_junk_never_raises(body: bytes, status: int, stream: bool, kind: str, api: str) -> None:
     reply = DIALECTS[api].parse(status, {"content-type": kind, "x-prompt-tokens": "²"}, body, stream)
     assert reply.complete or reply.error is not None

@@ -24,7 +24,11 @@ def found(facts: dict[str, Any], name: str) -> checkup.Finding:
 
 
 def test_what_lacks_has_a_command(facts: dict[str, Any]) -> None:
-    bare = facts | {"software": {"python": "3.11.2", "packages": {}, "tools": {}}, "gpus": [], "gpus_reason": "no driver"}
+    bare = facts | {
+        "software": {"python": "3.11.2", "packages": {}, "tools": {}},
+        "gpus": [],
+        "gpus_reason": "no driver",
+    }
     states = {finding.check: finding for finding in checkup.findings(bare)}
     assert states["parallel"].state == checkup.MISSING and "install parallel" in str(states["parallel"].mend)
     for name in ("nginx", "docker", "curl", "gpu", "xllamacpp"):
@@ -33,8 +37,14 @@ def test_what_lacks_has_a_command(facts: dict[str, Any]) -> None:
     assert all(finding.needed_for for finding in states.values())
 
 
-@pytest.mark.parametrize("change, name", [
-    ({"load_1min": 1000.0}, "cpu"), ({"cpu_governor": "powersave"}, "cpu governor"), ({"clock_source": "hpet"}, "clock source")])
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        ({"load_1min": 1000.0}, "cpu"),
+        ({"cpu_governor": "powersave"}, "cpu governor"),
+        ({"clock_source": "hpet"}, "clock source"),
+    ],
+)
 def test_what_makes_figures_less_sure_is_a_note(facts: dict[str, Any], change: dict[str, Any], name: str) -> None:
     quiet = facts | {"load_1min": 0.0, "cpu_governor": None, "clock_source": "tsc"}
     assert found(quiet, name).state == checkup.OK
@@ -42,7 +52,9 @@ def test_what_makes_figures_less_sure_is_a_note(facts: dict[str, Any], change: d
 
 
 @pytest.mark.parametrize("answer, state", [("exit 1", checkup.NOTE), ("echo 28.0", checkup.OK)])
-def test_docker_without_its_daemon(facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, state: str) -> None:
+def test_docker_without_its_daemon(
+    facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, state: str
+) -> None:
     tool = tmp_path / "docker"
     tool.write_text(f"#!/bin/sh\n{answer}\n")
     tool.chmod(0o755)
@@ -84,7 +96,9 @@ def test_gpu_with_and_without_counters(facts: dict[str, Any]) -> None:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["llmpar-doctor", *arguments], capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    return subprocess.run(
+        ["llmpar-doctor", *arguments], capture_output=True, text=True, timeout=60, env=os.environ | environment
+    )
 
 
 def test_the_command() -> None:

@@ -14,15 +14,41 @@ from llmpar.engines import COMMON, ENGINES, base, check
 from llmpar.engines.base import Device, Settings, Unsupported
 
 GIB = 1 << 30
-LLAMA = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32000,
-         "num_attention_heads": 32, "num_key_value_heads": 32, "torch_dtype": "float16"}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "vocab_size": 32000,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "torch_dtype": "float16",
+}
 DEVICE = Device(gpu_memory_bytes=48 * GIB, weight_bytes=13 * GIB, kv_bytes_per_token=512 * 1024)
 VALUES: dict[str, object] = {
-    "version": "9.9.9", "dtype": "float32", "quantize": None, "max_input_tokens": 777, "max_total_tokens": 1777, "max_sequences": 7,
-    "kv_bytes": 5 * GIB, "shards": 2, "speculate": 3, "prefix_cache": True, "gpus": "1", "seed": 4321,
-}  # fmt: skip
-QUANTIZE = {"tgi": "awq", "vllm": "awq", "aphrodite": "awq", "mii": "wf6af16", "ctranslate2": "int8", "transformers": "bnb-4bit", "sglang": "awq",
-            "lmdeploy": "awq"}  # fmt: skip
+    "version": "9.9.9",
+    "dtype": "float32",
+    "quantize": None,
+    "max_input_tokens": 777,
+    "max_total_tokens": 1777,
+    "max_sequences": 7,
+    "kv_bytes": 5 * GIB,
+    "shards": 2,
+    "speculate": 3,
+    "prefix_cache": True,
+    "gpus": "1",
+    "seed": 4321,
+}
+QUANTIZE = {
+    "tgi": "awq",
+    "vllm": "awq",
+    "aphrodite": "awq",
+    "mii": "wf6af16",
+    "ctranslate2": "int8",
+    "transformers": "bnb-4bit",
+    "sglang": "awq",
+    "lmdeploy": "awq",
+}
 SETTINGS = [each.name for each in dataclasses.fields(Settings)]
 EVERY = [(name, runtime) for name, engine in ENGINES.items() for runtime in engine.runtimes]
 
@@ -39,7 +65,11 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         (tmp_path / name).touch()
     for name in ("m.gguf", "m.powerinfer.gguf"):
         gguf_files.write(tmp_path / name, gguf_files.VICUNA)
-    return dict.fromkeys(ENGINES, "7b") | {"llamacpp": "m.gguf", "powerinfer": "m.powerinfer.gguf", "ctranslate2": "ct2"}
+    return dict.fromkeys(ENGINES, "7b") | {
+        "llamacpp": "m.gguf",
+        "powerinfer": "m.powerinfer.gguf",
+        "ctranslate2": "ct2",
+    }
 
 
 def line(engine: base.Engine, settings: Settings, runtime: str) -> list[str]:
@@ -82,8 +112,13 @@ def test_the_method_of_speculation_is_ngram_or_refused(name: str, models: dict[s
             check(engine, settings)
         return
     check(engine, settings)
-    assert line(engine, settings, engine.runtimes[0]) == line(engine, dataclasses.replace(settings, speculate_method=None), engine.runtimes[0])
-    for other in (dataclasses.replace(settings, speculate_method="eagle3"), dataclasses.replace(settings, speculate=None)):
+    assert line(engine, settings, engine.runtimes[0]) == line(
+        engine, dataclasses.replace(settings, speculate_method=None), engine.runtimes[0]
+    )
+    for other in (
+        dataclasses.replace(settings, speculate_method="eagle3"),
+        dataclasses.replace(settings, speculate=None),
+    ):
         with pytest.raises(Unsupported, match="speculate|draft model"):
             check(engine, other)
             line(engine, other, engine.runtimes[0])
@@ -101,7 +136,11 @@ def test_port_extra_arguments_and_api(name: str, runtime: str, models: dict[str,
     else:
         text = " ".join(line(engine, settings, runtime))
         assert "--brand-new" in text and "a b" in text
-    assert engine.api in DIALECTS and engine.default_port > 1024 and engine.supports <= set(SETTINGS) - COMMON | {"version"}
+    assert (
+        engine.api in DIALECTS
+        and engine.default_port > 1024
+        and engine.supports <= set(SETTINGS) - COMMON | {"version"}
+    )
 
 
 @pytest.mark.parametrize(("name", "runtime"), EVERY)
@@ -136,6 +175,9 @@ def test_kv_bytes_buy_slots_of_llama_cpp_up_to_those_wanted(models: dict[str, st
     assert words[words.index("-np") + 1] == "10" and words[words.index("-c") + 1] == "10000"
     for asked, got in ((4, 4), (64, 10)):
         launch = engine.command(dataclasses.replace(settings, max_sequences=asked), device, "local")
-        assert launch.argv[launch.argv.index("-np") + 1] == str(got) and f"{got} sequences of 1000 tokens" in launch.notes[0]
+        assert (
+            launch.argv[launch.argv.index("-np") + 1] == str(got)
+            and f"{got} sequences of 1000 tokens" in launch.notes[0]
+        )
     with pytest.raises(Unsupported, match="less than one sequence"):
         engine.command(dataclasses.replace(settings, kv_bytes=512 * 1024 * 999), device, "local")

@@ -14,8 +14,19 @@ from llmpar.engines.base import Device, Settings, Unsupported
 from llmpar.serving import launches
 
 
-@pytest.mark.parametrize("text, numbers", [("v0.4.0.post1", (0, 4, 0)), ("0.32.0", (0, 32, 0)), ("1.4.4", (1, 4, 4)), ("3", (3,)),
-                                           ("latest", None), ("", None), (None, None), ("server-cuda", None)])
+@pytest.mark.parametrize(
+    "text, numbers",
+    [
+        ("v0.4.0.post1", (0, 4, 0)),
+        ("0.32.0", (0, 32, 0)),
+        ("1.4.4", (1, 4, 4)),
+        ("3", (3,)),
+        ("latest", None),
+        ("", None),
+        (None, None),
+        ("server-cuda", None),
+    ],
+)
 def test_number(text: str | None, numbers: tuple[int, ...] | None) -> None:
     assert installed.number(text) == numbers
 
@@ -24,7 +35,11 @@ def test_no_version_is_the_newest() -> None:
     assert installed.older("0.4.0.post1", 0, 4, 1) and not installed.older("0.4.1", 0, 4, 1)
     assert installed.older("0.9.9", 0, 20) and not installed.older("0.20", 0, 20) and not installed.older("1", 0, 20)
     assert not installed.older(None, 99) and not installed.older("nightly", 99)
-    assert installed.tag("0.33.0") == "v0.33.0" and installed.tag("v0.33.0") == "v0.33.0" and installed.tag("latest") == "latest"
+    assert (
+        installed.tag("0.33.0") == "v0.33.0"
+        and installed.tag("v0.33.0") == "v0.33.0"
+        and installed.tag("latest") == "latest"
+    )
 
 
 def test_gpus_for_docker() -> None:
@@ -109,18 +124,45 @@ def test_a_renamed_package_is_started_as_a_module(machine: Path) -> None:
 
 # As the engines print them.
 LINES = [
-    ("out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 23.65 GiB"),
-    ("out_of_memory", "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine."),
-    ("out_of_memory", "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV cache (2048)."),
-    ("out_of_memory", "ValueError: Free memory on device (3.1/23.65 GiB) on startup is less than desired GPU memory utilization (0.92, 21.7 GiB)."),
-    ("out_of_memory", "RuntimeError: Worker failed with error 'Available memory on node 0 (13.38/15.09 GiB) on kv cache allocation is less than "
-                      "requested memory for kv (100.0 GiB). Decrease --kv-cache-memory-bytes"),
-    ("unknown_model", "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and outgoing traffic has been disabled."),
-    ("unknown_model", "OSError: no/such is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"),
+    (
+        "out_of_memory",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 23.65 GiB",
+    ),
+    (
+        "out_of_memory",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
+    ),
+    (
+        "out_of_memory",
+        "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV cache (2048).",
+    ),
+    (
+        "out_of_memory",
+        "ValueError: Free memory on device (3.1/23.65 GiB) on startup is less than desired GPU memory utilization (0.92, 21.7 GiB).",
+    ),
+    (
+        "out_of_memory",
+        "RuntimeError: Worker failed with error 'Available memory on node 0 (13.38/15.09 GiB) on kv cache allocation is less than "
+        "requested memory for kv (100.0 GiB). Decrease --kv-cache-memory-bytes",
+    ),
+    (
+        "unknown_model",
+        "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and outgoing traffic has been disabled.",
+    ),
+    (
+        "unknown_model",
+        "OSError: no/such is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'",
+    ),
     ("unknown_model", "huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error."),
-    ("unknown_model", "OSError: You are trying to access a gated repo. huggingface_hub.errors.GatedRepoError: 403 Client Error."),
+    (
+        "unknown_model",
+        "OSError: You are trying to access a gated repo. huggingface_hub.errors.GatedRepoError: 403 Client Error.",
+    ),
     ("no_gpu", "RuntimeError: No CUDA GPUs are available"),
-    ("no_gpu", "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`"),
+    (
+        "no_gpu",
+        "RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`",
+    ),
     ("port_taken", "OSError: [Errno 98] Address already in use"),
     ("disk_full", "OSError: [Errno 28] No space left on device"),
 ]
@@ -132,24 +174,42 @@ def test_why_a_launch_failed(name: str, outcome: str, line: str) -> None:
     assert next(each for each, pattern, _ in ENGINES[name].failures if re.search(pattern, line)) == outcome
 
 
-@pytest.mark.parametrize("name, outcome, line", [
-    ("tgi", "bad_setting", "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the final model."),
-    ("tgi", "bad_setting", 'Error: ArgumentValidation("`max_input_length` must be < `max_total_tokens`")'),
-    ("vllm", "bad_setting", "api_server.py: error: unrecognized arguments: --kv-cache-memory-bytes"),
-    ("ctranslate2", "unknown_model", "RuntimeError: Unable to open file 'model.bin' in model '7b'"),
-    ("ctranslate2", "unknown_model", "RuntimeError: Variable 'decoder/layer_0/ffn/linear_0_noact/weight' has an invalid payload size"),
-    ("ctranslate2", "missing_package", "ModuleNotFoundError: No module named 'ctranslate2'"),
-    ("ctranslate2", "bad_setting", "ValueError: Requested float16 compute type, but the target device or backend do not support efficient float16"),
-    ("sglang", "out_of_memory", "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
-    ("transformers", "bad_setting", "Error: No such option: --cb-block-size")])
+@pytest.mark.parametrize(
+    "name, outcome, line",
+    [
+        (
+            "tgi",
+            "bad_setting",
+            "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the final model.",
+        ),
+        ("tgi", "bad_setting", 'Error: ArgumentValidation("`max_input_length` must be < `max_total_tokens`")'),
+        ("vllm", "bad_setting", "api_server.py: error: unrecognized arguments: --kv-cache-memory-bytes"),
+        ("ctranslate2", "unknown_model", "RuntimeError: Unable to open file 'model.bin' in model '7b'"),
+        (
+            "ctranslate2",
+            "unknown_model",
+            "RuntimeError: Variable 'decoder/layer_0/ffn/linear_0_noact/weight' has an invalid payload size",
+        ),
+        ("ctranslate2", "missing_package", "ModuleNotFoundError: No module named 'ctranslate2'"),
+        (
+            "ctranslate2",
+            "bad_setting",
+            "ValueError: Requested float16 compute type, but the target device or backend do not support efficient float16",
+        ),
+        ("sglang", "out_of_memory", "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
+        ("transformers", "bad_setting", "Error: No such option: --cb-block-size"),
+    ],
+)
 def test_why_an_engine_of_its_own_kind_failed(name: str, outcome: str, line: str) -> None:
     assert next(each for each, pattern, _ in ENGINES[name].failures if re.search(pattern, line)) == outcome
 
 
 def test_an_ordinary_log_names_no_failure() -> None:
     """What vLLM prints at a good start; a word in it must not be taken for a cause."""
-    good = ("INFO gpu_memory_utilization=0.92 max_model_len=4000\nWARNING No module named 'triton'\nINFO Memory profiling takes 3 s; "
-            "the rest of the memory reserved for KV Cache is 8.1 GiB\nINFO Application startup complete. Address 127.0.0.1:8000\n")
+    good = (
+        "INFO gpu_memory_utilization=0.92 max_model_len=4000\nWARNING No module named 'triton'\nINFO Memory profiling takes 3 s; "
+        "the rest of the memory reserved for KV Cache is 8.1 GiB\nINFO Application startup complete. Address 127.0.0.1:8000\n"
+    )
     for engine in ENGINES.values():
         assert [each for each, pattern, _ in engine.failures if re.search(pattern, good)] == []
 
@@ -160,8 +220,14 @@ def test_the_first_request_of_transformers_asks_as_the_load() -> None:
     with pytest.raises(ValueError, match="decides nothing on vllm"):
         launches.probe_sampling(vllm, "temperature=1", None)
     cell = {"clients": 8, "max_tokens": 400, "temperature": 0.1, "top_k": 100, "top_p": 0.3, "ignore_eos": True}
-    assert launches.probe_sampling(transformers, None, cell) == (Sampling(max_tokens=2, temperature=0.1, top_k=100, top_p=0.3, ignore_eos=True), None)
-    assert launches.probe_sampling(transformers, "temperature=0.5, top_k=7", cell) == (Sampling(max_tokens=2, temperature=0.5, top_k=7), None)
+    assert launches.probe_sampling(transformers, None, cell) == (
+        Sampling(max_tokens=2, temperature=0.1, top_k=100, top_p=0.3, ignore_eos=True),
+        None,
+    )
+    assert launches.probe_sampling(transformers, "temperature=0.5, top_k=7", cell) == (
+        Sampling(max_tokens=2, temperature=0.5, top_k=7),
+        None,
+    )
     sampling, warning = launches.probe_sampling(transformers, None, None)
     assert sampling is None and "--probe-sampling" in str(warning)
     for wrong in ("warmth=1", "temperature=hot"):

@@ -99,7 +99,13 @@ def _parsed(answer: tuple[int, dict[str, str], bytes], stream: bool):
 def test_whole_answer(service: SimpleNamespace) -> None:
     answer = service.ask({"prompt": "abc", "max_tokens": 5, "temperature": 0})
     reply = _parsed(answer, False)
-    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.output_tokens, reply.complete) == ("abcab", "length", 3, 5, True)
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.output_tokens, reply.complete) == (
+        "abcab",
+        "length",
+        3,
+        5,
+        True,
+    )
     assert "llmpar's own server over ctranslate2" in answer[1]["server"]
     assert json.loads(answer[2])["system_fingerprint"] == server.FINGERPRINT
     # Greedy is the best of one; the prompt does not come back.
@@ -107,7 +113,9 @@ def test_whole_answer(service: SimpleNamespace) -> None:
     assert service.generator.options[0]["include_prompt_in_result"] is False
 
 
-@pytest.mark.parametrize("usage", [None, {"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}])
+@pytest.mark.parametrize(
+    "usage", [None, {"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}]
+)
 @pytest.mark.parametrize("prompt", ["abc", "aéb", "日本", "🦙"])
 def test_stream(service: SimpleNamespace, usage: dict | None, prompt: str) -> None:
     """Whole characters only, and tokens of events sum to the total where running counts were asked for."""
@@ -125,7 +133,9 @@ def test_stream(service: SimpleNamespace, usage: dict | None, prompt: str) -> No
 
 
 def test_an_answer_cut_inside_a_character_ends_in_a_replacement(service: SimpleNamespace) -> None:
-    reply = _parsed(service.ask({"prompt": "é", "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}), True)
+    reply = _parsed(
+        service.ask({"prompt": "é", "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}), True
+    )
     assert (reply.text, reply.output_tokens, reply.finish_reason) == ("é\ufffd", 3, "length")
 
 
@@ -161,7 +171,9 @@ def test_waiting_requests_of_equal_sampling_make_one_batch(service: SimpleNamesp
     # At most four at a time, never of unequal sampling, none lost, each with its own text.
     assert service.generator.batches[0] == ["first"]
     assert max(map(len, service.generator.batches)) == 4
-    assert sorted(word for batch in service.generator.batches for word in batch) == sorted(body["prompt"] for body in asked)
+    assert sorted(word for batch in service.generator.batches for word in batch) == sorted(
+        body["prompt"] for body in asked
+    )
     for batch in service.generator.batches[1:]:
         assert len({word in ("p6", "p7") for word in batch}) == 1
     for body, answer in answers:
@@ -191,12 +203,26 @@ def test_a_client_that_leaves_ends_its_generation(service: SimpleNamespace) -> N
     assert service.generator.stopped and service.generator.stopped[0] < (1 << 20) - 1
 
 
-@pytest.mark.parametrize("body, says", [
-    (b"{", "not JSON"), (b"[]", "one string"), ({"prompt": ["a"]}, "one string"), ({"prompt": ""}, "no tokens"),
-    ({"prompt": "a", "seed": 1}, "--seed at the start"), ({"prompt": "a", "n": 2}, "n above 1"), ({"prompt": "a", "logprobs": 1}, "logprobs"),
-    ({"prompt": "a", "max_tokens": 0}, "max_tokens"), ({"prompt": "a", "max_tokens": 1.5}, "whole number"),
-    ({"prompt": "a", "temperature": -1}, "temperature"), ({"prompt": "a", "top_p": 2}, "top_p"), ({"prompt": "a", "top_k": True}, "top_k"),
-    ({"prompt": "a", "stop": [1]}, "stop"), ({"prompt": "a", "stop": [""]}, "stop"), ({"prompt": "a" * 100}, "fills the context")])
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        (b"{", "not JSON"),
+        (b"[]", "one string"),
+        ({"prompt": ["a"]}, "one string"),
+        ({"prompt": ""}, "no tokens"),
+        ({"prompt": "a", "seed": 1}, "--seed at the start"),
+        ({"prompt": "a", "n": 2}, "n above 1"),
+        ({"prompt": "a", "logprobs": 1}, "logprobs"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": 1.5}, "whole number"),
+        ({"prompt": "a", "temperature": -1}, "temperature"),
+        ({"prompt": "a", "top_p": 2}, "top_p"),
+        ({"prompt": "a", "top_k": True}, "top_k"),
+        ({"prompt": "a", "stop": [1]}, "stop"),
+        ({"prompt": "a", "stop": [""]}, "stop"),
+        ({"prompt": "a" * 100}, "fills the context"),
+    ],
+)
 def test_refused(service: SimpleNamespace, body: object, says: str) -> None:
     answer = service.ask(body)
     reply = _parsed(answer, False)

@@ -40,7 +40,8 @@ def test_settings(page: str) -> None:
 def test_runtimes_ports_and_apis(page: str) -> None:
     _, *body = rows(page, "engine")
     assert [(row[0], tuple(row[1].split(", ")), int(row[2]), row[3]) for row in body] == [
-        (name, engine.runtimes, engine.default_port, engine.api) for name, engine in ENGINES.items()]
+        (name, engine.runtimes, engine.default_port, engine.api) for name, engine in ENGINES.items()
+    ]
 
 
 def test_what_is_said_to_be_run_is_run(page: str, root: Path) -> None:
@@ -52,7 +53,11 @@ def test_what_is_said_to_be_run_is_run(page: str, root: Path) -> None:
 
 def test_the_readme_says_the_same(page: str, root: Path) -> None:
     _, *body = rows((root / "README.md").read_text(), "engine")
-    assert {(row[1].strip("`"), tuple(row[2].split(", "))) for row in body} == {(name, engine.runtimes) for name, engine in ENGINES.items()}
+    assert {(row[1].strip("`"), tuple(row[2].split(", "))) for row in body} == {
+        (name, engine.runtimes) for name, engine in ENGINES.items()
+    }
     _, *detailed = rows(page, "engine")
-    assert {row[1] for row in body if "**run** on a CPU" in row[3]} == {row[0] for row in detailed if "run on a CPU" in row[4]}
+    assert {row[1] for row in body if "**run** on a CPU" in row[3]} == {
+        row[0] for row in detailed if "run on a CPU" in row[4]
+    }
     assert all("not run" in row[3] for row in body if "**run**" not in row[3])

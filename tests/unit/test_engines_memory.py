@@ -13,11 +13,27 @@ from llmpar.engines import memory, model_files
 from llmpar.engines.base import Device, Settings, Unsupported
 from llmpar.engines.memory import GIB, REST_BYTES
 
-LLAMA_7B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32000,
-            "num_attention_heads": 32, "num_key_value_heads": 32, "torch_dtype": "float16"}
+LLAMA_7B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "vocab_size": 32000,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "torch_dtype": "float16",
+}
 MISTRAL_7B = {**LLAMA_7B, "model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8}
-QWEN2_05B = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "vocab_size": 151936,
-             "num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True}
+QWEN2_05B = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "vocab_size": 151936,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 
 
 def test_parameters_are_those_published() -> None:
@@ -31,7 +47,9 @@ def test_kv_bytes_per_token() -> None:
     assert memory.kv_bytes_per_token(LLAMA_7B) == GIB // 2048  # half a MiB
     assert memory.kv_bytes_per_token(MISTRAL_7B) == GIB // 8192
     assert memory.kv_bytes_per_token(LLAMA_7B, shards=2) == GIB // 4096
-    assert memory.kv_bytes_per_token(MISTRAL_7B, shards=16) == memory.kv_bytes_per_token(MISTRAL_7B, shards=8)  # one head at least
+    assert memory.kv_bytes_per_token(MISTRAL_7B, shards=16) == memory.kv_bytes_per_token(
+        MISTRAL_7B, shards=8
+    )  # one head at least
     assert memory.kv_bytes_per_token({**QWEN2_05B, "head_dim": 128}) == 2 * 24 * 2 * 128 * 2
 
 
@@ -88,7 +106,9 @@ def test_context_of_slots() -> None:
     with pytest.raises(Unsupported, match="--max-total-tokens and --max-sequences instead"):
         memory.context_tokens(Settings(kv_bytes=GIB), Device())
     with pytest.raises(Unsupported, match="8 sequences of 4000 tokens need"):
-        memory.context_tokens(Settings(kv_bytes=GIB, max_total_tokens=4000, max_sequences=8), Device(kv_bytes_per_token=GIB // 2048))
+        memory.context_tokens(
+            Settings(kv_bytes=GIB, max_total_tokens=4000, max_sequences=8), Device(kv_bytes_per_token=GIB // 2048)
+        )
 
 
 def _model(folder: Path, config: dict | None, **files: int) -> Path:
@@ -107,7 +127,9 @@ def test_weights_as_stored(tmp_path: Path) -> None:
     assert model_files.measured(Settings(model=model, dtype="float16", shards=2), Device()).weight_bytes == 500
     # Changed while loading: counted, not read.
     assert model_files.measured(Settings(model=model, dtype="float32"), Device()).weight_bytes == 4 * 6_738_415_616
-    assert model_files.measured(Settings(model=model, quantize="eetq"), Device()).weight_bytes == memory.weight_bytes(LLAMA_7B, None, "eetq")
+    assert model_files.measured(Settings(model=model, quantize="eetq"), Device()).weight_bytes == memory.weight_bytes(
+        LLAMA_7B, None, "eetq"
+    )
     # What was named is kept.
     assert model_files.measured(Settings(model=model), Device(1, 2, 3)) == Device(1, 2, 3)
 
@@ -132,7 +154,9 @@ def test_a_model_in_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert model_files.measured(Settings(model="org/name"), Device()).kv_bytes_per_token == GIB // 8192
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "llama"}', '{"hidden_size": "many", "num_attention_heads": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"model_type": "llama"}', '{"hidden_size": "many", "num_attention_heads": 1}']
+)
 def test_a_config_that_tells_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     assert model_files.measured(Settings(model=str(tmp_path)), Device()) == Device()

@@ -39,7 +39,12 @@ def test_kernel_stamps_tell_the_arrival_not_the_reading():
         _, ancillary, _, _ = client.recvmsg(10, stamps.SPACE)
         read_at = time.time_ns()
         seen = stamps.stamp(ancillary)
-        assert seen is not None and before - STEP_NS <= seen and read_at - seen >= 90_000_000 - STEP_NS and after <= read_at
+        assert (
+            seen is not None
+            and before - STEP_NS <= seen
+            and read_at - seen >= 90_000_000 - STEP_NS
+            and after <= read_at
+        )
     assert stamps.stamp([]) is None and stamps.stamp([(socket.SOL_SOCKET, 99, b"x" * 16)]) is None
 
 
@@ -85,23 +90,44 @@ def test_the_gate_raises_only_while_it_is_armed():
     assert not fresh.armed
 
 
-@pytest.mark.parametrize("url,path", [
-    ("http://h:1", "/v1/completions"), ("http://h:1/", "/v1/completions"), ("http://h:1/v1", "/v1/completions"), ("http://h:1/v1/", "/v1/completions"),
-    ("http://h:1/llm", "/llm/v1/completions"), ("http://h:1/llm/v1", "/llm/v1/completions")])
+@pytest.mark.parametrize(
+    "url,path",
+    [
+        ("http://h:1", "/v1/completions"),
+        ("http://h:1/", "/v1/completions"),
+        ("http://h:1/v1", "/v1/completions"),
+        ("http://h:1/v1/", "/v1/completions"),
+        ("http://h:1/llm", "/llm/v1/completions"),
+        ("http://h:1/llm/v1", "/llm/v1/completions"),
+    ],
+)
 def test_base_urls_with_and_without_v1(url, path):
     assert Target.of(url).path("/v1/completions") == path
 
 
 def test_targets():
-    assert (Target.of("http://h").port, Target.of("https://h").port, Target.of("http://[::1]:8/").host) == (80, 443, "::1")
+    assert (Target.of("http://h").port, Target.of("https://h").port, Target.of("http://[::1]:8/").host) == (
+        80,
+        443,
+        "::1",
+    )
     assert Target.of("http://[::1]:8").authority == "[::1]:8"
 
 
-@pytest.mark.parametrize("error,kind", [
-    (TimeoutError(), "timeout"), (BlockingIOError(errno.EAGAIN, "x"), "timeout"), (OSError(errno.EINPROGRESS, "x"), "timeout"),
-    (ConnectionRefusedError(), "connect_refused"), (ConnectionResetError(), "connection_reset"), (socket.gaierror(-2, "no such name"), "unknown_host"),
-    (OSError(errno.EMFILE, "x"), "too_many_files"), (OSError(errno.EHOSTUNREACH, "No route to host"), "socket_ehostunreach"),
-    (http1.BadFraming("odd"), "bad_http")])
+@pytest.mark.parametrize(
+    "error,kind",
+    [
+        (TimeoutError(), "timeout"),
+        (BlockingIOError(errno.EAGAIN, "x"), "timeout"),
+        (OSError(errno.EINPROGRESS, "x"), "timeout"),
+        (ConnectionRefusedError(), "connect_refused"),
+        (ConnectionResetError(), "connection_reset"),
+        (socket.gaierror(-2, "no such name"), "unknown_host"),
+        (OSError(errno.EMFILE, "x"), "too_many_files"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "socket_ehostunreach"),
+        (http1.BadFraming("odd"), "bad_http"),
+    ],
+)
 def test_names_of_faults(error, kind):
     assert exchange.named(error, 3)[0] == kind and exchange.named(error, 3)[1]
 
@@ -138,7 +164,14 @@ class Server:
         self.listener.close()
 
 
-def do(server: Server, connections: Connections | None = None, kernel: bool = True, keep_alive: bool = False, timeout_s: float = 5, max_bytes: int = 10**6) -> Raw:
+def do(
+    server: Server,
+    connections: Connections | None = None,
+    kernel: bool = True,
+    keep_alive: bool = False,
+    timeout_s: float = 5,
+    max_bytes: int = 10**6,
+) -> Raw:
     raw = Raw(kernel)
     connections = connections or Connections()
     exchange.exchange(raw, connections, server.target, b"GET", timeout_s, max_bytes, keep_alive)
@@ -160,7 +193,12 @@ def test_receipts_are_stamped_one_by_one(kernel):
     with Server(script) as server:
         raw = do(server, kernel=kernel)
     assert raw.error is None and bytes(raw.framer.body) == b"abcdef" and raw.kernel == kernel
-    assert raw.marks[-1] == 6 and raw.stamps == sorted(raw.stamps) and raw.headers_ns == raw.stamps[0] and raw.end_ns == raw.stamps[-1]
+    assert (
+        raw.marks[-1] == 6
+        and raw.stamps == sorted(raw.stamps)
+        and raw.headers_ns == raw.stamps[0]
+        and raw.end_ns == raw.stamps[-1]
+    )
     assert raw.sent_ns <= times[0] + STEP_NS
     by_mark = dict(zip(raw.marks, raw.stamps, strict=True))
     assert times[2] - STEP_NS <= by_mark[6], "the last byte did not come before it was sent"
@@ -173,7 +211,9 @@ def test_an_answer_before_the_request_is_read_counts():
 
     with Server(script) as server:
         raw = do(server)
-    assert (raw.framer.status, bytes(raw.framer.body)) == (413, b"no") and (raw.error is None or raw.error[0] == "connection_reset")
+    assert (raw.framer.status, bytes(raw.framer.body)) == (413, b"no") and (
+        raw.error is None or raw.error[0] == "connection_reset"
+    )
 
 
 def test_kept_connection_that_died_is_replaced_once_without_a_word():
@@ -220,4 +260,7 @@ def test_silence_and_flood():
         assert raw.error == ("timeout", "no complete response within 0.2 s") and raw.sent_ns is not None
     with Server(flood) as server:
         raw = do(server, max_bytes=100_000)
-        assert raw.error == ("too_many_bytes", "more than 100000 bytes came") and 100_000 < raw.bytes_received <= 100_000 + exchange.READ_BYTES
+        assert (
+            raw.error == ("too_many_bytes", "more than 100000 bytes came")
+            and 100_000 < raw.bytes_received <= 100_000 + exchange.READ_BYTES
+        )

@@ -18,15 +18,21 @@ def test_vicuna_7b_holds_half_a_mebibyte_a_token(tmp_path: Path) -> None:
 
 
 def test_grouped_heads_own_head_sizes_and_heads_by_layer(tmp_path: Path) -> None:
-    grouped = {"llama.attention.head_count_kv": 8, "llama.attention.key_length": 64, "llama.attention.value_length": 32} | {
-        key: value for key, value in VICUNA.items() if key != "llama.attention.head_count_kv"}
+    grouped = {
+        "llama.attention.head_count_kv": 8,
+        "llama.attention.key_length": 64,
+        "llama.attention.value_length": 32,
+    } | {key: value for key, value in VICUNA.items() if key != "llama.attention.head_count_kv"}
     assert gguf.kv_bytes_per_token(write(tmp_path / "a.gguf", grouped)) == 32 * 8 * (64 + 32) * 2
     layered = VICUNA | {"llama.attention.head_count_kv": [8] * 16 + [0] * 16}
     assert gguf.kv_bytes_per_token(write(tmp_path / "b.gguf", layered)) == 16 * 8 * 256 * 2
 
 
 def test_unknown_where_the_header_does_not_tell(tmp_path: Path) -> None:
-    assert gguf.kv_bytes_per_token(write(tmp_path / "a.gguf", {"general.architecture": "mamba", "mamba.block_count": 4})) is None
+    assert (
+        gguf.kv_bytes_per_token(write(tmp_path / "a.gguf", {"general.architecture": "mamba", "mamba.block_count": 4}))
+        is None
+    )
 
 
 def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
@@ -36,7 +42,9 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(cut=some.integers(0, 400))
-def test_a_file_that_ends_inside_its_header_is_refused_or_whole(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_that_ends_inside_its_header_is_refused_or_whole(
+    cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.gguf"
     whole = Path(write(path, VICUNA)).read_bytes()
     needed = whole.index(b"tokenizer.")
@@ -47,4 +55,3 @@ def test_a_file_that_ends_inside_its_header_is_refused_or_whole(cut: int, tmp_pa
     else:
         with pytest.raises(gguf.NotGguf) if cut < needed + len("tokenizer.ggml.tokens") else contextlib.nullcontext():
             assert gguf.header(str(path))["llama.block_count"] == 32
-

@@ -13,11 +13,25 @@ from llmpar.sampling import gpu_figures
 
 
 def sample(at: float, **fields: Any) -> dict[str, Any]:
-    return {"kind": "gpu", "v": 1, "at": at, "host": "h", "gpu": 0, "uuid": "GPU-0", "mig": None, "missed": 0, "error": None, **fields}
+    return {
+        "kind": "gpu",
+        "v": 1,
+        "at": at,
+        "host": "h",
+        "gpu": 0,
+        "uuid": "GPU-0",
+        "mig": None,
+        "missed": 0,
+        "error": None,
+        **fields,
+    }
 
 
 def run(seconds: float = 10.0, step: float = 0.1, watts: float = 300.0, **fields: Any) -> list[dict[str, Any]]:
-    return [sample(at, energy_counter_j=5000 + watts * at, power_w=watts, **fields) for at in (step * n for n in range(round(seconds / step) + 1))]
+    return [
+        sample(at, energy_counter_j=5000 + watts * at, power_w=watts, **fields)
+        for at in (step * n for n in range(round(seconds / step) + 1))
+    ]
 
 
 def test_energy_is_read_between_samples() -> None:
@@ -29,8 +43,14 @@ def test_energy_is_read_between_samples() -> None:
     assert found["gaps"] == {"n": 0, "longest_s": 0.0}
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 0.5), st.floats(50, 700)), min_size=5, max_size=60), st.floats(0.1, 0.4), st.floats(0.6, 0.9))
-def test_energy_of_any_load_is_within_its_resolution(steps: list[tuple[float, float]], first: float, last: float) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0.01, 0.5), st.floats(50, 700)), min_size=5, max_size=60),
+    st.floats(0.1, 0.4),
+    st.floats(0.6, 0.9),
+)
+def test_energy_of_any_load_is_within_its_resolution(
+    steps: list[tuple[float, float]], first: float, last: float
+) -> None:
     at, joules = 100.0, 0.0
     points, samples = [(at, 0.0)], [sample(at, energy_counter_j=0.0)]
     for length, watts in steps:
@@ -45,7 +65,9 @@ def test_energy_of_any_load_is_within_its_resolution(steps: list[tuple[float, fl
 
 
 def test_a_counter_that_moves_in_steps_is_read_at_its_steps() -> None:
-    samples = [sample(at / 10, energy_counter_j=200.0 * (at // 5) * 0.5, power_w=200.0) for at in range(101)]  # every 0.5 s
+    samples = [
+        sample(at / 10, energy_counter_j=200.0 * (at // 5) * 0.5, power_w=200.0) for at in range(101)
+    ]  # every 0.5 s
     found = gpu_figures.reduce(samples, 2.2, 7.4)
     assert found["energy_j"] == pytest.approx(200 * 5.2)
     assert found["energy_resolution_j"] == pytest.approx(100)
@@ -57,7 +79,10 @@ def test_between_two_readings_the_counter_grows_as_power_does() -> None:
     joules = [0.0]
     for sooner, later in itertools.pairwise(watts):
         joules.append(joules[-1] + (sooner + later) / 20)
-    samples = [sample(at / 10, power_w=watts[at], energy_counter_j=1.002 * joules[at] if at % 20 == 0 else None) for at in range(101)]
+    samples = [
+        sample(at / 10, power_w=watts[at], energy_counter_j=1.002 * joules[at] if at % 20 == 0 else None)
+        for at in range(101)
+    ]
     found = gpu_figures.reduce(samples, 2.9, 6.1)
     assert found["energy_source"] == "counter"
     assert found["energy_j"] == pytest.approx(1.002 * (joules[61] - joules[29]), rel=2e-3)
@@ -69,7 +94,11 @@ def test_a_counter_that_wraps_goes_on() -> None:
     for each in samples:
         each["energy_counter_j"] = (gpu_figures.WRAP_J - 900 + 300 * each["at"]) % gpu_figures.WRAP_J
     found = gpu_figures.reduce(samples, 1, 9)
-    assert found["energy_j"] == pytest.approx(2400) and found["energy_source"] == "counter" and found["counter_resets"] == 0
+    assert (
+        found["energy_j"] == pytest.approx(2400)
+        and found["energy_source"] == "counter"
+        and found["counter_resets"] == 0
+    )
 
 
 def test_a_counter_that_is_reset_gives_way_to_power() -> None:
@@ -96,8 +125,17 @@ def test_energy_is_null_where_samples_do_not_reach_the_edges() -> None:
 
 
 def test_several_gpus_add_up_and_average() -> None:
-    samples = [each | {"gpu": index, "uuid": f"GPU-{index}", "gpu_util_ratio": 0.5 + index / 4, "memory_used_bytes": 100 * (index + 1)}
-               for index in (0, 1) for each in run(watts=100 * (index + 1))]
+    samples = [
+        each
+        | {
+            "gpu": index,
+            "uuid": f"GPU-{index}",
+            "gpu_util_ratio": 0.5 + index / 4,
+            "memory_used_bytes": 100 * (index + 1),
+        }
+        for index in (0, 1)
+        for each in run(watts=100 * (index + 1))
+    ]
     found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["gpus_chosen_by"]) == (2, "all")
     assert found["energy_j"] == pytest.approx(8 * 300)
@@ -107,7 +145,9 @@ def test_several_gpus_add_up_and_average() -> None:
 
 
 def test_gpus_without_the_engine_do_not_count() -> None:
-    samples = run(engine_memory_bytes=70) + [each | {"gpu": 1, "uuid": "GPU-1", "engine_memory_bytes": None} for each in run(watts=50)]
+    samples = run(engine_memory_bytes=70) + [
+        each | {"gpu": 1, "uuid": "GPU-1", "engine_memory_bytes": None} for each in run(watts=50)
+    ]
     found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["gpus_chosen_by"]) == (1, "engine")
     assert found["energy_j"] == pytest.approx(2400)
@@ -115,7 +155,11 @@ def test_gpus_without_the_engine_do_not_count() -> None:
 
 
 def test_mig_instances_share_their_parents_energy() -> None:
-    samples = [each | {"uuid": f"MIG-{n}", "mig": {"instance": n}, "memory_used_bytes": 10 * (n + 1)} for n in (0, 1) for each in run()]
+    samples = [
+        each | {"uuid": f"MIG-{n}", "mig": {"instance": n}, "memory_used_bytes": 10 * (n + 1)}
+        for n in (0, 1)
+        for each in run()
+    ]
     found = gpu_figures.reduce(samples, 1, 9)
     assert (found["gpus"], found["instances"]) == (1, 2)
     assert found["energy_j"] == pytest.approx(2400) and found["power_w"]["mean"] == pytest.approx(300)
@@ -123,7 +167,13 @@ def test_mig_instances_share_their_parents_energy() -> None:
 
 
 def test_a_mean_is_of_time_not_of_samples() -> None:
-    samples = [sample(0, tensor_ratio=0.0), sample(1, tensor_ratio=0.0), sample(9, tensor_ratio=1.0), sample(9.1, tensor_ratio=1.0), sample(10, tensor_ratio=1.0)]
+    samples = [
+        sample(0, tensor_ratio=0.0),
+        sample(1, tensor_ratio=0.0),
+        sample(9, tensor_ratio=1.0),
+        sample(9.1, tensor_ratio=1.0),
+        sample(10, tensor_ratio=1.0),
+    ]
     assert gpu_figures.reduce(samples, 0, 10)["tensor_ratio"]["mean"] == pytest.approx(0.5)
 
 

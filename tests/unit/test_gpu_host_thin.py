@@ -13,7 +13,13 @@ def fat(*parts: tuple[int, int, bytes]) -> bytes:
     """One fat binary of (kind, capability, payload) entries."""
     body = b""
     for kind, capability, payload in parts:
-        body += struct.pack("<HHIQ", kind, 0x101, 64, len(payload)) + bytes(12) + struct.pack("<I", capability) + bytes(32) + payload
+        body += (
+            struct.pack("<HHIQ", kind, 0x101, 64, len(payload))
+            + bytes(12)
+            + struct.pack("<I", capability)
+            + bytes(32)
+            + payload
+        )
     return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
 
 

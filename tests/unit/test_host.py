@@ -55,8 +55,12 @@ def test_no_limits_and_old_limits(tmp_path: Path) -> None:
     assert host.cgroup(str(root), str(own)) == {"cpus": 1.5, "memory_bytes": None}
 
 
-@pytest.mark.parametrize("printed, version", [("GNU parallel 20240222", "20240222"), ("parallel [OPTIONS] from moreutils 0.67", None)])
-def test_only_gnu_parallel_is_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, version: str | None) -> None:
+@pytest.mark.parametrize(
+    "printed, version", [("GNU parallel 20240222", "20240222"), ("parallel [OPTIONS] from moreutils 0.67", None)]
+)
+def test_only_gnu_parallel_is_parallel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, version: str | None
+) -> None:
     tool = tmp_path / "parallel"
     tool.write_text(f"#!/bin/sh\necho '{printed}'\n")
     tool.chmod(0o755)

@@ -18,9 +18,15 @@ RESERVED = {"content-length", "transfer-encoding", "connection", "trailer"}
 def responses(draw) -> bytes:
     """A well-formed response with one of the three framings, interim responses before it."""
     end = "\r\n"
-    interim = "".join(f"HTTP/1.1 {draw(st.sampled_from([100, 102, 103]))} Wait{end}{end}" for _ in range(draw(st.integers(0, 2))))
+    interim = "".join(
+        f"HTTP/1.1 {draw(st.sampled_from([100, 102, 103]))} Wait{end}{end}" for _ in range(draw(st.integers(0, 2)))
+    )
     status = draw(st.sampled_from([200, 201, 204, 304, 400, 404, 429, 500, 503]))
-    headers = [(name, value) for name, value in draw(st.lists(st.tuples(TOKEN, VALUE), max_size=4)) if name.lower() not in RESERVED]
+    headers = [
+        (name, value)
+        for name, value in draw(st.lists(st.tuples(TOKEN, VALUE), max_size=4))
+        if name.lower() not in RESERVED
+    ]
     body = draw(st.binary(max_size=200))
     framing = draw(st.sampled_from(["length", "chunked", "close"]))
     payload = body
@@ -29,12 +35,21 @@ def responses(draw) -> bytes:
     if framing == "length":
         headers.append(("Content-Length", str(len(body))))
     elif framing == "chunked":
-        headers.append((draw(st.sampled_from(["Transfer-Encoding", "transfer-encoding"])), draw(st.sampled_from(["chunked", "Chunked"]))))
+        headers.append(
+            (
+                draw(st.sampled_from(["Transfer-Encoding", "transfer-encoding"])),
+                draw(st.sampled_from(["chunked", "Chunked"])),
+            )
+        )
         payload, at = b"", 0
         while at < len(body):
             size = draw(st.integers(1, len(body) - at))
             extension = draw(st.sampled_from(["", ";a=b"]))
-            payload += f"{size:{draw(st.sampled_from(['x', 'X', '04x']))}}{extension}{end}".encode() + body[at : at + size] + b"\r\n"
+            payload += (
+                f"{size:{draw(st.sampled_from(['x', 'X', '04x']))}}{extension}{end}".encode()
+                + body[at : at + size]
+                + b"\r\n"
+            )
             at += size
         payload += b"0\r\n" + draw(st.sampled_from([b"", b"X-Sum: 1\r\n"])) + b"\r\n"
     if draw(st.booleans()):
@@ -86,14 +101,26 @@ def test_any_split_gives_what_h11_gives(data, cuts):
     assert missing is None
     expected = oracle(data)
     # h11 lowers the case of the framing header's value.
-    assert (status, {name: value.lower() if name == "transfer-encoding" else value for name, value in headers.items()}, body) == expected
+    assert (
+        status,
+        {name: value.lower() if name == "transfer-encoding" else value for name, value in headers.items()},
+        body,
+    ) == expected
     assert outcome(pieces(data, cuts)) == outcome([data]) == outcome([data[at : at + 1] for at in range(len(data))])
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(st.binary(max_size=120), responses().flatmap(lambda data: st.tuples(st.just(data), st.integers(0, len(data)), st.binary(max_size=6))
-                                                               .map(lambda t: t[0][: t[1]] + t[2] + t[0][t[1] + len(t[2]) :]))),
-       st.lists(st.integers(0, 1000), max_size=8))
+@given(
+    st.one_of(
+        st.binary(max_size=120),
+        responses().flatmap(
+            lambda data: st.tuples(st.just(data), st.integers(0, len(data)), st.binary(max_size=6)).map(
+                lambda t: t[0][: t[1]] + t[2] + t[0][t[1] + len(t[2]) :]
+            )
+        ),
+    ),
+    st.lists(st.integers(0, 1000), max_size=8),
+)
 def test_spoilt_responses_end_the_same_however_they_are_split(data, cuts):
     assert outcome(pieces(data, cuts)) == outcome([data])
 
@@ -118,19 +145,29 @@ def test_the_body_grows_and_is_done_once(data, cuts):
     assert framer.done == any(done)
 
 
-@pytest.mark.parametrize("data,words", [
-    (b"SSH-2.0-OpenSSH\r\n", "not an HTTP/1 response"), (b"HTTP/2 200\r\n\r\n", "status line"), (b"HTTP/1.1 99 x\r\n\r\n", "status line"),
-    (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "header"), (b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n", "header"),
-    (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "header"), (b"HTTP/1.1 101 Up\r\n\r\n", "101"),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "content-length"), (b"HTTP/1.1 200 OK\r\nContent-Length: 3, 4\r\n\r\n", "content-length"),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", "content-length"), (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n", "content-length"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "not offered"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\n", "chunk size"), (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", "longer than its size"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 5000, "chunk-size line"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nbad\r\n", "trailer"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 12000, "trailers"),
-    (b"HTTP/1.1 200 OK\r\nA: " + b"x" * (HEAD_LIMIT + 1), "no end of the headers"),
-])
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "not an HTTP/1 response"),
+        (b"HTTP/2 200\r\n\r\n", "status line"),
+        (b"HTTP/1.1 99 x\r\n\r\n", "status line"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "header"),
+        (b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n", "header"),
+        (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "header"),
+        (b"HTTP/1.1 101 Up\r\n\r\n", "101"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "content-length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3, 4\r\n\r\n", "content-length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n", "content-length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n", "content-length"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "not offered"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\n", "chunk size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", "longer than its size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 5000, "chunk-size line"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nbad\r\n", "trailer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 12000, "trailers"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * (HEAD_LIMIT + 1), "no end of the headers"),
+    ],
+)
 def test_what_is_not_http_is_refused(data, words):
     framer = Framer()
     with pytest.raises(BadFraming, match=words):
@@ -138,14 +175,19 @@ def test_what_is_not_http_is_refused(data, words):
             framer.feed(data[at : at + 1000])
 
 
-@pytest.mark.parametrize("data,reusable", [
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", True), (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", False),
-    (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx", True),
-    (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 1\r\n\r\nx", False),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy", False), (b"HTTP/1.1 200 OK\r\n\r\nx", False),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", False),
-    (b"\r\nHTTP/1.1 200 OK\nContent-Length: 1\n\nx", True),
-])
+@pytest.mark.parametrize(
+    "data,reusable",
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 1\r\n\r\nx", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy", False),
+        (b"HTTP/1.1 200 OK\r\n\r\nx", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", False),
+        (b"\r\nHTTP/1.1 200 OK\nContent-Length: 1\n\nx", True),
+    ],
+)
 def test_reuse_of_the_connection(data, reusable):
     assert outcome([data])[2:4] == (b"x" if data != b"HTTP/1.1 200 OK\r\n\r\nx" else b"x", reusable)
 
@@ -155,7 +197,9 @@ def test_post_is_one_request_and_refuses_line_ends():
     server = h11.Connection(h11.SERVER)
     server.receive_data(message)
     request, data, end = server.next_event(), server.next_event(), server.next_event()
-    assert (request.method, request.target, bytes(data.data)) == (b"POST", b"/v1/x", b"{}") and isinstance(end, h11.EndOfMessage)
+    assert (request.method, request.target, bytes(data.data)) == (b"POST", b"/v1/x", b"{}") and isinstance(
+        end, h11.EndOfMessage
+    )
     assert dict(request.headers) == {b"host": b"host:1", b"a": b"b", b"content-length": b"2", b"connection": b"close"}
     for bad in ("b\r\nC: d", "b\nC: d", "b\0"):
         with pytest.raises(ValueError, match="line end"):

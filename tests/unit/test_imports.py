@@ -17,26 +17,73 @@ from llmpar.summary.summariser import Summariser
 def vllm(**changes: Any) -> dict[str, Any]:
     """As vllm/benchmarks/serve.py writes with --save-result --save-detailed: three ok, one failed."""
     return {
-        "date": "20260131-120100", "backend": "vllm", "model_id": "lmsys/vicuna-7b-v1.5", "num_prompts": 4, "request_rate": "inf",
-        "max_concurrency": 2, "duration": 2.0, "completed": 3, "failed": 1, "total_input_tokens": 30, "total_output_tokens": 11,
-        "request_throughput": 1.5, "input_lens": [10, 10, 10, 10], "output_lens": [3, 3, 5, 0], "ttfts": [0.1, 0.2, 0.15, 0.0],
+        "date": "20260131-120100",
+        "backend": "vllm",
+        "model_id": "lmsys/vicuna-7b-v1.5",
+        "num_prompts": 4,
+        "request_rate": "inf",
+        "max_concurrency": 2,
+        "duration": 2.0,
+        "completed": 3,
+        "failed": 1,
+        "total_input_tokens": 30,
+        "total_output_tokens": 11,
+        "request_throughput": 1.5,
+        "input_lens": [10, 10, 10, 10],
+        "output_lens": [3, 3, 5, 0],
+        "ttfts": [0.1, 0.2, 0.15, 0.0],
         "itls": [[0.01, 0.02], [0.01, 0.01], [0.05, 0.05], []],
-        "start_times": [5000.0, 5000.1, 5000.2, 5000.3], "generated_texts": ["a b c", "d e f", "g h i j k", ""],
-        "errors": ["", "", "", "Bad Gateway"], **changes}
+        "start_times": [5000.0, 5000.1, 5000.2, 5000.3],
+        "generated_texts": ["a b c", "d e f", "g h i j k", ""],
+        "errors": ["", "", "", "Bad Gateway"],
+        **changes,
+    }
 
 
 def guidellm(streams: int = 4) -> dict[str, Any]:
     """As guidellm/schemas write it: timings in `info`, token counts in `output_metrics`."""
-    def one(start: float, **fields: Any) -> dict[str, Any]:
-        return {"type_": "generative_request_stats", "request_id": "r", "request_args": '{"prompt": "hi"}', "output": "x y",
-                "info": {"status": "completed", "timings": {"request_start": start, "first_token_iteration": start + 0.2,
-                                                            "last_token_iteration": start + 1.0, "request_end": start + 1.01}},
-                "input_metrics": {"text_tokens": 7, "total_tokens": 7}, "output_metrics": {"text_tokens": 9, "total_tokens": 9}, **fields}
 
-    failed = one(1.8e9 + 3, info={"status": "errored", "error": "boom", "timings": {"request_start": 1.8e9 + 3, "request_end": 1.8e9 + 3.1}})
-    return {"metadata": {"version": 1}, "benchmarks": [
-        {"config": {"strategy": {"type_": "concurrent", "streams": streams}},
-         "requests": {"successful": [one(1.8e9 + number) for number in range(3)], "errored": [failed], "incomplete": []}}]}
+    def one(start: float, **fields: Any) -> dict[str, Any]:
+        return {
+            "type_": "generative_request_stats",
+            "request_id": "r",
+            "request_args": '{"prompt": "hi"}',
+            "output": "x y",
+            "info": {
+                "status": "completed",
+                "timings": {
+                    "request_start": start,
+                    "first_token_iteration": start + 0.2,
+                    "last_token_iteration": start + 1.0,
+                    "request_end": start + 1.01,
+                },
+            },
+            "input_metrics": {"text_tokens": 7, "total_tokens": 7},
+            "output_metrics": {"text_tokens": 9, "total_tokens": 9},
+            **fields,
+        }
+
+    failed = one(
+        1.8e9 + 3,
+        info={
+            "status": "errored",
+            "error": "boom",
+            "timings": {"request_start": 1.8e9 + 3, "request_end": 1.8e9 + 3.1},
+        },
+    )
+    return {
+        "metadata": {"version": 1},
+        "benchmarks": [
+            {
+                "config": {"strategy": {"type_": "concurrent", "streams": streams}},
+                "requests": {
+                    "successful": [one(1.8e9 + number) for number in range(3)],
+                    "errored": [failed],
+                    "incomplete": [],
+                },
+            }
+        ],
+    }
 
 
 def summarise(made: list[dict[str, Any]]) -> dict[str, Any]:
@@ -73,10 +120,24 @@ def test_results_without_start_times_have_latencies_but_no_throughput() -> None:
 def sglang(**changes: Any) -> dict[str, Any]:
     """As sglang/bench_serving.py writes with --output-details: no start times, no model; the rate is no number of strict JSON."""
     return {
-        "backend": "sglang", "dataset_name": "random", "request_rate": float("inf"), "max_concurrency": 2, "duration": 2.0, "completed": 2,
-        "total_input_tokens": 20, "total_output_tokens": 6, "total_output_tokens_retokenized": 6, "request_throughput": 1.0,
-        "input_lens": [10, 10, 10], "output_lens": [3, 3, 0], "ttfts": [0.1, 0.2, 0.0], "itls": [[0.01, 0.02], [0.015, 0.015], []],
-        "generated_texts": ["a b c", "d e f", ""], "errors": ["", "", "Service Unavailable"], **changes}
+        "backend": "sglang",
+        "dataset_name": "random",
+        "request_rate": float("inf"),
+        "max_concurrency": 2,
+        "duration": 2.0,
+        "completed": 2,
+        "total_input_tokens": 20,
+        "total_output_tokens": 6,
+        "total_output_tokens_retokenized": 6,
+        "request_throughput": 1.0,
+        "input_lens": [10, 10, 10],
+        "output_lens": [3, 3, 0],
+        "ttfts": [0.1, 0.2, 0.0],
+        "itls": [[0.01, 0.02], [0.015, 0.015], []],
+        "generated_texts": ["a b c", "d e f", ""],
+        "errors": ["", "", "Service Unavailable"],
+        **changes,
+    }
 
 
 def test_sglang_lines_with_infinity(capfdbinary: Any) -> None:
@@ -85,7 +146,10 @@ def test_sglang_lines_with_infinity(capfdbinary: Any) -> None:
     assert run("sglang.jsonl", "--run", "2", "--engine", "sglang") == 0
     made = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [(each["status"], each["launcher"], each["concurrency"]) for each in made] == [
-        ("ok", "sglang-bench", 4), ("ok", "sglang-bench", 4), ("error", "sglang-bench", 4)]
+        ("ok", "sglang-bench", 4),
+        ("ok", "sglang-bench", 4),
+        ("error", "sglang-bench", 4),
+    ]
     assert made[1]["e2e_s"] == 0.23 and made[1]["engine"] == "sglang"
     found = summarise(made)
     assert found["latency"]["itl_s"]["n"] == 4 and found["throughput"]["output_tokens_per_s"]["wall"]["value"] is None
@@ -95,14 +159,29 @@ def test_guidellm_keeps_first_and_last_token_only() -> None:
     document = guidellm()
     made = list(other_tools.requests(document["benchmarks"][0], other_tools.detect(document), engine="vllm"))
     assert [each["status"] for each in made] == ["ok", "ok", "ok", "error"]
-    assert made[0]["ttft_s"] == pytest.approx(0.2) and made[0]["e2e_s"] == pytest.approx(1.01) and made[0]["event_s"] == []
+    assert (
+        made[0]["ttft_s"] == pytest.approx(0.2) and made[0]["e2e_s"] == pytest.approx(1.01) and made[0]["event_s"] == []
+    )
     found = summarise(made)
-    assert found["latency"]["itl_s"] is None and found["latency"]["tpot_s"]["mean"]["value"] == pytest.approx(0.81 / 8, abs=1e-6)
-    assert found["concurrency"]["asked"] == 4 and found["workload"]["engine"] == "vllm" and found["workload"]["prompts"]["distinct"] == 1
+    assert found["latency"]["itl_s"] is None and found["latency"]["tpot_s"]["mean"]["value"] == pytest.approx(
+        0.81 / 8, abs=1e-6
+    )
+    assert (
+        found["concurrency"]["asked"] == 4
+        and found["workload"]["engine"] == "vllm"
+        and found["workload"]["prompts"]["distinct"] == 1
+    )
 
 
 def test_flat_fields_of_older_guidellm_reports() -> None:
-    each = {"start_time": 10.0, "end_time": 12.0, "first_token_time": 10.5, "output_tokens": 4, "prompt_tokens": 2, "prompt": "p"}
+    each = {
+        "start_time": 10.0,
+        "end_time": 12.0,
+        "first_token_time": 10.5,
+        "output_tokens": 4,
+        "prompt_tokens": 2,
+        "prompt": "p",
+    }
     made = list(other_tools.requests({"requests": {"successful": [each]}}, "guidellm"))
     assert made[0]["ttft_s"] == 0.5 and made[0]["e2e_s"] == 2.0 and made[0]["output_tokens"] == 4
 
@@ -122,9 +201,17 @@ def test_the_command_reads_one_run_and_asks_which_of_several(capfdbinary: Any) -
     assert json.loads(Path("out.jsonl").read_text().splitlines()[0])["concurrency"] == 8
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", b"not JSON"), ('{"a": 1}', b"not a result"), (json.dumps({"request_throughput": 1.0}), b"--save-detailed"),
-    (json.dumps(vllm(itls=[[]])), b"not of one length"), ('{"benchmarks": []}', b"no runs"), ('{"benchmarks": [{"requests": {}}]}', b"no requests")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", b"not JSON"),
+        ('{"a": 1}', b"not a result"),
+        (json.dumps({"request_throughput": 1.0}), b"--save-detailed"),
+        (json.dumps(vllm(itls=[[]])), b"not of one length"),
+        ('{"benchmarks": []}', b"no runs"),
+        ('{"benchmarks": [{"requests": {}}]}', b"no requests"),
+    ],
+)
 def test_what_is_no_result_is_refused_with_what_to_do(text: str, words: bytes, capfdbinary: Any) -> None:
     Path("x.json").write_text(text)
     assert run("x.json") == 3

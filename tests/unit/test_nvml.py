@@ -52,29 +52,43 @@ def test_units_and_names(clock: Clock) -> None:
     clock.now += 2
     (sample,) = watch.read()
     assert sample["energy_counter_j"] == pytest.approx(1_000_000 + 2 * 512.5)
-    assert (sample["power_w"], sample["power_source"], sample["power_average_w"]) == (512.5, "instant", pytest.approx(507.375))
+    assert (sample["power_w"], sample["power_source"], sample["power_average_w"]) == (
+        512.5,
+        "instant",
+        pytest.approx(507.375),
+    )
     assert sample["clock_limits"] == ["power_cap", "hardware_thermal"]
     assert (sample["gpu_util_ratio"], sample["memory_util_ratio"]) == (0.93, 0.41)
     assert (sample["sm_clock_mhz"], sample["memory_clock_mhz"]) == (1980, 3201)
     assert (sample["temperature_c"], sample["memory_temperature_c"]) == (61, 70)
     assert sample["memory_used_bytes"] == 30 * GIB  # without the driver's reserve
     assert (sample["nvlink_tx_bytes"], sample["nvlink_rx_bytes"]) == (2000 * 1024, 4000 * 1024)
-    assert (sample["gpm_s"], sample["tensor_ratio"], sample["sm_occupancy_ratio"], sample["dram_ratio"]) == (2, 0.34, 0.21, 0.71)
+    assert (sample["gpm_s"], sample["tensor_ratio"], sample["sm_occupancy_ratio"], sample["dram_ratio"]) == (
+        2,
+        0.34,
+        0.21,
+        0.71,
+    )
     assert sample["pcie_tx_bytes_per_s"] == 2 * 1048576
     assert sample["tensor_imma_ratio"] is None  # not told by this GPU
     assert records.decode(records.encode(sample)) == sample
 
 
-@pytest.mark.parametrize("field, function, others", [
-    ("sm_clock_mhz", "nvmlDeviceGetClockInfo", ["memory_clock_mhz"]),
-    ("temperature_c", "nvmlDeviceGetTemperature", []),
-    ("gpu_util_ratio", "nvmlDeviceGetUtilizationRates", ["memory_util_ratio"]),
-    ("processes", "nvmlDeviceGetComputeRunningProcesses_v3", ["engine_memory_bytes"]),
-    ("power_instant_w", nv.NVML_FI_DEV_POWER_INSTANT, []),
-    ("memory_temperature_c", nv.NVML_FI_DEV_MEMORY_TEMP, []),
-])
+@pytest.mark.parametrize(
+    "field, function, others",
+    [
+        ("sm_clock_mhz", "nvmlDeviceGetClockInfo", ["memory_clock_mhz"]),
+        ("temperature_c", "nvmlDeviceGetTemperature", []),
+        ("gpu_util_ratio", "nvmlDeviceGetUtilizationRates", ["memory_util_ratio"]),
+        ("processes", "nvmlDeviceGetComputeRunningProcesses_v3", ["engine_memory_bytes"]),
+        ("power_instant_w", nv.NVML_FI_DEV_POWER_INSTANT, []),
+        ("memory_temperature_c", nv.NVML_FI_DEV_MEMORY_TEMP, []),
+    ],
+)
 @pytest.mark.parametrize("code", [nv.NVML_ERROR_NOT_SUPPORTED, nv.NVML_ERROR_NO_PERMISSION])
-def test_a_missing_field_is_null_and_asked_for_once(clock: Clock, field: str, function: object, others: list[str], code: int) -> None:
+def test_a_missing_field_is_null_and_asked_for_once(
+    clock: Clock, field: str, function: object, others: list[str], code: int
+) -> None:
     gpu = Gpu(errors={function: code})
     watch = reader(clock, gpu)
     first = watch.read()[0]
@@ -104,8 +118,13 @@ def test_a_passing_fault_is_null_once_and_asked_for_again(clock: Clock) -> None:
 
 
 def test_functions_that_an_old_driver_lacks(clock: Clock) -> None:
-    missing = {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetMemoryInfo_v2", "nvmlGpmQueryDeviceSupport", "nvmlDeviceGetFieldValues",
-               "nvmlDeviceGetMigMode"}
+    missing = {
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetMemoryInfo_v2",
+        "nvmlGpmQueryDeviceSupport",
+        "nvmlDeviceGetFieldValues",
+        "nvmlDeviceGetMigMode",
+    }
     watch = reader(clock, Gpu(), missing=missing)
     watch.read()
     clock.now += 2
@@ -127,10 +146,22 @@ def test_only_power_is_read_at_each_tick(clock: Clock) -> None:
     assert (told["power_w"], told["power_instant_w"]) == (20, 20)
     assert (told["energy_counter_j"], told["nvlink_tx_bytes"]) == (1, 1), "these cost the most"
     assert (told["gpu_util_ratio"], told["memory_used_bytes"], told["tensor_ratio"]) == (10, 4, 3)
-    assert {told[name] for name in ("power_average_w", "memory_temperature_c", "sm_clock_mhz", "temperature_c", "clock_limits", "processes")} == {2}
+    assert {
+        told[name]
+        for name in (
+            "power_average_w",
+            "memory_temperature_c",
+            "sm_clock_mhz",
+            "temperature_c",
+            "clock_limits",
+            "processes",
+        )
+    } == {2}
     assert nv.nvmlLib.calls["nvmlDeviceGetComputeRunningProcesses_v3"] == 2
     (last,) = watch.read(everything=True)
-    assert all(last[name] is not None for name in ("energy_counter_j", "temperature_c", "memory_used_bytes", "processes"))
+    assert all(
+        last[name] is not None for name in ("energy_counter_j", "temperature_c", "memory_used_bytes", "processes")
+    )
 
 
 def test_where_only_the_average_is_told_it_is_read_at_each_tick(clock: Clock) -> None:
@@ -178,7 +209,9 @@ def test_memory_of_the_engine_is_that_of_its_descendants(clock: Clock) -> None:
 
 
 def test_memory_that_the_driver_does_not_tell_is_null(clock: Clock) -> None:
-    watch = reader(clock, Gpu(processes=[(os.getpid(), nv.NVML_VALUE_NOT_AVAILABLE_ulonglong.value)]), owns=lambda pid: True)
+    watch = reader(
+        clock, Gpu(processes=[(os.getpid(), nv.NVML_VALUE_NOT_AVAILABLE_ulonglong.value)]), owns=lambda pid: True
+    )
     (sample,) = watch.read()
     assert sample["processes"] == [{"pid": os.getpid(), "memory_bytes": None, "engine": True}]
     assert sample["engine_memory_bytes"] is None
@@ -238,25 +271,44 @@ def test_unknown_errors_everywhere_are_a_lost_gpu_but_one_is_not(clock: Clock) -
     gpu = Gpu(errors={"nvmlDeviceGetTemperature": nv.NVML_ERROR_UNKNOWN})
     watch = reader(clock, gpu)
     assert watch.read()[0]["error"] is None
-    gpu.errors |= dict.fromkeys(["nvmlDeviceGetClockInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo_v2"], nv.NVML_ERROR_UNKNOWN)
+    gpu.errors |= dict.fromkeys(
+        ["nvmlDeviceGetClockInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo_v2"], nv.NVML_ERROR_UNKNOWN
+    )
     clock.now += 1
     assert watch.read()[0]["error"]["nvml"] == nv.NVML_ERROR_UNKNOWN
 
 
 def test_readings_that_never_answered_are_no_lost_gpu(clock: Clock) -> None:
     """A sandbox that lets only some of the driver's calls through."""
-    barred = ["nvmlDeviceGetClockInfo", "nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons", nv.NVML_FI_DEV_MEMORY_TEMP]
+    barred = [
+        "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetTemperature",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        nv.NVML_FI_DEV_MEMORY_TEMP,
+    ]
     watch = reader(clock, Gpu(errors=dict.fromkeys(barred, nv.NVML_ERROR_UNKNOWN)))
     for _ in range(3):
         (sample,) = watch.read()
         assert sample["error"] is None
-        assert (sample["sm_clock_mhz"], sample["temperature_c"], sample["clock_limits"], sample["memory_temperature_c"]) == (None,) * 4
+        assert (
+            sample["sm_clock_mhz"],
+            sample["temperature_c"],
+            sample["clock_limits"],
+            sample["memory_temperature_c"],
+        ) == (None,) * 4
         assert (sample["power_w"], sample["gpu_util_ratio"]) == (400.0, 0.93)
         clock.now += 1
 
 
-@pytest.mark.parametrize("code, words", [(nv.NVML_ERROR_DRIVER_NOT_LOADED, "not loaded"), (nv.NVML_ERROR_NO_PERMISSION, "may not open"),
-                                         (nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "updated"), (nv.NVML_ERROR_UNKNOWN, "NVML says")])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        (nv.NVML_ERROR_DRIVER_NOT_LOADED, "not loaded"),
+        (nv.NVML_ERROR_NO_PERMISSION, "may not open"),
+        (nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH, "updated"),
+        (nv.NVML_ERROR_UNKNOWN, "NVML says"),
+    ],
+)
 def test_why_there_is_no_gpu(clock: Clock, code: int, words: str) -> None:
     with pytest.raises(nvml.Unavailable, match=words):
         reader(clock, Gpu(), init_code=code)
@@ -268,13 +320,42 @@ def test_a_driver_without_gpus(clock: Clock) -> None:
 
 
 def test_facts(clock: Clock) -> None:
-    fake_nvml.install(Library([Gpu(), Gpu(uuid="GPU-1", migs=[Mig("MIG-a", 1)], gpm=None, errors={
-        "nvmlDeviceGetVbiosVersion": nv.NVML_ERROR_NOT_SUPPORTED, "nvmlDeviceGetEccMode": nv.NVML_ERROR_NOT_SUPPORTED})], clock))
+    fake_nvml.install(
+        Library(
+            [
+                Gpu(),
+                Gpu(
+                    uuid="GPU-1",
+                    migs=[Mig("MIG-a", 1)],
+                    gpm=None,
+                    errors={
+                        "nvmlDeviceGetVbiosVersion": nv.NVML_ERROR_NOT_SUPPORTED,
+                        "nvmlDeviceGetEccMode": nv.NVML_ERROR_NOT_SUPPORTED,
+                    },
+                ),
+            ],
+            clock,
+        )
+    )
     found = gpu_facts.facts()
     assert (found["driver"], found["cuda"]) == ("580.1", "13.0")
     first, second = found["gpus"]
-    assert first | {"name": "Fake H200", "vbios": "96.00.AA", "power_limit_w": 700, "ecc": True, "mig": False, "compute_capability": "9.0",
-                    "pcie_generation": 5, "pcie_width": 16, "pci": "00000000:1B:00.0", "gpm": True} == first
+    assert (
+        first
+        | {
+            "name": "Fake H200",
+            "vbios": "96.00.AA",
+            "power_limit_w": 700,
+            "ecc": True,
+            "mig": False,
+            "compute_capability": "9.0",
+            "pcie_generation": 5,
+            "pcie_width": 16,
+            "pci": "00000000:1B:00.0",
+            "gpm": True,
+        }
+        == first
+    )
     assert second | {"vbios": None, "ecc": None, "mig": True, "gpm": False} == second
     assert nv.nvmlLib.open == 0
 

@@ -64,7 +64,10 @@ def test_the_intervals_end_counts_only_when_asked():
     assert judged([at_the_edge], {"ttft_p95_s": 0.17}, sure=True)[0].ranked
 
 
-@pytest.mark.parametrize(("options", "reason"), [({"limited": ("ttft_s",)}, "limited by the client: ttft_s"), ({"failed": 20}, "20 of 200 requests failed")])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"limited": ("ttft_s",)}, "limited by the client: ttft_s"), ({"failed": 20}, "20 of 200 requests failed")],
+)
 def test_never_ranked(options, reason):
     choice = judged([cell(1, 1.0, **options), cell(2, 20.0)])[1]
     assert not choice.ranked and choice.reasons == [reason]
@@ -77,7 +80,9 @@ def test_the_front_holds_what_nothing_beats_in_everything():
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12, unique=True))
 def test_front_is_what_is_not_dominated(points):
-    choices = judged([made.summary(wall, ttft=ttft / 10, load={"clients": index + 1}) for index, (wall, ttft) in enumerate(points)])
+    choices = judged(
+        [made.summary(wall, ttft=ttft / 10, load={"clients": index + 1}) for index, (wall, ttft) in enumerate(points)]
+    )
     for choice in choices:
         wall, ttft = points[choice.row.settings["clients"] - 1]
         beaten = any(w <= wall and t <= ttft and (w, t) != (wall, ttft) for w, t in points)
@@ -94,7 +99,9 @@ def test_command(root):
     assert said.returncode == 0, said.stderr
     assert said.stdout.decode().splitlines()[1].split()[:4] == ["1", "speculate:", "speculate", "2"]
     assert "cost per million" in said.stdout.decode()
-    lines = [json.loads(line) for line in run(root, "--ttft-p95", "1.2", "--format", "json", given=given).stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in run(root, "--ttft-p95", "1.2", "--format", "json", given=given).stdout.splitlines()
+    ]
     assert [line["place"] for line in lines] == [*range(1, 11), None, None, None, None]
     none = run(root, "--ttft-p95", "0.001", given=given)
     assert (none.returncode, none.stdout.decode().splitlines()[0]) == (5, "no cell meets them: ttft_p95_s ≤ 0.001")
@@ -124,10 +131,28 @@ def test_no_interval_reaches_below_nothing():
     assert one.low == 0.0 and one.high is not None and one.high > 30
     rows = group([made.summary(wall, repeat=repeat) for repeat, wall in enumerate((1.0, 30.0), 1)])
     (choice,) = pick.judge(rows, {}, {"": 1.0})
-    assert choice.cost.value is not None and choice.cost.high is None and choice.cost.low is not None and choice.cost.low > 0
+    assert (
+        choice.cost.value is not None
+        and choice.cost.high is None
+        and choice.cost.low is not None
+        and choice.cost.low > 0
+    )
 
 
-@pytest.mark.parametrize(("text", "value"), [("8GiB", 8 << 30), ("24 GB", 24e9), ("1.5k", 1500.0), (7, 7.0), (".5GiB", None), ("5.", None), ("1.2.3", None),
-                                             ("-1", None), ("", None), ("GiB", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8GiB", 8 << 30),
+        ("24 GB", 24e9),
+        ("1.5k", 1500.0),
+        (7, 7.0),
+        (".5GiB", None),
+        ("5.", None),
+        ("1.2.3", None),
+        ("-1", None),
+        ("", None),
+        ("GiB", None),
+    ],
+)
 def test_a_size_is_a_whole_number_or_a_decimal_one_with_its_unit(text, value):
     assert sizes.quantity(text) == value

@@ -26,7 +26,12 @@ def pilot(sigma: float, sessions: int = 3, cells: int = 4, within: float = 0.005
             value = one["throughput"]["output_tokens_per_s"]["wall"]["value"]
             one["throughput"]["output_tokens_per_s"] = {
                 "wall": {"value": value, "low": None, "high": None},
-                "steady": {"value": value, "low": value * math.exp(-1.959964 * within), "high": value * math.exp(1.959964 * within)}}
+                "steady": {
+                    "value": value,
+                    "low": value * math.exp(-1.959964 * within),
+                    "high": value * math.exp(1.959964 * within),
+                },
+            }
             found.append(one)
     return found
 
@@ -64,9 +69,17 @@ def test_a_plan_sees_what_it_promises() -> None:
     chosen = sample_size.best(sample_size.options(found, 0.05), 1)
     assert chosen is not None and chosen.sessions is not None
     random = np.random.default_rng(3)
-    hits = sum(verdict.decide(effects.welch((1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
-                                            np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist()), True) == "faster"
-               for _ in range(600))
+    hits = sum(
+        verdict.decide(
+            effects.welch(
+                (1.05 * np.exp(0.02 * random.standard_normal(chosen.sessions))).tolist(),
+                np.exp(0.02 * random.standard_normal(chosen.sessions)).tolist(),
+            ),
+            True,
+        )
+        == "faster"
+        for _ in range(600)
+    )
     assert hits / 600 > 0.87
     smallest = sample_size.seen(found, chosen.sessions)
     assert smallest is not None and smallest <= 0.05

@@ -19,8 +19,13 @@ plot = pytest.importorskip("llmpar.render.plot")
 def run(root, *arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess:
     import os
 
-    return subprocess.run([str(root / "bin" / "llmpar-plot"), *arguments], input=given, capture_output=True, timeout=60,
-                          env=os.environ | environment)  # fmt: skip
+    return subprocess.run(
+        [str(root / "bin" / "llmpar-plot"), *arguments],
+        input=given,
+        capture_output=True,
+        timeout=60,
+        env=os.environ | environment,
+    )
 
 
 def lines(summaries) -> bytes:
@@ -34,9 +39,14 @@ def test_curves_have_every_point_of_every_series():
     drawn = {container.get_label(): container.lines[0].get_xydata() for container in axis.containers}
     assert set(drawn) == {"vllm", "tgi"}
     assert drawn["vllm"][:, 0].tolist() == [24, 64, 128, 256, 512]
-    assert drawn["vllm"][2, 1] == pytest.approx(across([102_400 / (17.8 * noise) for noise in (1.0, 1.02, 0.99)]).value, rel=0.02)
+    assert drawn["vllm"][2, 1] == pytest.approx(
+        across([102_400 / (17.8 * noise) for noise in (1.0, 1.02, 0.99)]).value, rel=0.02
+    )
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
-        "output tokens per second", "time to first token, p95, s", "time per output token, p95, s"]  # fmt: skip
+        "output tokens per second",
+        "time to first token, p95, s",
+        "time per output token, p95, s",
+    ]
     assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)
 
 
@@ -79,10 +89,17 @@ def test_the_same_rows_give_the_same_svg():
 
 
 def test_every_series_differs_in_more_than_colour():
-    summaries = [made.summary(10 + index, server={"engine": f"e{index}"}, load={"clients": clients}, varies=("engine", "clients"))
-                 for index in range(12) for clients in (1, 8)]  # fmt: skip
+    summaries = [
+        made.summary(
+            10 + index, server={"engine": f"e{index}"}, load={"clients": clients}, varies=("engine", "clients")
+        )
+        for index in range(12)
+        for clients in (1, 8)
+    ]
     axis = plot.against(rows.group(summaries)).axes[0]
-    looks = [(str(c.lines[0].get_marker()), str(c.lines[0].get_linestyle()), c.lines[0].get_color()) for c in axis.containers]
+    looks = [
+        (str(c.lines[0].get_marker()), str(c.lines[0].get_linestyle()), c.lines[0].get_color()) for c in axis.containers
+    ]
     assert len(looks) == 12 and len(set(looks)) == 12
     assert len({look[:2] for look in looks[:8]}) == 8
 

@@ -29,14 +29,18 @@ def test_synthetic_text_has_the_asked_length_by_rule(index: int, tokens: int, se
 
 def test_a_longer_prompt_of_the_same_number_begins_with_the_shorter() -> None:
     assert synthetic.synthetic(3, 300, 1).text.startswith(synthetic.synthetic(3, 100, 1).text)
-    assert synthetic.synthetic(3, 100, 1).text != synthetic.synthetic(4, 100, 1).text != synthetic.synthetic(4, 100, 2).text
+    assert (
+        synthetic.synthetic(3, 100, 1).text
+        != synthetic.synthetic(4, 100, 1).text
+        != synthetic.synthetic(4, 100, 2).text
+    )
 
 
 def test_shared_tokens_are_the_same_in_all_and_the_rest_differs() -> None:
     made = [synthetic.synthetic(index, 80, 5, 30).text for index in range(8)]
     head = synthetic.synthetic(0, 30, 5, 30).text
     assert all(text.startswith(head) for text in made)
-    assert len({text[len(head):] for text in made}) == 8
+    assert len({text[len(head) :] for text in made}) == 8
 
 
 def test_the_vocabulary_keeps_to_the_rule() -> None:
@@ -44,8 +48,22 @@ def test_the_vocabulary_keeps_to_the_rule() -> None:
     assert all(word.isascii() and word.islower() and word.isalpha() and len(word) <= 7 for word in WORDS)
 
 
-@pytest.mark.parametrize("text,tokens", [("", 0), ("the", 1), ("seventy", 1), ("eighteen", 2), ("a, b.", 4), ("42", 2), ("\n\n", 2),
-                                         ("café", 1), ("東京", 1), ("x_y", 3), ("  ", 0)])
+@pytest.mark.parametrize(
+    "text,tokens",
+    [
+        ("", 0),
+        ("the", 1),
+        ("seventy", 1),
+        ("eighteen", 2),
+        ("a, b.", 4),
+        ("42", 2),
+        ("\n\n", 2),
+        ("café", 1),
+        ("東京", 1),
+        ("x_y", 3),
+        ("  ", 0),
+    ],
+)
 def test_the_rule(text: str, tokens: int) -> None:
     assert estimate(text) == tokens
 
@@ -70,11 +88,22 @@ def test_lengths_are_seeded_and_normal() -> None:
 
 
 def test_sharegpt_takes_first_questions_and_the_length_of_answers() -> None:
-    data = [{"id": "a", "conversations": [{"from": "system", "value": "be kind"}, {"from": "human", "value": "What is it?"},
-                                          {"from": "gpt", "value": "It is so."}, {"from": "human", "value": "Why?"}]},
-            {"id": 7, "conversations": [{"from": "gpt", "value": "hello"}]},
-            {"conversations": [{"from": "human", "value": "  "}]}, {"conversations": None}, 3,
-            {"conversation": [{"from": "user", "value": "Alone"}]}]
+    data = [
+        {
+            "id": "a",
+            "conversations": [
+                {"from": "system", "value": "be kind"},
+                {"from": "human", "value": "What is it?"},
+                {"from": "gpt", "value": "It is so."},
+                {"from": "human", "value": "Why?"},
+            ],
+        },
+        {"id": 7, "conversations": [{"from": "gpt", "value": "hello"}]},
+        {"conversations": [{"from": "human", "value": "  "}]},
+        {"conversations": None},
+        3,
+        {"conversation": [{"from": "user", "value": "Alone"}]},
+    ]
     found = list(formats.sharegpt(json.dumps(data).encode(), "f"))
     assert [(p.text, p.source_id, p.output_tokens) for p in found] == [("What is it?", "a", 4), ("Alone", None, None)]
     for bad in (b"{}", b"[", b"\xff"):
@@ -83,10 +112,26 @@ def test_sharegpt_takes_first_questions_and_the_length_of_answers() -> None:
 
 
 def test_jsonl_fields() -> None:
-    lines = [b'{"prompt":"a","id":9}\n', b"\n", b'"b"\n', b'{"text":"c"}', b'{"messages":[{"role":"system","content":"d"},{"content":"e"}]}']
-    assert [(p.text, p.source_id) for p in formats.jsonl(lines, "f")] == [("a", "9"), ("b", "3"), ("c", "4"), ("d\n\ne", "5")]
+    lines = [
+        b'{"prompt":"a","id":9}\n',
+        b"\n",
+        b'"b"\n',
+        b'{"text":"c"}',
+        b'{"messages":[{"role":"system","content":"d"},{"content":"e"}]}',
+    ]
+    assert [(p.text, p.source_id) for p in formats.jsonl(lines, "f")] == [
+        ("a", "9"),
+        ("b", "3"),
+        ("c", "4"),
+        ("d\n\ne", "5"),
+    ]
     assert [p.text for p in formats.jsonl([b'{"q":"x","prompt":"y"}'], "f", "q")] == ["x"]
-    for line, word in ((b"{", "line 1: not JSON"), (b'{"x":1}', "line 1: no text"), (b'{"messages":[{"content":null}]}', "no text"), (b'"s"', "'q'")):
+    for line, word in (
+        (b"{", "line 1: not JSON"),
+        (b'{"x":1}', "line 1: no text"),
+        (b'{"messages":[{"content":null}]}', "no text"),
+        (b'"s"', "'q'"),
+    ):
         with pytest.raises(BadPrompts, match=word):
             list(formats.jsonl([line], "f", "q" if word == "'q'" else None))
 
@@ -124,7 +169,10 @@ def test_the_hash_of_a_set_knows_names_and_contents_and_no_order(entries: dict[s
 def test_differences_are_named() -> None:
     manifest = [{"name": "a", "sha256": "1"}, {"name": "b", "sha256": "2"}, {"name": "c", "sha256": "3"}]
     assert files.differences(manifest, {"a": "1", "b": "x", "d": "4"}) == [
-        "'c' is missing", "'d' is not in the manifest", "'b' was changed"]
+        "'c' is missing",
+        "'d' is not in the manifest",
+        "'b' was changed",
+    ]
     assert files.differences(manifest, {"a": "1", "b": "2", "c": "3"}) == []
 
 
@@ -139,6 +187,7 @@ def test_the_committed_set_is_what_it_says() -> None:
     with (SET / MANIFEST).open("rb") as stream:
         manifest = list(records.read(stream, "manifest"))
     import hashlib
+
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in SET.glob("*.txt")}
     assert differences(manifest, files) == [] and len(files) == 32
     assert {name.rsplit("-", 1)[0] for name in files} == {"answer", "classify", "extract", "summarise"}

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from llmpar import records
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -67,7 +71,9 @@ def test_append_after_a_torn_line_starts_a_new_one(tmp_path):
 
 def _write(path, size, times):
     for number in range(times):
-        records.append(path, records.encode({"kind": "request", "v": 1, "pid": os.getpid(), "n": number, "text": "x" * size}))
+        records.append(
+            path, records.encode({"kind": "request", "v": 1, "pid": os.getpid(), "n": number, "text": "x" * size})
+        )
 
 
 def test_parallel_writers_never_tear_a_line(tmp_path):

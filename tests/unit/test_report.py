@@ -26,21 +26,39 @@ def built(summaries) -> document.Document:
 
 
 def three(walls: dict[int, float], **more) -> list[dict]:
-    return [made.summary(wall * noise, load={"clients": clients}, repeat=repeat, **more)
-            for clients, wall in walls.items() for repeat, noise in enumerate((1.0, 1.02, 0.99), 1)]  # fmt: skip
+    return [
+        made.summary(wall * noise, load={"clients": clients}, repeat=repeat, **more)
+        for clients, wall in walls.items()
+        for repeat, noise in enumerate((1.0, 1.02, 0.99), 1)
+    ]
 
 
 def noisy(walls: dict[int, float]) -> list[dict]:
     shift = {1: (1.0, 1.1, 0.9), 2: (1.1, 0.9, 1.0), 4: (0.9, 1.0, 1.1)}
-    return [made.summary(wall * noise, load={"clients": clients}, repeat=repeat)
-            for clients, wall in walls.items() for repeat, noise in enumerate(shift[clients], 1)]  # fmt: skip
+    return [
+        made.summary(wall * noise, load={"clients": clients}, repeat=repeat)
+        for clients, wall in walls.items()
+        for repeat, noise in enumerate(shift[clients], 1)
+    ]
 
 
 def test_answer_names_the_best_only_as_far_as_sessions_allow():
-    assert built(three({1: 30.0, 2: 20.0, 4: 10.0})).sweeps[0].answer.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
-    assert "; 3 sessions each cannot tell it for certain from clients 2 (1.05 times as long)." in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
-    assert built(noisy({1: 30.0, 2: 10.1, 4: 10.0})).sweeps[0].answer.endswith("from clients 2."), "a difference within the margin is not worth a figure"
-    assert "cannot tell" in built([made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2})]).sweeps[0].answer
+    assert (
+        built(three({1: 30.0, 2: 20.0, 4: 10.0}))
+        .sweeps[0]
+        .answer.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
+    )
+    assert (
+        "; 3 sessions each cannot tell it for certain from clients 2 (1.05 times as long)."
+        in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
+    )
+    assert built(noisy({1: 30.0, 2: 10.1, 4: 10.0})).sweeps[0].answer.endswith("from clients 2."), (
+        "a difference within the margin is not worth a figure"
+    )
+    assert (
+        "cannot tell"
+        in built([made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2})]).sweeps[0].answer
+    )
 
 
 def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
@@ -52,19 +70,29 @@ def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
 
 def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the_models():
     def engines(llama: dict, **more) -> list[dict]:
-        return (three({8: 20.0}, server={"engine": "tgi", "model": "m"}, varies=("engine",), **more)
-                + three({8: 10.0}, server={"engine": "llamacpp"} | llama, varies=("engine",)))  # fmt: skip
+        return three({8: 20.0}, server={"engine": "tgi", "model": "m"}, varies=("engine",), **more) + three(
+            {8: 10.0}, server={"engine": "llamacpp"} | llama, varies=("engine",)
+        )
 
     found = engines({"model": "m"})
     for one in found[:3]:
         one["workload"] |= {"sampling": {"max_new_tokens": 64, "do_sample": False}, "sampling_sha256": "t" * 64}
-    assert built(found).sweeps[0].answer == "Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00 (1.93 to 2.07) times as long."
+    assert (
+        built(found).sweeps[0].answer
+        == "Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00 (1.93 to 2.07) times as long."
+    )
     own = built(engines({"model": "m.gguf"})).sweeps[0].answer
-    assert own.startswith("Each engine ran a model of its own (llamacpp: m.gguf, tgi: m); only if their weights are the same ")
+    assert own.startswith(
+        "Each engine ran a model of its own (llamacpp: m.gguf, tgi: m); only if their weights are the same "
+    )
     assert "is best. Least wall seconds: llamacpp, 10.0 s; the next, tgi, takes 2.00" in own
-    one = three({8: 20.0}, server={"model": "m"}, varies=("model",)) + three({8: 10.0}, server={"model": "n"}, varies=("model",))
+    one = three({8: 20.0}, server={"model": "m"}, varies=("model",)) + three(
+        {8: 10.0}, server={"model": "n"}, varies=("model",)
+    )
     assert built(one).sweeps[0].answer.startswith("Least wall seconds: n, 10.0 s")
-    several = engines({"model": "m"}) + three({8: 5.0}, server={"engine": "tgi", "model": "small"}, varies=("engine", "model"))
+    several = engines({"model": "m"}) + three(
+        {8: 5.0}, server={"engine": "tgi", "model": "small"}, varies=("engine", "model")
+    )
     assert "different models" in built(several).sweeps[0].answer
 
 
@@ -72,8 +100,14 @@ def test_a_cell_of_one_session_does_not_hide_what_others_tell():
     once = [made.summary(15.0, load={"clients": clients}) for clients in (8, 16, 32, 64)]
     found = built(three({1: 30.0, 2: 20.0, 4: 10.0}) + once).sweeps[0].answer
     assert found.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
-    assert found.endswith("Measured in one server session only, so not ranked: clients 8; clients 16; clients 32 and 1 more.")
-    assert built([made.summary(5.0, load={"clients": 8})] + three({1: 30.0, 2: 20.0})).sweeps[0].answer.endswith("REPEATS=3 can.")
+    assert found.endswith(
+        "Measured in one server session only, so not ranked: clients 8; clients 16; clients 32 and 1 more."
+    )
+    assert (
+        built([made.summary(5.0, load={"clients": 8})] + three({1: 30.0, 2: 20.0}))
+        .sweeps[0]
+        .answer.endswith("REPEATS=3 can.")
+    )
 
 
 def test_repeats_are_one_line_with_the_interval_over_sessions():
@@ -90,7 +124,18 @@ def test_the_studys_figures_stand_beside_and_are_labelled():
     column = next(index for index, name in enumerate(table.header) if study.LABEL in name)
     assert [line[column] for line in table.rows] == ["", "664", "554"]  # by clients
     assert "RTX A6000" in table.note
-    assert [line[-1] for line in document.study_table().rows] == ["664", "561", "554", "568", "596", "945", "741", "481", "707", "1205"]
+    assert [line[-1] for line in document.study_table().rows] == [
+        "664",
+        "561",
+        "554",
+        "568",
+        "596",
+        "945",
+        "741",
+        "481",
+        "707",
+        "1205",
+    ]
     plain = built(three({1: 2.0, 2: 1.0})).sweeps[0].table
     assert not any(study.LABEL in name for name in plain.header)
 
@@ -103,7 +148,12 @@ def test_the_study_has_no_row_for_what_it_did_not_run():
 
 
 def test_warnings_are_counted_once_with_their_cells():
-    document = built([made.summary(load={"clients": 1}, warnings=("few-requests",)), made.summary(load={"clients": 2}, warnings=("few-requests",))])
+    document = built(
+        [
+            made.summary(load={"clients": 1}, warnings=("few-requests",)),
+            made.summary(load={"clients": 2}, warnings=("few-requests",)),
+        ]
+    )
     assert len(document.warnings[0].rows) == 1
     assert document.warnings[0].rows[0][0] == "few-requests"
     assert "clients-1" in document.warnings[0].rows[0][3] and "clients-2" in document.warnings[0].rows[0][3]
@@ -129,9 +179,15 @@ def test_timeline_has_samples_of_one_device_on_the_same_clock():
     summary = made.summary(20.0)
     row = rows.group([summary])[0]
     start = summary["series"]["start_at"]
-    samples = [{"kind": "gpu", "v": 1, "at": start + second, "uuid": uuid, "gpu_util_ratio": ratio}
-               for second in range(0, 20, 5) for uuid, ratio in (("a", 0.5), ("b", 0.1))]  # fmt: skip
-    samples += [{"kind": "engine", "v": 1, "at": start + second, "cpu_s": 2.0 * second, "waiting": None} for second in range(0, 20, 5)]
+    samples = [
+        {"kind": "gpu", "v": 1, "at": start + second, "uuid": uuid, "gpu_util_ratio": ratio}
+        for second in range(0, 20, 5)
+        for uuid, ratio in (("a", 0.5), ("b", 0.1))
+    ]
+    samples += [
+        {"kind": "engine", "v": 1, "at": start + second, "cpu_s": 2.0 * second, "waiting": None}
+        for second in range(0, 20, 5)
+    ]
     samples.append({"kind": "gpu", "v": 1, "at": start + 500, "uuid": "a", "gpu_util_ratio": 0.9})
     one = of(row, summary, samples)
     tracks = {label: (seconds, values) for label, seconds, values in one.tracks}
@@ -143,9 +199,19 @@ def test_timeline_has_samples_of_one_device_on_the_same_clock():
 
 def test_timeline_is_of_the_gpu_that_the_engine_used_and_bridges_what_was_not_due():
     summary = made.summary(10.0)
-    samples = [{"kind": "gpu", "v": 1, "at": summary["series"]["start_at"] + at / 10, "uuid": uuid, "error": "lost" if at == 6 else None,
-                "gpu_util_ratio": None if at % 2 or at == 6 else used, "engine_memory_bytes": memory if at % 10 == 0 else None}
-               for at in range(12) for uuid, used, memory in (("GPU-a", 0.1, None), ("GPU-b", 0.9, 1 << 30))]  # fmt: skip
+    samples = [
+        {
+            "kind": "gpu",
+            "v": 1,
+            "at": summary["series"]["start_at"] + at / 10,
+            "uuid": uuid,
+            "error": "lost" if at == 6 else None,
+            "gpu_util_ratio": None if at % 2 or at == 6 else used,
+            "engine_memory_bytes": memory if at % 10 == 0 else None,
+        }
+        for at in range(12)
+        for uuid, used, memory in (("GPU-a", 0.1, None), ("GPU-b", 0.9, 1 << 30))
+    ]
     one = tracks.of(rows.group([summary])[0], summary, samples)
     seconds, values = next((seconds, values) for label, seconds, values in one.tracks if label == "GPU busy, %")
     assert seconds == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -155,7 +221,9 @@ def test_timeline_is_of_the_gpu_that_the_engine_used_and_bridges_what_was_not_du
 def test_timelines_are_chosen_from_every_sweep():
     rows = group(made.study())
     assert [(row.sweep, row.cell) for row in tracks.chosen(rows, 2)] == [
-        ("clients", "engine-vllm-clients-128"), ("speculate", "speculate-2")]  # fmt: skip
+        ("clients", "engine-vllm-clients-128"),
+        ("speculate", "speculate-2"),
+    ]
     assert len(tracks.chosen(rows, 99)) == len(rows)
 
 
@@ -180,7 +248,9 @@ class Page(HTMLParser):
 
 
 def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
-    return subprocess.run([str(root / "bin" / "llmpar-report"), *arguments], input=given, capture_output=True, timeout=90)
+    return subprocess.run(
+        [str(root / "bin" / "llmpar-report"), *arguments], input=given, capture_output=True, timeout=90
+    )
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +312,12 @@ def test_beside_files_are_read_and_bad_ones_only_reported(root, tmp_path):
     (tmp_path / "summary.json").write_bytes(records.encode(summary))
     (tmp_path / "command.txt").write_text("parallel -j8 llmpar-request ::: prompts/a.txt ")
     start = summary["series"]["start_at"]
-    (tmp_path / "gpu.jsonl").write_bytes(b"".join(records.encode(
-        {"kind": "gpu", "v": 1, "at": start + second, "uuid": "a", "power_w": 300.0 + second}) for second in range(5)))
+    (tmp_path / "gpu.jsonl").write_bytes(
+        b"".join(
+            records.encode({"kind": "gpu", "v": 1, "at": start + second, "uuid": "a", "power_w": 300.0 + second})
+            for second in range(5)
+        )
+    )
     (tmp_path / "engine.jsonl").write_text("not a record\n")
     done = run(root, str(tmp_path / "summary.json"))
     assert done.returncode == 0

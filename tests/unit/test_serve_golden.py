@@ -15,8 +15,17 @@ from llmpar.commands import serve as command
 
 CASES = sorted(path for path in (Path(__file__).resolve().parents[1] / "cases" / "serve").iterdir() if path.is_dir())
 # Vicuna 7B is a Llama 2 7B: config.json as published.
-LLAMA = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "vocab_size": 32000,
-         "num_attention_heads": 32, "num_key_value_heads": 32, "torch_dtype": "float16", "max_position_embeddings": 4096}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "vocab_size": 32000,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "torch_dtype": "float16",
+    "max_position_embeddings": 4096,
+}
 
 
 @pytest.fixture
@@ -58,17 +67,19 @@ def test_case(case: Path, machine: Path, root: Path, capsys: pytest.CaptureFixtu
 def test_the_historic_lines_are_those_of_april_2024() -> None:
     """Not rewritten by --golden-rewrite: the four ways in which users ran then, as they typed them."""
     vicuna = "lmsys/vicuna-7b-v1.5"
-    tgi = ("docker run --gpus all --shm-size 1g -p 9091:80 -v /data:/data ghcr.io/huggingface/text-generation-inference:1.4.4 "
-           f"--model-id {vicuna} {{}} --num-shard 1 --max-input-length 3600 --max-total-tokens 4000 --speculate 2\n")
+    tgi = (
+        "docker run --gpus all --shm-size 1g -p 9091:80 -v /data:/data ghcr.io/huggingface/text-generation-inference:1.4.4 "
+        f"--model-id {vicuna} {{}} --num-shard 1 --max-input-length 3600 --max-total-tokens 4000 --speculate 2\n"
+    )
     lines = {
         "historic-tgi": tgi.format("--dtype float16"),
         "historic-tgi-eetq": tgi.format("--quantize eetq"),
         "historic-vllm": "docker run --gpus all --ipc=host -p 8000:8000 -v /data:/root/.cache/huggingface "
-                         f"vllm/vllm-openai:v0.4.0.post1 --model {vicuna} --dtype float16 --max-model-len 4000\n",
+        f"vllm/vllm-openai:v0.4.0.post1 --model {vicuna} --dtype float16 --max-model-len 4000\n",
         "historic-aphrodite-docker": f"docker run --gpus all --ipc=host -p 2242:7860 -e MODEL_NAME={vicuna} -e DATATYPE=half "
-                                     "-e CONTEXT_LENGTH=4000 alpindale/aphrodite-engine\n",
+        "-e CONTEXT_LENGTH=4000 alpindale/aphrodite-engine\n",
         "historic-aphrodite-python": f"python -m aphrodite.endpoints.openai.api_server --model {vicuna} "
-                                     "--dtype half --max-model-len 4000 --port 2242\n",
+        "--dtype half --max-model-len 4000 --port 2242\n",
     }
     folder = CASES[0].parent
     for name, line in lines.items():

@@ -60,7 +60,10 @@ def test_a_difference_of_the_margin_is_called_the_same_about_5_times_in_100(alar
     assert effects.MARGIN == 0.03
     found = [each for each in alarms if each.difference == 0.03]
     assert len(found) == 8
-    assert all(each.verdicts["same"] <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5 and each.verdicts["slower"] == 0 for each in found)
+    assert all(
+        each.verdicts["same"] <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5 and each.verdicts["slower"] == 0
+        for each in found
+    )
 
 
 def test_5_per_cent_is_found_with_5_sessions_of_1_per_cent_noise(alarms: list[simulation.Alarm]) -> None:

@@ -35,8 +35,28 @@ def naive(body: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-PIECES = st.sampled_from([b"data: a", b"data:b", b"data:  c", b"data", b"datax: no", b": note", b":", b"event: e", b"id:1",
-                          "data: é🙂".encode(), b"data: \xff", b"\n", b"\r", b"\r\n", b"\n\n", b"\r\n\r\n", b"\r\r", b""])
+PIECES = st.sampled_from(
+    [
+        b"data: a",
+        b"data:b",
+        b"data:  c",
+        b"data",
+        b"datax: no",
+        b": note",
+        b":",
+        b"event: e",
+        b"id:1",
+        "data: é🙂".encode(),
+        b"data: \xff",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b"\r\r",
+        b"",
+    ]
+)
 
 
 @settings(deadline=None, derandomize=True)

@@ -21,7 +21,9 @@ def binomial_at_most(count: int, n: int, percent: int) -> Fraction:
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.sampled_from(intervals.PERCENTS))
 def test_nearest_rank_is_the_smallest_value_with_that_share_at_or_below(values: list[int], percent: int) -> None:
     ordered = sorted(values)
-    wanted = next(each for each in ordered if sum(1 for value in values if value <= each) * 100 >= percent * len(values))
+    wanted = next(
+        each for each in ordered if sum(1 for value in values if value <= each) * 100 >= percent * len(values)
+    )
     assert ordered[intervals.rank(len(values), percent) - 1] == wanted
 
 
@@ -38,7 +40,9 @@ def test_order_statistics_cover_by_exact_binomial_sums(n: int, percent: int) -> 
         assert 1 <= low < high <= n
         # No narrower one by a rank on either side covers enough.
         assert covers - (binomial_at_most(low, n, percent) - binomial_at_most(low - 1, n, percent)) < Fraction(19, 20)
-        assert covers - (binomial_at_most(high - 1, n, percent) - binomial_at_most(high - 2, n, percent)) < Fraction(19, 20)
+        assert covers - (binomial_at_most(high - 1, n, percent) - binomial_at_most(high - 2, n, percent)) < Fraction(
+            19, 20
+        )
 
 
 def test_needed_is_what_the_text_table_says() -> None:
@@ -83,7 +87,7 @@ def test_correlated_values_count_for_fewer() -> None:
 @given(st.lists(st.integers(0, 1000), min_size=50, max_size=200))
 @settings(max_examples=60)
 def test_mser5_is_the_least_error_of_the_mean_by_brute_force(series: list[int]) -> None:
-    means = [Fraction(sum(series[start:start + 5]), 5) for start in range(0, len(series) - len(series) % 5, 5)]
+    means = [Fraction(sum(series[start : start + 5]), 5) for start in range(0, len(series) - len(series) % 5, 5)]
 
     def error(cut: int) -> Fraction:
         rest = means[cut:]
@@ -94,7 +98,9 @@ def test_mser5_is_the_least_error_of_the_mean_by_brute_force(series: list[int]) 
     found = intervals.mser5(np.array(series, dtype=float))
     if found is None:
         # Floating point may break an exact tie between a cut in the first half and one in the second.
-        assert min(errors[len(means) // 2 + 1:], default=Fraction(0)) <= min(errors[:len(means) // 2 + 1]) + Fraction(1, 10**6)
+        assert min(errors[len(means) // 2 + 1 :], default=Fraction(0)) <= min(errors[: len(means) // 2 + 1]) + Fraction(
+            1, 10**6
+        )
     else:
         assert found % 5 == 0 and found // 5 <= len(means) // 2
         assert float(errors[found // 5] - min(errors)) <= 1e-6

@@ -58,11 +58,18 @@ def reference(given_records: list[dict[str, Any]]) -> dict[str, Any]:
     wall = (max(ends) - min(micro(each["launched_at"]) for each in given_records)) / 1e6
     first, last = min(starts), max(starts)
     flying = sum(max(0, min(end, last) - max(start, first)) for start, end in zip(starts, ends, strict=True))
-    return {"ttft_s": [each["ttft_s"] for each in ok if each["ttft_s"] is not None], "e2e_s": [each["e2e_s"] for each in ok],
-            "itl_s": [gap / 1e6 for gap in itl], "event_latency_s": [gap / 1e6 for gap in event], "tpot_s": tpot,
-            "wall_s": wall, "output": sum(each["output_tokens"] for each in ok), "good": good,
-            "achieved": flying / (last - first) if last > first else None,
-            "peak": max(sum(start <= at < end for start, end in zip(starts, ends, strict=True)) for at in starts)}
+    return {
+        "ttft_s": [each["ttft_s"] for each in ok if each["ttft_s"] is not None],
+        "e2e_s": [each["e2e_s"] for each in ok],
+        "itl_s": [gap / 1e6 for gap in itl],
+        "event_latency_s": [gap / 1e6 for gap in event],
+        "tpot_s": tpot,
+        "wall_s": wall,
+        "output": sum(each["output_tokens"] for each in ok),
+        "good": good,
+        "achieved": flying / (last - first) if last > first else None,
+        "peak": max(sum(start <= at < end for start, end in zip(starts, ends, strict=True)) for at in starts),
+    }
 
 
 @st.composite
@@ -71,7 +78,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.integers(0, 9)) == 0:
         return failed(number, sent, draw(st.sampled_from(["error", "timeout", "cancelled"])))
     gaps = draw(st.lists(st.integers(0, 400_000), min_size=1, max_size=8))
-    events = tuple(sum(gaps[:place + 1]) / 1e6 for place in range(len(gaps)))
+    events = tuple(sum(gaps[: place + 1]) / 1e6 for place in range(len(gaps)))
     kind = draw(st.sampled_from(["one", "one", "many", "unknown", "none"]))
     tokens: list[int] | None = [1] * len(events)
     if kind == "many":
@@ -82,7 +89,9 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     if kind == "unknown":
         fields["output_tokens"] = draw(st.integers(1, 20))
     if kind == "none":
-        return request(number, sent, (), event_tokens=None, output_tokens=5, ttft_s=None, e2e_s=draw(st.integers(1, 10**6)) / 1e6)
+        return request(
+            number, sent, (), event_tokens=None, output_tokens=5, ttft_s=None, e2e_s=draw(st.integers(1, 10**6)) / 1e6
+        )
     return request(number, sent, events, event_tokens=tokens, **fields)
 
 
@@ -96,7 +105,9 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
             assert figure is None, name
             continue
         assert figure["n"] == len(values)
-        assert figure["min"] == pytest.approx(values[0], abs=1e-9) and figure["max"] == pytest.approx(values[-1], abs=1e-9)
+        assert figure["min"] == pytest.approx(values[0], abs=1e-9) and figure["max"] == pytest.approx(
+            values[-1], abs=1e-9
+        )
         assert figure["mean"]["value"] == pytest.approx(math.fsum(values) / len(values), rel=1e-9, abs=1e-12)
         for percent in intervals.PERCENTS:
             estimate = figure[f"p{percent}"]
@@ -120,7 +131,9 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
     ok = found["n"]["ok"]
     if ok:
         assert found["tokens"]["output"] == wanted["output"]
-        assert found["throughput"]["output_tokens_per_s"]["wall"]["value"] == pytest.approx(wanted["output"] / wanted["wall_s"])
+        assert found["throughput"]["output_tokens_per_s"]["wall"]["value"] == pytest.approx(
+            wanted["output"] / wanted["wall_s"]
+        )
     assert found["goodput"]["met"] == wanted["good"]
 
 
@@ -167,7 +180,9 @@ def test_a_steady_run_has_a_window_between_ramp_and_drain() -> None:
     rate = found["throughput"]["output_tokens_per_s"]
     assert rate["steady"]["low"] <= rate["steady"]["value"] <= rate["steady"]["high"]
     assert rate["steady"]["value"] > rate["wall"]["value"]
-    assert window["ramp_s"] + window["duration_s"] + window["drain_s"] == pytest.approx(found["wall_s"]["value"], abs=0.02)
+    assert window["ramp_s"] + window["duration_s"] + window["drain_s"] == pytest.approx(
+        found["wall_s"]["value"], abs=0.02
+    )
     assert not [each["code"] for each in found["warnings"]]
 
 
@@ -229,7 +244,15 @@ def test_each_warning_names_its_cause_and_what_to_try() -> None:
 
 
 def test_prefix_cache_that_was_asked_for_is_no_warning() -> None:
-    cell = {"kind": "cell", "v": 1, "id": "c", "sweep": "s", "session": "x", "server": {"prefix_cache": True}, "load": {"clients": 4}}
+    cell = {
+        "kind": "cell",
+        "v": 1,
+        "id": "c",
+        "sweep": "s",
+        "session": "x",
+        "server": {"prefix_cache": True},
+        "load": {"clients": 4},
+    }
     made = [{**each, "cached_tokens": 8} for each in closed_loop(50, 4)]
     assert "cached_tokens" in codes(summarise(made))
     found = summarise([*made, cell])
@@ -241,9 +264,12 @@ def test_low_concurrency_is_said() -> None:
     assert found["concurrency"]["ratio"] == pytest.approx(0.5, abs=0.02)
     assert "low_concurrency" in codes(found)
     assert next(each["try"] for each in found["warnings"] if each["code"] == "low_concurrency") == (
-        "let processes take prompts in turn (llmpar-request --queue)")
+        "let processes take prompts in turn (llmpar-request --queue)"
+    )
     few = summarise(closed_loop(40, 4), clients=8)
-    assert next(each["try"] for each in few["warnings"] if each["code"] == "low_concurrency").startswith("send at least ten times as many prompts")
+    assert next(each["try"] for each in few["warnings"] if each["code"] == "low_concurrency").startswith(
+        "send at least ten times as many prompts"
+    )
 
 
 def test_a_waiting_client_limits_what_it_stamps_itself() -> None:
@@ -276,8 +302,16 @@ def test_slow_launches_limit_throughput() -> None:
 
 
 def test_own_lateness_limits_effective_latencies() -> None:
-    made = [{**each, "scheduled_at": each["sent_at"] - 0.2, "launched_at": each["sent_at"] - 1.0,
-             "effective_ttft_s": each["ttft_s"] + 0.2, "effective_e2e_s": each["e2e_s"] + 0.2} for each in closed_loop(100, 4)]
+    made = [
+        {
+            **each,
+            "scheduled_at": each["sent_at"] - 0.2,
+            "launched_at": each["sent_at"] - 1.0,
+            "effective_ttft_s": each["ttft_s"] + 0.2,
+            "effective_e2e_s": each["e2e_s"] + 0.2,
+        }
+        for each in closed_loop(100, 4)
+    ]
     found = summarise(made)
     assert "effective_ttft_s" in found["client"]["limited"] and "ttft_s" not in found["client"]["limited"]
 
@@ -291,17 +325,28 @@ def test_goodput_counts_failures_as_missed_and_single_tokens_as_met() -> None:
 
 def test_speculation_is_counted_in_tokens_not_events() -> None:
     # 5 events, 17 tokens: gaps of 40 ms that carry 4 tokens are 10 ms a token.
-    made = [request(number, number * 0.5, (0.1, 0.14, 0.18, 0.22, 0.26), event_tokens=[1, 4, 4, 4, 4]) for number in range(30)]
+    made = [
+        request(number, number * 0.5, (0.1, 0.14, 0.18, 0.22, 0.26), event_tokens=[1, 4, 4, 4, 4])
+        for number in range(30)
+    ]
     found = summarise(made)
     assert found["latency"]["itl_s"]["n"] == 480 and found["latency"]["event_latency_s"]["n"] == 120
     assert found["latency"]["itl_s"]["mean"]["value"] == pytest.approx(0.01)
     assert found["latency"]["event_latency_s"]["mean"]["value"] == pytest.approx(0.04)
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ({"status": "great"}, "status"), ({"ttft_s": "fast"}, "ttft_s"), ({"event_s": [0.1, "x"]}, "event_s"),
-    ({"event_tokens": [1]}, "event_tokens"), ({"prompt_sha256": "abc"}, "prompt_sha256"), ({"engine": {}}, "engine"),
-    ({"error": "boom"}, "error")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"status": "great"}, "status"),
+        ({"ttft_s": "fast"}, "ttft_s"),
+        ({"event_s": [0.1, "x"]}, "event_s"),
+        ({"event_tokens": [1]}, "event_tokens"),
+        ({"prompt_sha256": "abc"}, "prompt_sha256"),
+        ({"engine": {}}, "engine"),
+        ({"error": "boom"}, "error"),
+    ],
+)
 def test_a_bad_field_names_stream_line_and_field(line: dict[str, Any], message: str) -> None:
     lines = [orjson.dumps(request(number, number)) + b"\n" for number in range(3)]
     lines.insert(2, orjson.dumps(request(9, 9.0) | line) + b"\n")
@@ -348,8 +393,13 @@ def test_requests_in_flight_by_step_add_up(spans: list[tuple[int, int]], steps: 
     ends = starts + np.array([length for _, length in spans])
     first, step = int(starts.min()), max(1, -(-(int(ends.max()) - int(starts.min())) // steps))
     found = tally.in_flight(starts, ends, first, step, steps)
-    wanted = [sum(max(0, min(int(end), first + (place + 1) * step) - max(int(start), first + place * step))
-                  for start, end in zip(starts, ends, strict=True)) for place in range(steps)]
+    wanted = [
+        sum(
+            max(0, min(int(end), first + (place + 1) * step) - max(int(start), first + place * step))
+            for start, end in zip(starts, ends, strict=True)
+        )
+        for place in range(steps)
+    ]
     assert found.tolist() == wanted
 
 
@@ -358,16 +408,47 @@ def test_table_says_from_how_many_clients_on_the_kv_cache_is_full() -> None:
 
     cells = []
     for clients in (4, 8, 16):
-        cell = {"kind": "cell", "v": 1, "id": f"c{clients}", "sweep": "s", "session": "x", "repeat": 1, "varies": {"clients": clients},
-                "server": {"engine": "fake"}, "load": {"clients": clients}}
+        cell = {
+            "kind": "cell",
+            "v": 1,
+            "id": f"c{clients}",
+            "sweep": "s",
+            "session": "x",
+            "repeat": 1,
+            "varies": {"clients": clients},
+            "server": {"engine": "fake"},
+            "load": {"clients": clients},
+        }
         made = closed_loop(100, clients)
         full = clients >= 8
-        samples = [{"kind": "engine", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "running": 4, "waiting": 3 if full else 0,
-                    "kv_usage_ratio": 0.99 if full else 0.5} for tick in range(80)]
+        samples = [
+            {
+                "kind": "engine",
+                "v": 1,
+                "at": made[0]["sent_at"] + 0.1 * tick,
+                "running": 4,
+                "waiting": 3 if full else 0,
+                "kv_usage_ratio": 0.99 if full else 0.5,
+            }
+            for tick in range(80)
+        ]
         cells.append(summarise([*made, cell, *samples]))
     assert "KV cache full from 8 clients on\n" in summaries.table(cells)
-    gpu = [{"kind": "gpu", "v": 1, "at": made[0]["sent_at"] + 0.1 * tick, "gpu": 0, "error": None, "energy_counter_j": 30.0 * tick,
-            "gpu_util_ratio": 0.93, "tensor_ratio": 0.2, "memory_used_bytes": 30 << 30, "clock_limits": ["power_cap"]} for tick in range(80)]
+    gpu = [
+        {
+            "kind": "gpu",
+            "v": 1,
+            "at": made[0]["sent_at"] + 0.1 * tick,
+            "gpu": 0,
+            "error": None,
+            "energy_counter_j": 30.0 * tick,
+            "gpu_util_ratio": 0.93,
+            "tensor_ratio": 0.2,
+            "memory_used_bytes": 30 << 30,
+            "clock_limits": ["power_cap"],
+        }
+        for tick in range(80)
+    ]
     single = summaries.summary(summarise([*made, cell, *samples, *gpu]))
     assert "J per output token (from the energy counter, to " in single
     assert "GPU: busy 93%, tensor cores 20%, peak memory 30.0 GiB" in single
@@ -381,8 +462,17 @@ def test_text_and_table_say_what_a_person_asks() -> None:
 
     cells = []
     for clients in (4, 8):
-        cell = {"kind": "cell", "v": 1, "id": f"c{clients}", "sweep": "s", "session": "x", "repeat": 1, "varies": {"clients": clients},
-                "server": {"engine": "fake"}, "load": {"clients": clients}}
+        cell = {
+            "kind": "cell",
+            "v": 1,
+            "id": f"c{clients}",
+            "sweep": "s",
+            "session": "x",
+            "repeat": 1,
+            "varies": {"clients": clients},
+            "server": {"engine": "fake"},
+            "load": {"clients": clients},
+        }
         cells.append(summarise([*closed_loop(100, clients), cell]))
     shown = summaries.table(cells)
     lines = shown.splitlines()

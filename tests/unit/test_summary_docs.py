@@ -21,7 +21,12 @@ def fields(kind: str) -> set[str]:
     text = (ROOT / "docs/records.md").read_text()
     section = re.split(r"^## ", text, flags=re.M)
     body = next(part for part in section if part.startswith(f"{kind}, version"))
-    return {name for line in body.splitlines() if line.startswith("| `") for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])}
+    return {
+        name
+        for line in body.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])
+    }
 
 
 def test_the_summary_has_the_documented_fields() -> None:

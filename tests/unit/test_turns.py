@@ -25,20 +25,35 @@ def plan(*arguments: str, **environ: str) -> Plan:
     return from_options(prompts, options, ENVIRON | environ)
 
 
-@pytest.mark.parametrize("options,words", [
-    ([], "no prompt file is named"), (["--queue", "q", "p"], "--queue takes no prompt files"), (["--stdin", "p"], "exclude one another"),
-    (["--stdin", "--queue", "q"], "exclude one another"), (["--threads", "2", "--asyncio", "2", "p"], "exclude one another"),
-    (["--at", "+1", "p", "q"], "--at is for one prompt file"), (["--at", "+1", "--threads", "2", "p"], "--at is for one"),
-    (["--at", "noon", "p"], "'noon' is not an instant"), (["--at", "nan", "p"], "'nan' is not an instant"), (["--at", "-1", "p"], "not an instant"),
-    (["--header", "no", "p"], "is not a header"), (["--header", "Host: x", "p"], "llmpar-request's own"),
-    (["--header", "A: b\r\nC: d", "p"], "is not a header"), (["--header", "A: ü", "p"], "is not a header"),
-    (["--header", "authorization: Bearer sk", "p"], "list of processes"),
-    (["--api-key-file", "none", "p"], "cannot read the API key file 'none'"),
-    (["--timeout", "inf", "p"], "--timeout must be a finite number"), (["--temperature", "nan", "p"], "--temperature must be"),
-    (["--base-url", "ftp://x", "p"], "is not an http"), (["--base-url", "http://", "p"], "names no host"),
-    (["--base-url", "http://user:word@x", "p"], "user name or password"), (["--base-url", "http://x:99999", "p"], "names no port"),
-    (["--base-url", "http://x/?a=b", "p"], "query"), (["--base-url", "", "p"], "no server is named"),
-])
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        ([], "no prompt file is named"),
+        (["--queue", "q", "p"], "--queue takes no prompt files"),
+        (["--stdin", "p"], "exclude one another"),
+        (["--stdin", "--queue", "q"], "exclude one another"),
+        (["--threads", "2", "--asyncio", "2", "p"], "exclude one another"),
+        (["--at", "+1", "p", "q"], "--at is for one prompt file"),
+        (["--at", "+1", "--threads", "2", "p"], "--at is for one"),
+        (["--at", "noon", "p"], "'noon' is not an instant"),
+        (["--at", "nan", "p"], "'nan' is not an instant"),
+        (["--at", "-1", "p"], "not an instant"),
+        (["--header", "no", "p"], "is not a header"),
+        (["--header", "Host: x", "p"], "llmpar-request's own"),
+        (["--header", "A: b\r\nC: d", "p"], "is not a header"),
+        (["--header", "A: ü", "p"], "is not a header"),
+        (["--header", "authorization: Bearer sk", "p"], "list of processes"),
+        (["--api-key-file", "none", "p"], "cannot read the API key file 'none'"),
+        (["--timeout", "inf", "p"], "--timeout must be a finite number"),
+        (["--temperature", "nan", "p"], "--temperature must be"),
+        (["--base-url", "ftp://x", "p"], "is not an http"),
+        (["--base-url", "http://", "p"], "names no host"),
+        (["--base-url", "http://user:word@x", "p"], "user name or password"),
+        (["--base-url", "http://x:99999", "p"], "names no port"),
+        (["--base-url", "http://x/?a=b", "p"], "query"),
+        (["--base-url", "", "p"], "no server is named"),
+    ],
+)
 def test_what_does_not_go_together(options, words, monkeypatch):
     monkeypatch.setenv("LLMPAR_BASE_URL", "http://127.0.0.1:9")
     with pytest.raises(Wrong, match="(?s)") as caught:
@@ -47,7 +62,10 @@ def test_what_does_not_go_together(options, words, monkeypatch):
     assert words in str(caught.value) and "word@" not in str(caught.value) and "sk" not in str(caught.value).split()
 
 
-@pytest.mark.parametrize("options", [["--timeout", "0", "p"], ["--max-bytes", "0", "p"], ["--colour"], ["--api", "x", "p"], ["--threads", "0"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--timeout", "0", "p"], ["--max-bytes", "0", "p"], ["--colour"], ["--api", "x", "p"], ["--threads", "0"]],
+)
 def test_what_click_refuses_comes_with_its_words(options):
     with pytest.raises(Unread, match="(?s)Usage: llmpar-request.*Error: "):
         read(options)
@@ -67,9 +85,14 @@ def test_key_and_headers_are_taken():
 
 
 def test_launchers_by_name():
-    assert [plan(*words).launcher for words in (["p"], ["p", "q"], ["--queue", "l"], ["--threads", "3", "p"], ["--asyncio", "2", "p"])] == \
-        ["cold", "turns", "queue", "threads", "asyncio"]
-    assert plan("--threads", "3", "p").settings.concurrency == 3 and plan("--concurrency", "9", "p").settings.concurrency == 9
+    assert [
+        plan(*words).launcher
+        for words in (["p"], ["p", "q"], ["--queue", "l"], ["--threads", "3", "p"], ["--asyncio", "2", "p"])
+    ] == ["cold", "turns", "queue", "threads", "asyncio"]
+    assert (
+        plan("--threads", "3", "p").settings.concurrency == 3
+        and plan("--concurrency", "9", "p").settings.concurrency == 9
+    )
     made = plan("p", PARALLEL_SEQ="12", PARALLEL_JOBSLOT="3", LLMPAR_ATTEMPT="2", LLMPAR_LAUNCHED_NS="5")
     assert (made.seq, made.slot, made.attempt, made.launched_ns) == (12, 3, 2, 5)
     assert plan("p", PARALLEL_SEQ="x", LLMPAR_LAUNCHED_NS="٣").seq is None
@@ -77,7 +100,18 @@ def test_launchers_by_name():
 
 def call(*arguments: str, directory: str = "/", **variables: str) -> Call:
     named = [f"{name}={value}" for name, value in (ENVIRON | variables).items()]
-    return Call(b"\0".join([MAGIC, b"7", os.fsencode(directory), b"%d" % len(named), *map(os.fsencode, named), *map(os.fsencode, arguments)]))
+    return Call(
+        b"\0".join(
+            [
+                MAGIC,
+                b"7",
+                os.fsencode(directory),
+                b"%d" % len(named),
+                *map(os.fsencode, named),
+                *map(os.fsencode, arguments),
+            ]
+        )
+    )
 
 
 class Counting:
@@ -94,7 +128,12 @@ def test_a_pool_parses_once_for_jobs_that_differ_in_their_prompt():
     parser = Parser(reading, 16)
     for number in range(5):
         made = parser.parse(call("--max-tokens", "4", f"p{number}", PARALLEL_SEQ=str(number), PARALLEL_JOBSLOT="2"))
-        assert made.prompts == (f"p{number}",) and made.seq == number and made.launcher == "pool" and made.settings.concurrency == 16
+        assert (
+            made.prompts == (f"p{number}",)
+            and made.seq == number
+            and made.launcher == "pool"
+            and made.settings.concurrency == 16
+        )
     for number in range(3):
         made = parser.parse(call("--max-tokens", "4", "--at", f"{number + 1}.5", f"p{number}"))
         assert made.at_ns == int((number + 1.5) * 1e9) and made.prompts == (f"p{number}",)
@@ -113,8 +152,20 @@ def test_a_pool_parses_once_for_jobs_that_differ_in_their_prompt():
         parser.parse(call("--at", "+1", "p", "q"))
 
 
-@pytest.mark.parametrize("arguments", [["-h"], ["--version"], ["--stdin"], ["--threads", "2", "p"], ["--asyncio", "2", "p"], ["-"],
-                                       ["/dev/stdin"], ["p", "/dev/fd/3"], ["/proc/self/fd/0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-h"],
+        ["--version"],
+        ["--stdin"],
+        ["--threads", "2", "p"],
+        ["--asyncio", "2", "p"],
+        ["-"],
+        ["/dev/stdin"],
+        ["p", "/dev/fd/3"],
+        ["/proc/self/fd/0"],
+    ],
+)
 def test_what_only_the_own_process_can_do(arguments):
     with pytest.raises(RunCold):
         Parser(read, None).parse(call(*arguments))

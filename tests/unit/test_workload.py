@@ -12,8 +12,17 @@ from llmpar.dialects.base import Sampling
 from llmpar.results import workload
 
 # API, the engine behind it, and whether it streams.
-SPELLINGS = [("tgi", "tgi"), ("llamacpp", "llamacpp"), ("llamacpp", "powerinfer"), ("openai-completions", "vllm"), ("openai-completions", "llamacpp"),
-             ("openai-completions", "trtllm"), ("openai-completions", "transformers"), ("openai-chat", "vllm"), ("mii", "mii")]
+SPELLINGS = [
+    ("tgi", "tgi"),
+    ("llamacpp", "llamacpp"),
+    ("llamacpp", "powerinfer"),
+    ("openai-completions", "vllm"),
+    ("openai-completions", "llamacpp"),
+    ("openai-completions", "trtllm"),
+    ("openai-completions", "transformers"),
+    ("openai-chat", "vllm"),
+    ("mii", "mii"),
+]
 STUDY = Sampling(max_tokens=400, temperature=0.1, top_k=100, top_p=0.3)
 
 
@@ -22,21 +31,44 @@ def summary(api: str, engine: str, wish: Sampling) -> dict[str, Any]:
     return {"workload": {"sampling": sent, "sampling_sha256": api + engine, "prompts": {"sha256": "p"}}}
 
 
-@pytest.mark.parametrize("wish", [
-    STUDY, replace(STUDY, temperature=0.0), Sampling(max_tokens=9, temperature=0.7, top_k=0, top_p=1.0), Sampling(max_tokens=9, temperature=1.0),
-    replace(STUDY, stop=["x"]), Sampling(max_tokens=9)])
+@pytest.mark.parametrize(
+    "wish",
+    [
+        STUDY,
+        replace(STUDY, temperature=0.0),
+        Sampling(max_tokens=9, temperature=0.7, top_k=0, top_p=1.0),
+        Sampling(max_tokens=9, temperature=1.0),
+        replace(STUDY, stop=["x"]),
+        Sampling(max_tokens=9),
+    ],
+)
 def test_all_dialects_spell_one_wish(wish: Sampling) -> None:
     assert {api: workload.of(summary(api, engine, wish)) for api, engine in SPELLINGS} == {
-        api: workload.of(summary("tgi", "tgi", wish)) for api, _ in SPELLINGS}
+        api: workload.of(summary("tgi", "tgi", wish)) for api, _ in SPELLINGS
+    }
 
 
 def test_going_on_past_the_end_of_text_is_one_wish_too() -> None:
     wish = Sampling(max_tokens=64, temperature=0.0, ignore_eos=True, seed=3)
-    found = [workload.sampling(summary("openai-completions", engine, wish)) for engine in ("vllm", "transformers", "llamacpp")]
+    found = [
+        workload.sampling(summary("openai-completions", engine, wish))
+        for engine in ("vllm", "transformers", "llamacpp")
+    ]
     assert found == [{"max_tokens": 64, "temperature": 0, "ignore_eos": True}] * 3
 
 
-@pytest.mark.parametrize("other", [{"max_tokens": 401}, {"temperature": 0.2}, {"temperature": 0.0}, {"top_k": 0}, {"top_p": 0.4}, {"seed": 1}, {"stop": ["x"]}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"max_tokens": 401},
+        {"temperature": 0.2},
+        {"temperature": 0.0},
+        {"top_k": 0},
+        {"top_p": 0.4},
+        {"seed": 1},
+        {"stop": ["x"]},
+    ],
+)
 def test_another_wish_is_told_apart(other: dict[str, Any]) -> None:
     assert workload.of(summary("tgi", "tgi", STUDY)) != workload.of(summary("tgi", "tgi", replace(STUDY, **other)))
 
@@ -54,4 +86,6 @@ def test_what_other_tools_wrote_is_taken_as_it_is() -> None:
 def test_requests_that_differ_among_themselves_equal_only_their_like() -> None:
     mixed = {"workload": {"sampling": None, "sampling_sha256": "a", "prompts": {"sha256": "p"}}}
     assert workload.of(mixed) == ("p", "mixed a")
-    assert workload.of(mixed) != workload.of({"workload": {"sampling": None, "sampling_sha256": "b", "prompts": {"sha256": "p"}}})
+    assert workload.of(mixed) != workload.of(
+        {"workload": {"sampling": None, "sampling_sha256": "b", "prompts": {"sha256": "p"}}}
+    )
