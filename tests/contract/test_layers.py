@@ -58,6 +58,7 @@ ROOMS: dict[str, set[str]] = {
     "client": {"apikey", "clock", "dialects", "exit_codes", "procfs", "records", "runtime_directory"},
     "sampling": {"clock", "procfs", "records"},
     "prompts": {"records"},
+    "simulate": set(),
     "dialects": set(),
     "engines": set(),
     "stats": set(),
