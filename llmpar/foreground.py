@@ -40,9 +40,3 @@ class Command:
             self._restore()
         code = self._child.returncode
         return code if code >= 0 else 128 - code
-
-
-def wait_for_signal() -> int:
-    """Wait until the user ends us (SIGINT, SIGTERM, SIGHUP); the signal's number. For samplers without a command."""
-    wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    return int(signal.sigwaitinfo(wanted).si_signo)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from llmpar.dialects import sse
+
+if TYPE_CHECKING:
+    from llmpar.engines import Engine
 
 MESSAGE_LIMIT = 2000  # characters of an engine's own error text that a record keeps
 
@@ -33,6 +36,15 @@ class Sampling:
     ignore_eos: bool = False
     stop: list[str] = field(default_factory=list)
     cache_prompt: bool = False
+
+
+def engine_row(name: str | None) -> Engine | None:
+    """What is known of the engine; None where none is named, or one that is not known."""
+    if name is None:
+        return None
+    from llmpar.engines import ENGINES  # late: a request that names no engine does not pay for the table
+
+    return ENGINES.get(name)
 
 
 class Call(NamedTuple):

@@ -20,8 +20,9 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
     if sampling.top_p is not None:
         body["top_p"] = sampling.top_p
     body["min_p"] = 0  # the server's own default is 0.05
-    if engine == "powerinfer":
-        body["repeat_penalty"] = 1.0  # servers of 2023 default to 1.1
+    row = base.engine_row(engine)
+    if row:
+        body |= row.always
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.ignore_eos:

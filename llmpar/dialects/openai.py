@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,68 +9,41 @@ import orjson
 from llmpar.dialects import base
 from llmpar.dialects.base import Event, Reply, Sampling, Unsupported
 
-_USAGE = {"include_usage": True}
-_RUNNING = {"include_usage": True, "continuous_usage_stats": True}
-
-
-@dataclass(frozen=True)
-class Route:
-    """How an engine's OpenAI routes differ. `top_k_off`: the value that means off; None leaves the field out."""
-
-    top_k: bool = True
-    top_k_off: int | None = None
-    ignore_eos: bool = True
-    seed: bool = True
-    stream_options: dict[str, bool] | None = None
-
-
-ROUTES: dict[str | None, Route] = {
-    None: Route(stream_options=_USAGE),
-    "vllm": Route(top_k_off=-1, stream_options=_RUNNING),
-    "aphrodite": Route(top_k_off=-1, stream_options=_RUNNING),
-    "sglang": Route(top_k_off=-1, stream_options=_RUNNING),
-    "llamacpp": Route(top_k_off=0, stream_options=_USAGE),
-    "lmdeploy": Route(top_k_off=0, stream_options=_USAGE),
-    "trtllm": Route(top_k_off=0, stream_options=_USAGE),
-    "ctranslate2": Route(top_k_off=0, stream_options=_RUNNING),
-    "mii": Route(seed=False),
-    "tgi": Route(top_k=False, ignore_eos=False, stream_options=_USAGE),
-    "transformers": Route(),
-}
-
 
 def settings(sampling: Sampling, stream: bool, engine: str | None) -> dict[str, Any]:
     """The fields of an OpenAI body besides model and prompt. Raises Unsupported for what the engine cannot do."""
-    if engine == "powerinfer":
-        raise Unsupported("powerinfer has no OpenAI routes: use --api llamacpp")
-    route = ROUTES.get(engine, ROUTES[None])
+    from llmpar.engines.base import OpenAi  # late: the other routes do without
+
+    row = base.engine_row(engine)
+    route = row.openai if row else OpenAi()
+    if route is None:
+        raise Unsupported(f"{engine} has no OpenAI routes: use --api {row.api if row else None}")
+    own = f": use --api {row.api}" if row and not row.api.startswith("openai") else ""
     body: dict[str, Any] = {}
     if sampling.max_tokens is not None:
         body["max_tokens"] = sampling.max_tokens
     if sampling.temperature is not None:
-        if engine == "tgi" and sampling.temperature == 0:
-            raise Unsupported(
-                "tgi refuses temperature 0 on its OpenAI routes: use --api tgi, which sends do_sample false"
-            )
+        if sampling.temperature == 0 and not route.zero_temperature:
+            raise Unsupported(f"{engine} refuses temperature 0 on its OpenAI routes{own}")
         body["temperature"] = sampling.temperature
-    if engine == "transformers":
-        body.update(_transformers(sampling))
+    if route.generation_config:
+        body.update(_generation_config(sampling, engine))
     elif sampling.top_k is not None:
         if sampling.top_k > 0:
             if not route.top_k:
                 raise Unsupported(
-                    f"{engine} does not pass top_k on from its OpenAI routes: use --api tgi, or --top-k 0"
+                    f"{engine} does not pass top_k on from its OpenAI routes{own}{', or' if own else ': use'} --top-k 0"
                 )
             body["top_k"] = sampling.top_k
         elif route.top_k and route.top_k_off is not None:
             body["top_k"] = route.top_k_off
-    if sampling.top_p is not None and not (engine == "tgi" and sampling.top_p >= 1):
+    if sampling.top_p is not None and (sampling.top_p < 1 or route.top_p_of_1):
         body["top_p"] = sampling.top_p
     if sampling.seed is not None:
         if not route.seed:
             raise Unsupported(f"{engine} takes no seed: leave --seed out")
         body["seed"] = sampling.seed
-    if sampling.ignore_eos and engine != "transformers":
+    if sampling.ignore_eos and not route.generation_config:
         if not route.ignore_eos:
             raise Unsupported(
                 f"{engine} cannot go on past the end of text over HTTP: leave ignore_eos out and compare "
@@ -80,17 +52,19 @@ def settings(sampling: Sampling, stream: bool, engine: str | None) -> dict[str, 
         body["ignore_eos"] = True
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    if engine == "llamacpp":
-        # llama.cpp adds min_p 0.05 where nothing is said, and reuses a cached prefix.
-        body["min_p"] = 0
+    if row:
+        body |= row.always
+    if route.cache_prompt:
         body["cache_prompt"] = sampling.cache_prompt
     body["stream"] = stream
-    if stream and route.stream_options:
-        body["stream_options"] = dict(route.stream_options)
+    if stream and route.usage:
+        body["stream_options"] = {"include_usage": True}
+        if route.running_usage:
+            body["stream_options"]["continuous_usage_stats"] = True
     return body
 
 
-def _transformers(sampling: Sampling) -> dict[str, Any]:
+def _generation_config(sampling: Sampling, engine: str | None) -> dict[str, Any]:
     """transformers serve refuses fields outside its schema; they go into generation_config, a JSON string."""
     inner: dict[str, Any] = {}
     if sampling.temperature:
@@ -99,7 +73,7 @@ def _transformers(sampling: Sampling) -> dict[str, Any]:
         inner["top_k"] = max(sampling.top_k, 0)
     if sampling.ignore_eos:
         if sampling.max_tokens is None:
-            raise Unsupported("transformers cannot go on past the end of text without a limit: give --max-tokens")
+            raise Unsupported(f"{engine} cannot go on past the end of text without a limit: give --max-tokens")
         inner["min_new_tokens"] = sampling.max_tokens
     return {"generation_config": orjson.dumps(inner).decode()} if inner else {}
 

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from llmpar.engines import (
-    aphrodite,
-    ctranslate2,
-    llamacpp,
-    lmdeploy,
-    mii,
-    powerinfer,
-    sglang,
-    tgi,
-    transformers_,
-    trtllm,
-    vllm,
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
+
+__all__ = ["ENGINES", "Device", "Engine", "Launch", "Metrics", "OpenAi", "Settings", "Unsupported", "check"]
+
+
+class _Table(Mapping[str, Engine]):
+    """Engines by name. A file is imported when its engine is looked up: a request needs one of them, and soon."""
+
+    def __init__(self, modules: Mapping[str, str]):
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> Engine:
+        engine: Engine = import_module(f"llmpar.engines.{self._modules[name]}").ENGINE
+        return engine
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+# Name -> file.
+ENGINES = _Table(
+    {
+        "tgi": "tgi",
+        "vllm": "vllm",
+        "aphrodite": "aphrodite",
+        "llamacpp": "llamacpp",
+        "mii": "mii",
+        "powerinfer": "powerinfer",
+        "ctranslate2": "ctranslate2",
+        "trtllm": "trtllm",
+        "transformers": "transformers_",
+        "sglang": "sglang",
+        "lmdeploy": "lmdeploy",
+    }
 )
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
-
-__all__ = ["ENGINES", "Device", "Engine", "Launch", "Settings", "Unsupported", "check"]
-
-ENGINES: dict[str, Engine] = {
-    each.name: each
-    for each in (
-        tgi.ENGINE,
-        vllm.ENGINE,
-        aphrodite.ENGINE,
-        llamacpp.ENGINE,
-        mii.ENGINE,
-        powerinfer.ENGINE,
-        ctranslate2.ENGINE,
-        trtllm.ENGINE,
-        transformers_.ENGINE,
-        sglang.ENGINE,
-        lmdeploy.ENGINE,
-    )
-}
 
 # What every engine understands, through llmpar-serve itself.
 COMMON = frozenset({"model", "port", "runtime", "engine_args"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings
+from llmpar.engines import docker, flags, installed, memory, vllm
+from llmpar.engines.base import Device, Engine, Launch, OpenAi, Settings
 
 QUANTIZE = ("aqlm", "awq", "bnb", "exl2", "gguf", "gptq", "quip", "squeezellm", "marlin")
 DTYPE = {"float16": "half", "float32": "float"}  # its own words
@@ -174,7 +174,9 @@ ENGINE = Engine(
     runtimes=("local", "docker"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("aphrodite-engine",),
+    version_at=("/version", "version"),
+    openai=OpenAi(top_k_off=-1, running_usage=True),
+    metrics=replace(vllm.METRICS, prefix="aphrodite:"),
     failures=flags.TORCH_FAILURES,
 )

@@ -70,8 +70,39 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class OpenAi:
+    """How an engine's OpenAI routes differ from one another in what they take. False: a request for it is refused."""
+
+    top_k: bool = True
+    top_k_off: int | None = None  # the value that means off; None leaves the field out
+    top_p_of_1: bool = True  # False: 1 is left out, which means the same
+    zero_temperature: bool = True
+    ignore_eos: bool = True
+    seed: bool = True
+    cache_prompt: bool = False  # whether each request says if a cached prefix may be used
+    generation_config: bool = False  # top_k and a full length go into this field, as JSON in a string
+    usage: bool = True  # whether a stream can be asked for token counts at its end
+    running_usage: bool = False  # and with each event
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where an engine's own metrics are and what they are called. Without `names` they are TensorRT-LLM's JSON."""
+
+    path: str = "/metrics"
+    prefix: str = ""  # how the names of all its samples begin
+    # Canonical field (sampling/engine_metrics.py) -> names behind the prefix; the first that is there wins.
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cache_info: str | None = None  # the sample whose labels say how many tokens the KV cache holds
+    counters_at_end: bool | None = None  # token counters move only when a request ends; None where unknown
+    hits_in_prompt: bool | None = (
+        None  # prompt tokens count those found in the prefix cache; None: it counts queries itself
+    )
+
+
+@dataclass(frozen=True)
 class Engine:
-    """One row of the table."""
+    """All that the rest of llmpar knows of one engine."""
 
     name: str
     title: str
@@ -81,7 +112,12 @@ class Engine:
     runtimes: tuple[str, ...]  # ("local", "docker"), the first found is used
     command: Callable[[Settings, Device, str], Launch]  # settings, device, runtime; raises Unsupported
     needs: Callable[[str], str | None]  # runtime -> None, or what is missing and how to install it
-    metrics_path: str | None = None  # Prometheus or engine's own; None where it has none
-    health_path: str | None = None
+    packages: tuple[str, ...] = ()  # Python distributions it is installed from; the first that is there counts
+    version_at: tuple[str, str] | None = None  # path and key of the JSON where its server gives its version
+    metrics: Metrics | None = None
+    openai: OpenAi | None = OpenAi()  # None: no OpenAI routes
+    always: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # fields of every request, against the server's own defaults
     failures: tuple[tuple[str, str, str], ...] = ()  # (outcome, regular expression over the log, what to say)
     first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from llmpar.engines import flags, installed
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 SERVER = Path(__file__).with_name("ctranslate2_server.py")
 QUANTIZE = ("int8", "int8_float16", "int8_bfloat16", "int8_float32", "int16")
@@ -66,8 +66,18 @@ ENGINE = Engine(
     runtimes=("local",),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("ctranslate2",),
+    openai=OpenAi(top_k_off=0, running_usage=True),
+    metrics=Metrics(
+        prefix="ctranslate2:",
+        names={
+            "running": ("num_requests_running",),
+            "waiting": ("num_requests_waiting",),
+            "prompt_tokens_total": ("prompt_tokens_total",),
+            "generation_tokens_total": ("generation_tokens_total",),
+        },
+        counters_at_end=False,
+    ),
     failures=(
         (
             "missing_package",

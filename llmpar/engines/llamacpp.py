@@ -8,7 +8,7 @@ import shutil
 import sys
 
 from llmpar.engines import docker, gguf
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 from llmpar.engines.flags import LOOPBACK, as_argv, local
 from llmpar.engines.llamacpp_server import model_path
 
@@ -125,8 +125,27 @@ ENGINE = Engine(
     runtimes=("local", "docker"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("xllamacpp",),
+    version_at=("/props", "build_info"),
+    openai=OpenAi(top_k_off=0, cache_prompt=True),
+    always={"min_p": 0},  # the server's own default is 0.05
+    metrics=Metrics(
+        prefix="llamacpp:",
+        names={
+            "running": ("requests_processing",),
+            "waiting": ("requests_deferred",),
+            "prompt_tokens_total": ("prompt_tokens_total",),
+            "generation_tokens_total": ("tokens_predicted_total",),
+            "spec_drafts_total": ("spec_decode_num_drafts_total",),
+            "spec_draft_tokens_total": ("spec_decode_num_draft_tokens_total",),
+            "spec_accepted_tokens_total": ("spec_decode_num_accepted_tokens_total",),
+            "prefix_hits_total": ("prompt_tokens_cached_total",),
+            "prefill_s_total": ("prompt_seconds_total",),
+            "decode_s_total": ("tokens_predicted_seconds_total",),
+        },
+        counters_at_end=True,
+        hits_in_prompt=False,
+    ),
     failures=(
         ("unknown_model", r"error: unknown model .*", "the model is not there"),
         ("out_of_memory", r"failed to allocate|unable to allocate .*buffer|cudaMalloc failed", "out of memory"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings
 
 DEFAULT_VERSION = "0.18.0"
 QUANTIZE = ("awq", "gptq", "fp8")  # names of checkpoint formats
@@ -89,7 +89,21 @@ ENGINE = Engine(
     runtimes=("local", "docker"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("lmdeploy",),
+    openai=OpenAi(top_k_off=0),
+    metrics=Metrics(
+        prefix="lmdeploy:",
+        names={
+            "running": ("num_requests_running",),
+            "waiting": ("num_requests_waiting",),
+            "kv_usage_ratio": ("gpu_cache_usage_perc",),
+            "requests_total": ("request_success_total",),
+            "prompt_tokens_total": ("prompt_tokens_total",),
+            "generation_tokens_total": ("generation_tokens_total",),
+            "spec_drafts_total": ("spec_decode_num_drafts_total",),
+            "spec_draft_tokens_total": ("spec_decode_num_draft_tokens_total",),
+            "spec_accepted_tokens_total": ("spec_decode_num_accepted_tokens_total",),
+        },
+    ),
     failures=flags.TORCH_FAILURES,
 )

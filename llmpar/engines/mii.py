@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmpar.engines import flags, installed, memory, model_files
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, OpenAi, Settings, Unsupported
 
 DEPLOYMENT = "llmpar"  # part of the path of its route
 # mii.serve returns once its processes run: wait for a signal, then end them.
@@ -69,6 +69,7 @@ ENGINE = Engine(
     runtimes=("local",),
     command=command,
     needs=needs,
-    health_path="/healthz",
+    packages=("deepspeed-mii",),
+    openai=OpenAi(seed=False, usage=False),
     failures=flags.TORCH_FAILURES,
 )

@@ -66,6 +66,8 @@ ENGINE = Engine(
     runtimes=("local",),
     command=command,
     needs=needs,
+    openai=None,
+    always={"repeat_penalty": 1.0},  # servers of 2023 default to 1.1
     failures=(
         ("unknown_model", r"error: unable to load model|failed to load model", "the model could not be loaded"),
         ("port_taken", r"couldn't bind to server socket", "the port is taken"),

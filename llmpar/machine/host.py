@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from llmpar import clock
+from llmpar.engines import ENGINES
 
-# Packages whose version can move a figure, or that are the engine.
+# Packages whose version can move a figure, besides the engines' own.
 PACKAGES = (
     "llmpar",
     "requests",
@@ -27,19 +27,10 @@ PACKAGES = (
     "scipy",
     "nvidia-ml-py",
     "psutil",
-    "vllm",
-    "aphrodite-engine",
-    "sglang",
-    "lmdeploy",
-    "tensorrt-llm",
-    "deepspeed-mii",
-    "transformers",
     "torch",
     "triton",
     "flash-attn",
     "flashinfer-python",
-    "xllamacpp",
-    "ctranslate2",
     "tokenizers",
 )
 TOOLS = {
@@ -103,7 +94,7 @@ def gpus() -> dict[str, Any]:
 def software(root: Path | None = None) -> dict[str, Any]:
     """Versions: Python, packages, tools and llmpar itself with the commit of its checkout."""
     packages = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *engine_packages()):
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -114,6 +105,11 @@ def software(root: Path | None = None) -> dict[str, Any]:
         "tools": {name: tool_version(name) for name in TOOLS},
         **checkout(root),
     }
+
+
+def engine_packages() -> tuple[str, ...]:
+    """The Python distributions that engines are installed from."""
+    return tuple(name for engine in ENGINES.values() for name in engine.packages)
 
 
 def checkout(root: Path | None) -> dict[str, Any]:
@@ -187,17 +183,6 @@ def cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> dict
     if memory is None and old_limit and old_limit.isdigit() and int(old_limit) < 1 << 60:  # above: v1's word for none
         memory = int(old_limit)
     return {"cpus": cpus, "memory_bytes": memory}
-
-
-def fingerprint(host: dict[str, Any]) -> str:
-    """A short name for what must be equal for two machines to be alike: CPU, memory limits, GPUs, driver."""
-    alike = [
-        host.get("cpu"),
-        host.get("cpus_usable"),
-        host.get("driver"),
-        sorted(str(gpu.get("name")) for gpu in host.get("gpus") or []),
-    ]
-    return hashlib.sha256(repr(alike).encode()).hexdigest()[:12]
 
 
 def _soft_limit(name: str) -> int | None:

@@ -10,7 +10,6 @@ from typing import Any
 from llmpar.results.rows import Figure, Row
 
 DASH = "–"
-ABSENT = "not measured"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,141 +1,20 @@
 """Engines' own metrics to canonical fields, and samples of them reduced to figures over a window. No I/O.
 
-docs/wire.md has the table of names; the sources are the engines' documentation and code as cited there.
+The names are in each engine's row, `Engine.metrics`; docs/wire.md has them as a table, with their sources.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import orjson
 
-# Canonical field -> sample names, the first that is there wins. Several series of one name (data-parallel ranks,
-# reasons) are added up, but for the fields in _HIGHEST.
-NAMES: dict[str, tuple[str, ...]] = {
-    "running": (
-        "vllm:num_requests_running",
-        "aphrodite:num_requests_running",
-        "lmdeploy:num_requests_running",
-        "sglang:num_running_reqs",
-        "llamacpp:requests_processing",
-        "tgi_batch_current_size",
-        "ctranslate2:num_requests_running",
-    ),
-    "waiting": (
-        "vllm:num_requests_waiting",
-        "aphrodite:num_requests_waiting",
-        "lmdeploy:num_requests_waiting",
-        "sglang:num_queue_reqs",
-        "llamacpp:requests_deferred",
-        "tgi_queue_size",
-        "ctranslate2:num_requests_waiting",
-    ),
-    "swapped": ("vllm:num_requests_swapped", "aphrodite:num_requests_swapped"),
-    "kv_usage_ratio": (
-        "vllm:kv_cache_usage_perc",
-        "vllm:gpu_cache_usage_perc",
-        "aphrodite:kv_cache_usage_perc",
-        "aphrodite:gpu_cache_usage_perc",
-        "lmdeploy:gpu_cache_usage_perc",
-        "sglang:token_usage",
-    ),
-    "kv_used_tokens": ("tgi_batch_current_max_tokens",),
-    "kv_capacity_tokens": ("sglang:max_total_num_tokens",),
-    "preemptions_total": (
-        "vllm:num_preemptions_total",
-        "aphrodite:num_preemptions_total",
-        "sglang:num_retracted_reqs_total",
-    ),
-    "requests_total": (
-        "vllm:request_success_total",
-        "aphrodite:request_success_total",
-        "lmdeploy:request_success_total",
-        "sglang:num_requests_total",
-        "tgi_request_success",
-    ),
-    "prompt_tokens_total": (
-        "vllm:prompt_tokens_total",
-        "aphrodite:prompt_tokens_total",
-        "lmdeploy:prompt_tokens_total",
-        "sglang:prompt_tokens_total",
-        "llamacpp:prompt_tokens_total",
-        "tgi_request_input_length_sum",
-        "ctranslate2:prompt_tokens_total",
-    ),
-    "generation_tokens_total": (
-        "vllm:generation_tokens_total",
-        "aphrodite:generation_tokens_total",
-        "lmdeploy:generation_tokens_total",
-        "sglang:generation_tokens_total",
-        "llamacpp:tokens_predicted_total",
-        "tgi_request_generated_tokens_sum",
-        "ctranslate2:generation_tokens_total",
-    ),
-    "spec_drafts_total": (
-        "vllm:spec_decode_num_drafts_total",
-        "aphrodite:spec_decode_num_drafts_total",
-        "lmdeploy:spec_decode_num_drafts_total",
-        "llamacpp:spec_decode_num_drafts_total",
-        "tgi_request_skipped_tokens_count",
-    ),
-    "spec_draft_tokens_total": (
-        "vllm:spec_decode_num_draft_tokens_total",
-        "aphrodite:spec_decode_num_draft_tokens_total",
-        "lmdeploy:spec_decode_num_draft_tokens_total",
-        "llamacpp:spec_decode_num_draft_tokens_total",
-    ),
-    "spec_accepted_tokens_total": (
-        "vllm:spec_decode_num_accepted_tokens_total",
-        "aphrodite:spec_decode_num_accepted_tokens_total",
-        "lmdeploy:spec_decode_num_accepted_tokens_total",
-        "llamacpp:spec_decode_num_accepted_tokens_total",
-        "tgi_request_skipped_tokens_sum",
-    ),
-    "spec_acceptance_ratio": ("sglang:spec_accept_rate",),
-    "prefix_queries_total": (
-        "vllm:prefix_cache_queries_total",
-        "vllm:gpu_prefix_cache_queries_total",
-        "aphrodite:prefix_cache_queries_total",
-        "aphrodite:gpu_prefix_cache_queries_total",
-    ),
-    "prefix_hits_total": (
-        "vllm:prefix_cache_hits_total",
-        "vllm:gpu_prefix_cache_hits_total",
-        "aphrodite:prefix_cache_hits_total",
-        "aphrodite:gpu_prefix_cache_hits_total",
-        "sglang:cached_tokens_total",
-        "llamacpp:prompt_tokens_cached_total",
-    ),
-    "queue_s_total": (
-        "vllm:request_queue_time_seconds_sum",
-        "aphrodite:request_queue_time_seconds_sum",
-        "sglang:queue_time_seconds_sum",
-        "tgi_request_queue_duration_sum",
-    ),
-    "queue_requests_total": (
-        "vllm:request_queue_time_seconds_count",
-        "aphrodite:request_queue_time_seconds_count",
-        "sglang:queue_time_seconds_count",
-        "tgi_request_queue_duration_count",
-    ),
-    "prefill_s_total": (
-        "vllm:request_prefill_time_seconds_sum",
-        "aphrodite:request_prefill_time_seconds_sum",
-        "llamacpp:prompt_seconds_total",
-    ),
-    "decode_s_total": (
-        "vllm:request_decode_time_seconds_sum",
-        "aphrodite:request_decode_time_seconds_sum",
-        "llamacpp:tokens_predicted_seconds_total",
-    ),
-}
-_CACHE_INFO = ("vllm:cache_config_info", "aphrodite:cache_config_info")
-_PREFIXES = ("vllm:", "aphrodite:", "lmdeploy:", "sglang:", "llamacpp:", "tgi_", "ctranslate2:")
+from llmpar.engines import ENGINES, Metrics
+
 _HIGHEST = {"kv_usage_ratio", "spec_acceptance_ratio"}
-# Whose token counters move only when a request ends; vLLM's and Aphrodite's move with each step.
-_AT_END = {"llamacpp:": True, "tgi_": True, "sglang:": True, "vllm:": False, "aphrodite:": False, "ctranslate2:": False}
 _COUNTS = {"running", "waiting", "kv_capacity_tokens"}
 
 FIELDS = (
@@ -160,16 +39,19 @@ FIELDS = (
     "counters_at_end",
 )
 COUNTERS = tuple(field for field in FIELDS if field.endswith("_total"))
-_WANTED = re.compile(
-    r"^(?:"
-    + "|".join(
-        sorted(
-            {re.escape(name) for names in NAMES.values() for name in names} | {re.escape(name) for name in _CACHE_INFO}
-        )
-    )
-    + r")(?:_total)?[ {].*$",
-    re.M,
-)
+
+
+def _wanted(metrics: Metrics) -> re.Pattern[str]:
+    names = {name for names in metrics.names.values() for name in names}
+    names |= {metrics.cache_info} if metrics.cache_info else set()
+    either = "|".join(map(re.escape, sorted(names)))
+    return re.compile(rf"^{re.escape(metrics.prefix)}(?:{either})(?:_total)?[ {{].*$", re.M)
+
+
+@cache
+def _known() -> tuple[tuple[Metrics, re.Pattern[str]], ...]:
+    rows = [engine.metrics for engine in ENGINES.values()]
+    return tuple((metrics, _wanted(metrics)) for metrics in rows if metrics and metrics.names)
 
 
 def parse(document: bytes) -> dict[str, Any]:
@@ -182,40 +64,35 @@ def parse(document: bytes) -> dict[str, Any]:
         return _iterations(document)
     from prometheus_client.parser import text_string_to_metric_families
 
+    whole = document.decode("utf-8", "replace")
     # Only the lines of interest go through the parser: a full document of vLLM costs 20 times as much.
-    text = "\n".join(_WANTED.findall(document.decode("utf-8", "replace"))) + "\n"
-    series: dict[str, list[Any]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            series.setdefault(sample.name, []).append(sample)
-    prefix = next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in series)), None)
-    if prefix is None:
+    matches = ((metrics, lines) for metrics, wanted in _known() if (lines := wanted.findall(whole)))
+    metrics, lines = next(matches, (None, []))
+    if metrics is None:
         raise ValueError("no metric of a known engine")
-    found: dict[str, Any] = dict.fromkeys(FIELDS)
-    for field, names in NAMES.items():
+    series: dict[str, list[Any]] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            series.setdefault(sample.name.removeprefix(metrics.prefix), []).append(sample)
+    fields: dict[str, Any] = dict.fromkeys(FIELDS)
+    for field, names in metrics.names.items():
+        # Several series of one name (data-parallel ranks, reasons) are added up, but for the fields in _HIGHEST.
         samples = next((series[key] for name in names for key in (name, name + "_total") if key in series), None)
         if samples is not None:
             values = [sample.value for sample in samples if sample.value == sample.value]
             if values:
                 value = max(values) if field in _HIGHEST else sum(values)
-                found[field] = int(value) if field in _COUNTS or value == int(value) and field in COUNTERS else value
-    swapped = found.pop("swapped", None)
-    if swapped and found["waiting"] is not None:
-        found["waiting"] += int(swapped)  # pre-empted to the host: they wait as well
-    for name in _CACHE_INFO:
-        if name in series:
-            found["kv_capacity_tokens"] = _capacity(series[name])
-    if (
-        prefix in ("sglang:", "llamacpp:")
-        and found["prefix_hits_total"] is not None
-        and found["prompt_tokens_total"] is not None
-    ):
-        # llama.cpp's prompt tokens leave cached ones out, SGLang's do not.
-        found["prefix_queries_total"] = found["prompt_tokens_total"] + (
-            found["prefix_hits_total"] if prefix == "llamacpp:" else 0
-        )
-    found["counters_at_end"] = _AT_END.get(prefix)
-    return found
+                fields[field] = int(value) if field in _COUNTS or value == int(value) and field in COUNTERS else value
+    swapped = fields.pop("swapped", None)
+    if swapped and fields["waiting"] is not None:
+        fields["waiting"] += int(swapped)  # pre-empted to the host: they wait as well
+    if metrics.cache_info in series:
+        fields["kv_capacity_tokens"] = _capacity(series[metrics.cache_info])
+    hits, prompt = fields["prefix_hits_total"], fields["prompt_tokens_total"]
+    if metrics.hits_in_prompt is not None and hits is not None and prompt is not None:
+        fields["prefix_queries_total"] = prompt + (0 if metrics.hits_in_prompt else hits)
+    fields["counters_at_end"] = metrics.counters_at_end
+    return fields
 
 
 def _capacity(samples: Iterable[Any]) -> int | None:

@@ -53,17 +53,14 @@ def running(
             orphans.remember(serve, state_folder)
         serve.ready_s = round(time.monotonic() - began, 3)
         urls = [each.url for each in serve.servers]
-        first = made[0]
-        version = engine_version.found(
-            engine.name, first.argv, first.container is not None, lambda path: readiness.look(urls[0] + path)
-        )
+        version = engine_version.running(engine, made[0], lambda path: readiness.look(urls[0] + path))
         record.write(
             version=version or record.fields["settings"].get("version"),
             base_url=serve.base_url,
             urls=urls,
             pids=servers.root_pids(serve.servers),
             ready_s=serve.ready_s,
-            metrics_urls=[url + engine.metrics_path for url in urls] if engine.metrics_path else [],
+            metrics_urls=[url + engine.metrics.path for url in urls] if engine.metrics else [],
             probe=serve.probe,
             outcome="running",
             logs=[each.log for each in serve.servers],

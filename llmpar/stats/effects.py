@@ -24,7 +24,6 @@ CONFIDENCE = 0.95
 MARGIN = 0.03
 
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
-METHODS = ("auto", "welch", "paired", "permutation")
 MOST_SPLITS = 20_000
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from llmpar.engines import ENGINES
 from llmpar.results import rows, workload
 from llmpar.stats import effects, power
 from llmpar.stats.effects import CONFIDENCE, MARGIN, Effect, adjust, equivalent
@@ -19,7 +20,6 @@ CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outpu
 MOST_FAILED = 0.01
 OUTPUT_DIFFERENCE = 0.03
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
-PACKAGES = {"llamacpp": "xllamacpp", "aphrodite": "aphrodite-engine", "mii": "deepspeed-mii", "trtllm": "tensorrt-llm"}
 
 
 def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confidence: float = CONFIDENCE) -> str:
@@ -47,7 +47,8 @@ def version(summary: dict[str, Any]) -> str | None:
     if found is None:
         packages = ((summary.get("host") or {}).get("software") or {}).get("packages") or {}
         engine = str(server.get("engine") or summary["workload"].get("engine"))
-        found = packages.get(PACKAGES.get(engine, engine))
+        names = ENGINES[engine].packages if engine in ENGINES else (engine,)
+        found = next((packages[name] for name in names if name in packages), None)
     return None if found is None else str(found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmpar.dialects import DIALECTS, Sampling, Unsupported
-from llmpar.dialects.openai import ROUTES
+from llmpar.engines import ENGINES
 
 WIRE = Path(__file__).resolve().parent.parent / "wire"
 STUDY = Sampling(max_tokens=400, temperature=0.1, top_k=100, top_p=0.3)
@@ -221,7 +221,7 @@ def test_without_a_model_none_is_sent() -> None:
     assert "model" not in DIALECTS["openai-completions"].request("x", None, Sampling(), True).body
 
 
-@pytest.mark.parametrize("engine", sorted(key for key in ROUTES if key))
+@pytest.mark.parametrize("engine", sorted(name for name, engine in ENGINES.items() if engine.openai))
 def test_only_engines_that_take_them_get_stream_options(engine: str) -> None:
     options = call("openai-completions", Sampling(max_tokens=1), engine).body.get("stream_options")
     wanted = {"mii": None, "transformers": None}.get(engine, {"include_usage": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import gguf_files
 import pytest
 
-from llmpar.dialects import DIALECTS
+from llmpar.dialects import DIALECTS, Sampling
+from llmpar.dialects import Unsupported as DialectUnsupported
 from llmpar.engines import COMMON, ENGINES, base, check
 from llmpar.engines.base import Device, Settings, Unsupported
+from llmpar.sampling import engine_metrics
 
 GIB = 1 << 30
 LLAMA = {
@@ -181,3 +184,41 @@ def test_kv_bytes_buy_slots_of_llama_cpp_up_to_those_wanted(models: dict[str, st
         )
     with pytest.raises(Unsupported, match="less than one sequence"):
         engine.command(dataclasses.replace(settings, kv_bytes=512 * 1024 * 999), device, "local")
+
+
+# Where a file outside llmpar/engines may name an engine: dialects are called after the engine that speaks them, a sweep
+# has a default, one format of results is vLLM's, and make setup installs one engine.
+NAMED = {
+    "commands/import_.py": {"vllm"},
+    "dialects/__init__.py": {"tgi", "llamacpp", "mii"},
+    "machine/checkup.py": {"llamacpp"},
+    "other_tools.py": {"vllm"},
+    "serving/record.py": {"llamacpp"},
+    "sweeps.py": {"llamacpp"},
+}
+
+
+def test_what_is_known_of_an_engine_is_in_its_file() -> None:
+    package = Path(base.__file__).parent.parent
+    named = {}
+    for path in package.rglob("*.py"):
+        words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        if path.parent.name != "engines" and words & set(ENGINES):
+            named[str(path.relative_to(package))] = words & set(ENGINES)
+    assert named == NAMED
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_row_is_whole(name: str) -> None:
+    engine = ENGINES[name]
+    assert engine.name == name and engine.api in DIALECTS
+    assert engine.packages or engine.version_at or name == "powerinfer", "its version is never known"
+    if engine.metrics and engine.metrics.names:
+        assert engine.metrics.prefix and engine.metrics.names.keys() <= {
+            *engine_metrics.FIELDS,
+            "swapped",
+            "kv_used_tokens",
+        }
+    if engine.openai is None:
+        with pytest.raises(DialectUnsupported, match=f"--api {engine.api}"):
+            DIALECTS["openai-chat"].request("x", "m", Sampling(), False, name)
