@@ -88,7 +88,7 @@ plot: $(RUN)/sweep.png ## latency and throughput against clients
 	@echo $<
 
 $(RUN)/sweep.txt: $(summaries)
-	@llmpar-summarise --table $^ > $@.part && mv $@.part $@
+	@llmpar-table $^ > $@.part && mv $@.part $@
 
 $(RUN)/sweep.png: $(summaries)
 	@llmpar-plot -o $@ $^

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, BinaryIO
 
@@ -23,14 +23,56 @@ class Terminated(BaseException):
     """SIGTERM arrived; unwinds like KeyboardInterrupt so that `finally` clauses run."""
 
 
-def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Callable[[], None]]:
+# An option's old spelling: the option that replaced it, and how its value is converted (None: it is kept as it is).
+Renamed = Mapping[str, tuple[str, Callable[[str], str] | None]]
+
+
+class Command(click.Command):
+    """A command that still takes the option spellings of earlier releases, with a warning for each."""
+
+    renamed: Renamed = {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, current_spelling(args, self.renamed, str(self.name)))
+
+
+def current_spelling(args: list[str], renamed: Renamed, name: str) -> list[str]:
+    """The arguments with options spelled as they are today. An old option counts only where a value follows it, so that
+    an old `--version VALUE` can live beside `--version`; words after `--` belong to another command.
+    """
+    end = args.index("--") if "--" in args else len(args)
+    spelled: list[str] = []
+    position = 0
+    while position < end:
+        option, equals, value = args[position].partition("=")
+        position += 1
+        takes_next = not equals and position < end and not args[position].startswith("-")
+        if option not in renamed or not (equals or takes_next):
+            spelled.append(args[position - 1])
+            continue
+        if takes_next:
+            value = args[position]
+            position += 1
+        current, convert = renamed[option]
+        say(name, f"{option} is now {current}; the old spelling will go in a later release")
+        with contextlib.suppress(ValueError, ZeroDivisionError):  # click refuses the value in its own words
+            value = convert(value) if convert else value
+        spelled += [current, value]
+    return spelled + args[end:]
+
+
+def command(
+    name: str, renamed: Renamed | None = None, **kwargs: Any
+) -> Callable[[Callable[..., Any]], Callable[[], None]]:
     """Make a click command of a function and wrap it into an entry point that maps every end to an exit code.
 
     The function returns an exit code or None for 0. The click command is kept as `.command` for help and man pages.
+    `renamed` has the spellings of earlier releases.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[[], None]:
-        made = click.command(name=name, context_settings=CONTEXT, **kwargs)(function)
+        made = click.command(name=name, cls=Command, context_settings=CONTEXT, **kwargs)(function)
+        made.renamed = renamed or {}
         made = click.version_option(version(), "--version", prog_name=name, message="%(prog)s %(version)s")(made)
 
         def main() -> None:
@@ -113,6 +155,33 @@ def flush() -> None:
     sys.stdout.flush()
 
 
+sampling_output = click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(),
+    help="Append samples to FILE as they are taken. Default: standard output; with COMMAND the file named below.",
+)
+
+
+def sampling_interval(default: float) -> Callable[[Any], Any]:
+    """--interval of a sampler."""
+    return click.option(
+        "--interval",
+        metavar="S",
+        type=click.FloatRange(min=0.01),
+        default=default,
+        show_default=True,
+        help="Seconds from sample to sample, on absolute deadlines.",
+    )
+
+
+sampling_duration = click.option(
+    "--duration",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Without COMMAND: stop after this many seconds.",
+)
 files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
 output = click.option(
     "-o",
@@ -150,6 +219,14 @@ def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> It
         context = click.get_current_context(silent=True)
         for name in counted.torn_names:
             say(context and context.info_name or "llmpar", f"'{name}' ends in a torn line; it is left out")
+
+
+def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The summary records of the files. Raises Failure where there is none."""
+    summaries = [record for record in read_records(names) if record["kind"] == "summary"]
+    if not summaries:
+        raise Failure("there is no summary record", exit_codes.TOO_LITTLE, "llmpar-summarise writes them")
+    return summaries
 
 
 @contextlib.contextmanager

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from llmpar.failure import Failure
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_KERNEL = 0x80  # SI_KERNEL: a key on the terminal, which the whole foreground group received already
@@ -40,3 +44,33 @@ class Command:
             self._restore()
         code = self._child.returncode
         return code if code >= 0 else 128 - code
+
+
+def start(arguments: Sequence[str]) -> Command:
+    """Start a command. Raises Failure with the status shells give: 127 where there is no such command, else 126."""
+    try:
+        return Command(arguments)
+    except OSError as error:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        raise Failure(f"cannot run '{arguments[0]}': {error.strerror}", code) from None
+
+
+def run_beside(arguments: Sequence[str], work: Callable[[threading.Event], None], patience_s: float = 10.0) -> int:
+    """Run a command while `work` runs in a thread, until the command ends; the command's exit status.
+
+    `work` gets an event that is set at the command's end. It then has `patience_s` seconds to take a last sample; a
+    driver or a server that hangs does not hold the command's end back. Raises Failure where the command cannot run.
+    """
+    child = start(arguments)  # before the thread, which inherits the blocked signals
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
+    code = child.wait()
+    stop.set()
+    thread.join(patience_s)
+    if thread.is_alive():
+        sys.stderr.write("what is sampled does not answer; the last sample is missing\n")
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(code)  # a thread inside a driver's call would keep the interpreter from ending
+    return code

@@ -39,6 +39,20 @@ SERVER: dict[str, type] = {
     "engine_args": str,
     "host": str,
 }
+# The field's other names of the same settings, as columns; records keep ours.
+ALIASES = {
+    "engine_version": "version",
+    "tp": "shards",
+    "tensor_parallel_size": "shards",
+    "max_num_seqs": "max_sequences",
+    "max_model_len": "max_total_tokens",
+    "kv_cache_memory_bytes": "kv_bytes",
+    "concurrency": "clients",
+    "max_concurrency": "clients",
+    "num_prompts": "count",
+    "request_rate": "rate",
+    "burstiness": "shape",
+}
 LOAD: dict[str, type] = {
     "clients": int,
     "launcher": str,
@@ -56,6 +70,7 @@ LOAD: dict[str, type] = {
     "timeout_s": float,
     "rate": float,
     "process": str,
+    "shape": float,
 }
 DEFAULTS: dict[str, Any] = {
     "engine": "llamacpp",
@@ -86,7 +101,7 @@ def parse(text: str, name: str) -> list[dict[str, Any]]:
             continue
         fields = [field.strip() for field in line.split("\t")]
         if header is None:
-            header = fields
+            header = [ALIASES.get(column, column) for column in fields]
             known = SERVER | LOAD
             for column in header:
                 if column not in known:
@@ -94,7 +109,9 @@ def parse(text: str, name: str) -> list[dict[str, Any]]:
                         f"'{name}' line {number}: unknown column '{column}'; known are {', '.join(sorted(known))}"
                     )
             if len(set(header)) != len(header):
-                raise BadSweep(f"'{name}' line {number}: a column stands twice")
+                twice = next(column for column in header if header.count(column) > 1)
+                same = [field for field, column in zip(fields, header, strict=True) if column == twice]
+                raise BadSweep(f"'{name}' line {number}: the column '{twice}' appears twice ({', '.join(same)})")
             continue
         if len(fields) > len(header):
             raise BadSweep(
@@ -131,6 +148,10 @@ def _value(column: str, text: str, name: str, number: int) -> Any:
     except (ValueError, KeyError):
         words = {int: "a whole number", float: "a number", bool: "yes or no"}[wanted]
         raise BadSweep(f"'{name}' line {number}: {column} is '{text}', not {words}") from None
+    if column == "shape" and not value > 0:
+        raise BadSweep(
+            f"'{name}' line {number}: shape is '{text}'; it must be above 0 (1 is Poisson, less is burstier)"
+        )
     if column == "launcher" and value not in LAUNCHERS:
         raise BadSweep(f"'{name}' line {number}: launcher is '{text}', not one of {', '.join(LAUNCHERS)}")
     if column in ("clients", "count", "max_tokens", "replicas", "shards") and value < 1:

@@ -31,23 +31,29 @@ Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""",
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
 @click.option(
     "--rate",
+    "--request-rate",
     metavar="R",
     type=click.FloatRange(0, min_open=True),
     help="Requests per second, on average; with --trace, stretch the trace to that.",
 )
 @click.option(
-    "--process", type=click.Choice(arrivals.PROCESSES), default="poisson", show_default=True, help="How they come."
+    "--process",
+    type=click.Choice(arrivals.PROCESSES),
+    default="poisson",
+    show_default=True,
+    help="Distribution of the gaps between requests.",
 )
 @click.option(
     "--shape",
+    "--burstiness",
     metavar="K",
     type=click.FloatRange(0.001),
     default=0.5,
     show_default=True,
-    help="Of gamma: 1 is Poisson, less is burstier, more is more even.",
+    help="Shape of gamma: 1 is Poisson, less is burstier, more is more even.",
 )
 @click.option(
-    "--to", metavar="R", type=click.FloatRange(0, min_open=True), help="Of ramp: the rate at its end.  [twice --rate]"
+    "--to", metavar="R", type=click.FloatRange(0, min_open=True), help="Rate at the end of a ramp.  [twice --rate]"
 )
 @click.option(
     "--trace",
@@ -58,11 +64,12 @@ Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""",
 @click.option(
     "-n",
     "--count",
+    "--num-prompts",
     metavar="N",
     type=click.IntRange(1),
     help="How many; prompts are taken in turn.  [as many as PROMPTs; all of the trace]",
 )
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Of the random gaps.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Random seed of the gaps.")
 @click.option(
     "--start",
     metavar="WHEN",

@@ -13,8 +13,7 @@ from typing import BinaryIO
 
 import click
 
-from llmpar import apikey, cli, exit_codes, failure
-from llmpar.foreground import Command
+from llmpar import apikey, cli, exit_codes, failure, foreground, records
 from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-engine"
@@ -32,28 +31,14 @@ Examples:
 
 \b
 Reads   the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc.
-Writes  engine records (docs/records.md), each as soon as it is taken; a server that does not answer gives nulls and `error`.
+Writes  engine records (docs/records.md), each as soon as it is taken; with COMMAND to engine.jsonl. A server that does not
+        answer gives nulls and `error`.
 Exit    COMMAND's status; alone: 0 after --duration, 2 usage, 4 nothing to sample, 130 or 143 ended by INT or TERM.""",
 )
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(),
-    help="Write here, as samples come  [standard output; engine.jsonl beside COMMAND].",
-)
-@click.option(
-    "--interval",
-    metavar="S",
-    type=click.FloatRange(min=0.05),
-    default=1.0,
-    show_default=True,
-    help="Seconds from sample to sample, on absolute deadlines.",
-)
-@click.option(
-    "--duration", metavar="S", type=click.FloatRange(min=0), help="Stop after so many seconds (without COMMAND)."
-)
+@cli.sampling_output
+@cli.sampling_interval(1.0)
+@cli.sampling_duration
 @click.option(
     "--metrics-url",
     "urls",
@@ -96,24 +81,16 @@ def main(
         if not command:
             raise failure.Failure(message, exit_codes.UNAVAILABLE, hint)
         cli.say(NAME, message + "; running the command without samples", hint)
+    work: Callable[[threading.Event], None] = idle
     with ExitStack() as stack:
-        work = None
         if urls or pids:
             stream = _opened(output or ("engine.jsonl" if command else None), stack)
             work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file))
-        # The signals are blocked before the thread starts, so that it inherits that.
-        child = _start(command) if command else None
-        if child is None:
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        stop = threading.Event()
-        thread = threading.Thread(target=work, args=(stop,), daemon=True) if work else None
-        if thread is not None:
-            thread.start()
-        code = child.wait() if child is not None else _wait(duration, stop)
-        stop.set()
-        if thread is not None:
-            thread.join(10)
-    return code
+        return foreground.run_beside(command, work) if command else _alone(work, duration)
+
+
+def idle(stop: threading.Event) -> None:
+    """The work where nothing can be sampled."""
 
 
 def _from_environment() -> tuple[str, ...]:
@@ -143,19 +120,12 @@ def _key(path: str | None) -> str | None:
         return None
 
 
-def _start(command: tuple[str, ...]) -> Command:
-    try:
-        return Command(command)
-    except OSError as error:
-        code = 127 if isinstance(error, FileNotFoundError) else 126  # as shells and env say it
-        raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", code) from None
-
-
 def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
     if output is None or output == "-":
         return sys.stdout.buffer
     try:
-        return stack.enter_context(open(output, "wb", buffering=0))
+        records.append(output, b"")  # ends a line that an earlier writer left torn
+        return stack.enter_context(open(output, "ab", buffering=0))
     except OSError as error:
         raise failure.Failure(f"cannot write '{output}': {error.strerror}", exit_codes.USAGE) from None
 
@@ -181,17 +151,25 @@ def _prepare(
     return work
 
 
-def _wait(duration: float | None, stop: threading.Event) -> int:
-    """Until the time is over, the reader has gone, or a signal comes; the exit code."""
+def _alone(work: Callable[[threading.Event], None], duration: float | None) -> int:
+    """Work until the time is over, the reader has gone, or a signal comes; the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # before the thread starts, which inherits that
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
     end = time.monotonic() + duration if duration is not None else None
+    code = exit_codes.OK
     while not stop.is_set():
         left = POLL_S if end is None else min(POLL_S, end - time.monotonic())
         if left <= 0:
             break
         arrived = signal.sigtimedwait(ENDING, left)
         if arrived is not None:
-            return 128 + arrived.si_signo
-    return exit_codes.OK
+            code = 128 + arrived.si_signo
+            break
+    stop.set()
+    thread.join(10)
+    return code
 
 
 if __name__ == "__main__":

@@ -17,18 +17,28 @@ from llmpar.sampling import engine_pids, nvml
 from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-gpu"
+EPILOG = """\b
+Examples:
+  llmpar-sample-gpu -o gpu.jsonl -- parallel -j128 llmpar-request ::: prompts/*.txt > requests.jsonl
+  llmpar-summarise --gpu gpu.jsonl requests.jsonl | jq .joined.energy_per_output_token_j
+  llmpar-sample-gpu --table --interval 1 --duration 60
+
+\b
+Reads   NVML, the driver's library.
+Writes  one gpu record for each GPU and sample (docs/records.md); with COMMAND to gpu.jsonl. Without a GPU it says so and
+        runs COMMAND all the same.
+Exit    COMMAND's status; alone: 0 after --duration, 2 usage, 4 no GPU, 130 or 143 ended by INT or TERM."""
 
 
-@cli.command(NAME)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-@click.option(
-    "--hz",
-    type=click.FloatRange(0.1, 100),
-    default=10.0,
-    show_default=True,
-    metavar="N",
-    help="Samples a second, on absolute deadlines.",
-)
+def _interval(hz: str) -> str:
+    return f"{1 / float(hz):g}"
+
+
+@cli.command(NAME, renamed={"--hz": ("--interval", _interval), "--seconds": ("--duration", None)}, epilog=EPILOG)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@cli.sampling_output
+@cli.sampling_interval(0.1)
+@cli.sampling_duration
 @click.option(
     "--gpu", "wanted", metavar="INDEX|UUID", multiple=True, help="Only this GPU or MIG instance; may be repeated."
 )
@@ -38,41 +48,27 @@ NAME = "llmpar-sample-gpu"
     metavar="PID",
     type=int,
     multiple=True,
-    help="The engine's process, whose descendants' memory is counted; default: $LLMPAR_SERVER_PIDS.",
+    help="The engine's process; its descendants' memory counts too. Default: LLMPAR_SERVER_PIDS.",
 )
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Without COMMAND: stop after N seconds."
-)
-@click.option(
-    "--output", metavar="FILE", type=click.Path(), help="Append the samples to FILE instead of standard output."
-)
-@click.option("--table", "table", is_flag=True, help="Columns for people instead of records.")
+@click.option("--table", "table", is_flag=True, help="Write columns for people instead of records.")
 @click.option("--prometheus", is_flag=True, help="Print one reading in Prometheus's text format and exit.")
 def main(
     command: tuple[str, ...],
-    hz: float,
+    output: str | None,
+    interval: float,
+    duration: float | None,
     wanted: tuple[str, ...],
     pids: tuple[int, ...],
-    seconds: float | None,
-    output: str | None,
     table: bool,
     prometheus: bool,
 ) -> int:
-    """Sample the GPUs through NVML: load, memory (of the engine too), power, energy, clocks and what limits them, links,
-    and on Hopper and later what tensor cores and memory do.
-
-    \b
-      llmpar-sample-gpu --output gpu.jsonl -- parallel -j128 llmpar-request ::: prompts/*.txt > requests.jsonl
-      llmpar-summarise --gpu gpu.jsonl requests.jsonl | jq .joined.energy_per_output_token_j
-      llmpar-sample-gpu --table --hz 1 --seconds 60
-
-    Writes one `gpu` record for each GPU and tick. With COMMAND: runs it, passes signals on, exits with its status; where
-    no GPU can be watched it says so and runs COMMAND all the same. Exit status without COMMAND: 0; 2 usage; 4 no GPU.
+    """Sample the GPUs through NVML while COMMAND runs or until stopped: load, memory (the engine's too), power, energy,
+    clocks and what limits them, links, and on Hopper and later what tensor cores and memory do.
     """
-    if command and (prometheus or seconds is not None):
-        raise failure.Failure("--prometheus and --seconds do not go with a COMMAND", exit_codes.USAGE)
-    if command and output is None:
-        raise failure.Failure("standard output belongs to COMMAND: say --output FILE", exit_codes.USAGE)
+    if command and (prometheus or duration is not None):
+        raise failure.Failure("--prometheus and --duration do not go with a COMMAND", exit_codes.USAGE)
+    if output is None and command:
+        output = "gpu.jsonl"
     family = engine_pids.Family(pids) if pids else engine_pids.from_environment(os.environ.get("LLMPAR_SERVER_PIDS"))
     reader = None
     try:
@@ -84,7 +80,7 @@ def main(
             ) from None
         cli.say(NAME, f"no GPU to sample: {error}", "running the command without")
     if reader is None:
-        return _run(command, lambda stop: None)
+        return foreground.run_beside(command, lambda stop: None)
     with contextlib.closing(reader):
         if prometheus:
             from llmpar.render import gpu_prometheus
@@ -94,12 +90,12 @@ def main(
         write = _writer(output, gpu_table.rows if table else _lines)
 
         def work(stop: threading.Event) -> None:
-            for missed in Ticks(hz).run(stop):
+            for missed in Ticks(1 / interval).run(stop):
                 write(reader.read(missed))
             if command and not table:
                 write(reader.read(everything=True))  # counters at both ends
 
-        return _run(command, work) if command else _alone(work, seconds)
+        return foreground.run_beside(command, guarded(work)) if command else _alone(work, duration)
 
 
 def _lines(samples: list[dict[str, Any]]) -> bytes:
@@ -120,38 +116,22 @@ def _writer(
     return write
 
 
-def _run(command: tuple[str, ...], work: Callable[[threading.Event], None]) -> int:
-    """COMMAND in the foreground, the work in a thread: a driver that hangs cannot hold COMMAND's end back."""
-    try:
-        child = foreground.Command(command)
-    except OSError as error:
-        raise failure.Failure(
-            f"cannot run '{command[0]}': {error.strerror}", 126 if isinstance(error, PermissionError) else 127
-        ) from None
-    stop = threading.Event()
+def guarded(work: Callable[[threading.Event], None]) -> Callable[[threading.Event], None]:
+    """The work, whose failure is said and costs the command nothing."""
 
-    def guarded() -> None:
+    def run(stop: threading.Event) -> None:
         try:
             work(stop)
         except Exception as error:
             cli.say(NAME, f"sampling ended early: {error}", "the command goes on")
 
-    thread = threading.Thread(target=guarded, daemon=True)
-    thread.start()
-    code = child.wait()
-    stop.set()
-    thread.join(5)
-    if thread.is_alive():
-        cli.say(NAME, "the driver does not answer; the last sample is missing")
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return run
 
 
-def _alone(work: Callable[[threading.Event], None], seconds: float | None) -> int:
+def _alone(work: Callable[[threading.Event], None], duration: float | None) -> int:
     """The work in this thread, until its time is over or a signal ends it."""
     stop = threading.Event()
-    timer = threading.Timer(seconds, stop.set) if seconds is not None else None
+    timer = threading.Timer(duration, stop.set) if duration is not None else None
     if timer is not None:
         timer.daemon = True
         timer.start()

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import sys
 import tempfile
 from typing import Any
 
@@ -22,20 +21,20 @@ from llmpar.serving.record import ServerRecord
 NAME = "llmpar-serve"
 OPTIONS = [
     ("--model", str, "NAME", "Name or path of the model."),
-    ("--version", str, "TEXT", "Of the engine or its image; decides the flags' spelling."),
-    ("--runtime", click.Choice(["local", "docker"]), None, "Default: the first that is here."),
+    ("--engine-version", str, "TEXT", "Version of the engine or its image; decides how its flags are spelled."),
+    ("--runtime", click.Choice(["local", "docker"]), None, "Default: the first one available."),
     ("--dtype", str, "NAME", "float16, bfloat16, …"),
     ("--quantize", str, "NAME", "eetq, awq, gptq, fp8, …"),
-    ("--max-input-tokens", click.IntRange(1), "N", "Longest prompt."),
-    ("--max-total-tokens", click.IntRange(1), "N", "Prompt and output of one sequence."),
-    ("--max-sequences", click.IntRange(1), "N", "Generated at the same time."),
-    ("--kv-bytes", str, "SIZE", "KV cache on each device: 8GiB, 24GB, bytes."),
-    ("--shards", click.IntRange(1), "N", "GPUs that hold one model together."),
+    ("--max-input-tokens", click.IntRange(1), "N", "Longest prompt, in tokens."),
+    ("--max-total-tokens/--max-model-len", click.IntRange(1), "N", "Longest sequence: prompt and output tokens."),
+    ("--max-sequences/--max-num-seqs", click.IntRange(1), "N", "Sequences generated concurrently."),
+    ("--kv-bytes", str, "SIZE", "KV cache on each device: 8GiB, 24GB or bytes."),
+    ("--shards/--tp", click.IntRange(1), "N", "GPUs that share one model (tensor parallel)."),
     ("--replicas", click.IntRange(1), "N", "Servers behind nginx: one on each of --gpus, or all on one."),
-    ("--speculate", click.IntRange(0), "N", "Draft tokens a step; 0 is off."),
-    ("--speculate-method", str, "NAME", "ngram unless said."),
-    ("--gpus", str, "LIST", "Indices, as 0,1."),
-    ("--seed", int, "N", "Of the engine."),
+    ("--speculate", click.IntRange(0), "N", "Draft tokens per step; 0 turns speculation off."),
+    ("--speculate-method", str, "NAME", "Default: ngram."),
+    ("--gpus", str, "LIST", "GPU indices: 0,1."),
+    ("--seed", int, "N", "Random seed of the engine."),
     ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
 ]
 
@@ -43,11 +42,11 @@ OPTIONS = [
 def options(function: Any) -> Any:
     """The canonical settings as options."""
     for flag, kind, metavar, text in reversed(OPTIONS):
-        function = click.option(flag, type=kind, metavar=metavar, help=text)(function)
+        function = click.option(*flag.split("/"), type=kind, metavar=metavar, help=text)(function)
     return function
 
 
-@click.command(NAME, context_settings=cli.CONTEXT)
+@cli.command(NAME, renamed={"--version": ("--engine-version", None)})
 @click.option("--engine", metavar="NAME", help=f"One of {', '.join(ENGINES)}.")
 @click.option(
     "--cell",
@@ -56,9 +55,14 @@ def options(function: Any) -> Any:
     help="Take engine and settings from a cell record; options override it.",
 )
 @options
-@click.option("--prefix-cache/--no-prefix-cache", default=None, help="Reuse of cached prompt prefixes. Default: off.")
 @click.option(
-    "--engine-args", metavar="TEXT", multiple=True, help="Passed to the engine as they are, split like a shell would."
+    "--prefix-cache/--no-prefix-cache", default=None, help="Reuse the KV cache of prompt prefixes. Default: off."
+)
+@click.option(
+    "--engine-args",
+    metavar="TEXT",
+    multiple=True,
+    help="Arguments passed to the engine unchanged, split as a shell would.",
 )
 @click.option(
     "--server-dir",
@@ -77,15 +81,15 @@ def options(function: Any) -> Any:
 @click.option(
     "--probe-sampling",
     metavar="LIST",
-    help="Of the first request, where all later ones keep it: temperature=0.1,top_p=0.3.",
+    help="Sampling of the first request, for engines that keep it: temperature=0.1,top_p=0.3.",
 )
-@click.option("--gpu-memory-bytes", metavar="SIZE", help="Of one GPU, for --dry-run elsewhere.")
-@click.option("--weight-bytes", metavar="SIZE", help="Of the model on one GPU, where its files are not here.")
+@click.option("--gpu-memory-bytes", metavar="SIZE", help="Memory of one GPU, for --dry-run on another machine.")
+@click.option("--weight-bytes", metavar="SIZE", help="Weights on one GPU, where the model's files are elsewhere.")
 @click.option("--profile", type=click.Choice(["nsys"]), help="Wrap the engine in Nsight Systems.")
-@click.option("--dry-run", is_flag=True, help="Print the exact command lines, run nothing.")
-@click.option("--kill-orphans", is_flag=True, help="End what an llmpar-serve that was killed left running.")
+@click.option("--dry-run", is_flag=True, help="Print the exact command lines and exit.")
+@click.option("--kill-orphans", is_flag=True, help="End the servers that a killed llmpar-serve left running.")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
-def serve_command(
+def main(
     engine: str | None,
     cell: str | None,
     prefix_cache: bool | None,
@@ -108,9 +112,9 @@ def serve_command(
       llmpar-serve --engine vllm --model my-7b --dtype float16 --speculate 2 --dry-run
       llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep
 
-    COMMAND finds LLMPAR_BASE_URL, LLMPAR_MODEL, LLMPAR_ENGINE, LLMPAR_API, LLMPAR_METRICS_URLS, LLMPAR_SERVER_PIDS and
-    LLMPAR_SERVER_DIR. A setting that the engine lacks is an error, never ignored. Writes server.json and engine.log.
-    Exit status: COMMAND's own; 2 usage; 4 the engine is not there or did not become ready.
+    COMMAND gets LLMPAR_BASE_URL, LLMPAR_MODEL, LLMPAR_ENGINE, LLMPAR_API, LLMPAR_METRICS_URLS, LLMPAR_SERVER_PIDS and
+    LLMPAR_SERVER_DIR. A setting the engine does not have is an error. Writes server.json and engine.log.
+    Exit status: COMMAND's own, 127 or 126 where it cannot run; 2 usage; 4 the engine is missing or did not become ready.
     """
     settings: dict[str, Any] = {}
     load: dict[str, Any] | None = None
@@ -123,6 +127,7 @@ def serve_command(
             except (ValueError, KeyError) as error:
                 raise failure.Failure(f"cannot read '{cell}': {error}", exit_codes.BAD_INPUT) from None
         engine = engine or found
+    given["version"] = given.pop("engine_version")
     settings |= {name: value for name, value in given.items() if value is not None}
     if prefix_cache is not None:
         settings["prefix_cache"] = prefix_cache
@@ -197,10 +202,7 @@ def serve_command(
             LLMPAR_SERVER_DIR=folder,
             LLMPAR_SERVER_PIDS=" ".join(map(str, record.fields["pids"])),
         )
-        try:
-            return foreground.Command(command).wait()
-        except OSError as error:
-            raise failure.Failure(f"cannot run '{command[0]}': {error.strerror}", exit_codes.USAGE) from None
+        return foreground.start(command).wait()
 
 
 def clear_orphans(state: str, kill: bool) -> None:
@@ -233,16 +235,6 @@ def need_tools(several: bool, profile: str | None) -> None:
             "https://developer.nvidia.com/nsight-systems, or leave --profile out",
         )
 
-
-def main() -> None:
-    """Run the command; `--version` alone is llmpar's own, with a value the engine's."""
-    if sys.argv[1:] == ["--version"]:
-        click.echo(f"{NAME} {cli.version()}")
-        sys.exit(exit_codes.OK)
-    sys.exit(cli.run(NAME, serve_command))
-
-
-main.command = serve_command  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()

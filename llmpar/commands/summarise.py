@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from llmpar import cli, exit_codes, failure, records
@@ -13,7 +11,7 @@ HELP = """Make one summary of the request records of a cell: latencies, throughp
 \b
   llmpar-summarise requests.jsonl | jq .latency.ttft_s
   llmpar-summarise --slo ttft=0.5 --slo tpot=0.05 --text requests.jsonl
-  llmpar-summarise --table runs/quick/*/summary.json
+  llmpar-summarise --gpu gpu.jsonl -o summary.json requests.jsonl
 
 Reads request records, in any order and from any number of files, and beside them cell, server, host, gpu and engine
 records, by option or mixed in. Writes one summary record (docs/records.md; each figure is defined in docs/metrics.md).
@@ -46,7 +44,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request rec
 @click.option("--label", metavar="TEXT", help="A name for the summary. Default: the cell's id.")
 @click.option("--session", metavar="TEXT", help="The server session. Default: the cell's, with the server's start.")
 @click.option("--text", is_flag=True, help="Write a screen for people instead of a record.")
-@click.option("--table", is_flag=True, help="Read summaries and write the wall-seconds table, one line a cell.")
+@click.option("--table", is_flag=True, hidden=True)  # 0.1's llmpar-table
 def main(
     files: tuple[str, ...],
     output: str | None,
@@ -63,7 +61,13 @@ def main(
     table: bool,
 ) -> int:
     if table:
-        return _table(files, output)
+        cli.say("llmpar-summarise", "--table is now llmpar-table; the old spelling will go in a later release")
+        from llmpar.render import summaries
+
+        rows = cli.read_summaries(files)
+        with cli.writing(output) as out:
+            out.write(summaries.table(rows).encode())
+        return exit_codes.OK
     from llmpar.summary import read, warnings
     from llmpar.summary.summariser import Summariser, parse_objective
 
@@ -94,19 +98,6 @@ def main(
             out.write(rendered.summary(found).encode())
         else:
             out.write(records.encode(found))
-    return exit_codes.OK
-
-
-def _table(files: tuple[str, ...], output: str | None) -> int:
-    from llmpar.render import summaries as rendered
-
-    found: list[dict[str, Any]] = [record for record in cli.read_records(files) if record["kind"] == "summary"]
-    if not found:
-        raise failure.Failure(
-            "there is no summary record to show", exit_codes.TOO_LITTLE, "llmpar-summarise without --table writes them"
-        )
-    with cli.writing(output) as out:
-        out.write(rendered.table(found).encode())
     return exit_codes.OK
 
 

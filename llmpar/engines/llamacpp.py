@@ -76,7 +76,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         return docker.contained("llamacpp", argv, port, name, notes)
     if settings.version:
         raise Unsupported(
-            "version: a local llama.cpp is the one that is installed, and server.json names it; leave --version out, "
+            "version: a local llama.cpp is the one that is installed, and server.json names it; leave --engine-version out, "
             "or give a tag of its image with --runtime docker"
         )
     if shutil.which("llama-server"):

@@ -28,7 +28,7 @@ NOT_RUN = {
 # Exit statuses that are an answer too: a night that is slower, no cell that meets the objectives.
 ANSWERS = {"llmpar-compare": {0, 5}, "llmpar-pick": {0, 6}}
 FAKE_GPU = {"FAKE_NVML": '{"gpus":[{"processes":[[1,1000000]]}]}'}
-BY_HAND = re.compile(r"--seconds 60|--duration 10")
+BY_HAND = re.compile(r"--duration (10|60)")
 
 
 def examples() -> list[str]:
@@ -72,7 +72,7 @@ def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     Path("prompts.txt").write_text("".join(f"prompts/p{number:02d}.txt\n" for number in range(12)))
     subprocess.run(
         "llmpar-prompts --index prompts/ > /dev/null; llmpar-request prompts/*.txt > requests.jsonl; "
-        "llmpar-sample-gpu --output gpu.jsonl -- sleep 0.1",
+        "llmpar-sample-gpu -o gpu.jsonl -- sleep 0.1",
         shell=True,
         check=True,
     )

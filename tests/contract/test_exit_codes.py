@@ -46,12 +46,14 @@ CASES = [
     ("llmpar-request --base-url http://127.0.0.1:9 prompt.txt", 7, "refused"),
     ("llmpar-sample-engine", 4, "--metrics-url"),
     ("llmpar-sample-engine --interval 0", 2, "interval"),
-    (f"FAKE_NVML='{NO_GPU}' PYTHONPATH=$FAKE llmpar-sample-gpu --seconds 0.1", 4, "no GPU"),
-    ("llmpar-sample-gpu --hz 0", 2, "hz"),
+    (f"FAKE_NVML='{NO_GPU}' PYTHONPATH=$FAKE llmpar-sample-gpu --duration 0.1", 4, "no GPU"),
+    ("llmpar-sample-gpu --interval 0", 2, "interval"),
     ("llmpar-serve --engine nonsense", 2, "nonsense"),
     ("llmpar-serve --engine powerinfer --model prompt.txt -- true", 4, "PowerInfer"),
     ("llmpar-summarise --slo soon study.jsonl", 2, "soon"),
     ("llmpar-summarise study.jsonl", 6, "no request record"),
+    ("llmpar-table --no-such-option", 2, "no-such-option"),
+    ("llmpar-table empty", 6, "no summary record"),
 ]
 
 
@@ -95,6 +97,7 @@ def test_input_that_is_no_record_is_3_everywhere(inputs: None) -> None:
     Path("bad.jsonl").write_text("{oops\n")
     for command in (
         "summarise",
+        "table",
         "compare --by engine",
         "claims",
         "pick",

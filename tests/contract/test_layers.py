@@ -64,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
     "stats": set(),
     "cli": {"exit_codes", "failure", "records"},
     "failure": {"exit_codes"},
+    "foreground": {"failure"},
     "runtime_directory": {"procfs"},
 }
 # Of a lower room only some modules may be imported from outside it.

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # command line, the kind it reads
 REQUESTS = [["llmpar-summarise"]]
 SUMMARIES = [
-    ["llmpar-summarise", "--table"],
+    ["llmpar-table"],
     ["llmpar-compare", "--by", "engine"],
     ["llmpar-claims"],
     ["llmpar-pick"],

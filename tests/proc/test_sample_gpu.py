@@ -40,7 +40,7 @@ def no_gpu(scenario: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_gpu_it_says_so(no_gpu: None) -> None:
-    done = run("--seconds", "1")
+    done = run("--duration", "1")
     assert done.returncode == 4 and done.stdout == ""
     assert "no GPU to sample" in done.stderr and "llmpar-doctor" in done.stderr
 
@@ -107,13 +107,25 @@ def test_a_command_that_is_not_there(scenario: Any) -> None:
 
 def test_standard_output_belongs_to_the_command(scenario: Any) -> None:
     scenario({})
-    assert run("--", "true").returncode == 2
+    done = run("--", "echo", "out")
+    assert (done.returncode, done.stdout) == (0, "out\n")
+    assert lines(Path("gpu.jsonl"))[0]["kind"] == "gpu"
     assert run("--prometheus", "--output", "x", "--", "true").returncode == 2
+
+
+def test_spellings_of_earlier_releases_warn_and_work(scenario: Any) -> None:
+    scenario({"gpm": None})
+    done = run("--hz", "50", "--seconds=0.3")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 2
+    assert done.stderr.splitlines() == [
+        "llmpar-sample-gpu: --hz is now --interval; the old spelling will go in a later release",
+        "llmpar-sample-gpu: --seconds is now --duration; the old spelling will go in a later release",
+    ]
 
 
 def test_alone_it_writes_records_and_stops(scenario: Any) -> None:
     scenario({"gpm": None})
-    done = run("--hz", "50", "--seconds", "0.3")
+    done = run("--interval", "0.02", "--duration", "0.3")
     assert done.returncode == 0
     samples = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(samples) >= 1 and samples[0]["power_w"] == 400 and "gpm" in samples[0]["unsupported"]
@@ -135,7 +147,7 @@ def test_prometheus_text(scenario: Any) -> None:
 
 def test_table(scenario: Any) -> None:
     scenario({"migs": [{"uuid": "MIG-1", "gpu_instance": 1}]})
-    header, row, *_ = run("--table", "--hz", "5", "--seconds", "0.5").stdout.splitlines()
+    header, row, *_ = run("--table", "--interval", "0.2", "--duration", "0.5").stdout.splitlines()
     assert header.split()[:4] == ["gpu", "util%", "SM%", "occ%"]
     assert row.split()[:2] == ["0.0", "-"] and "power_cap" in row
 
@@ -143,7 +155,7 @@ def test_table(scenario: Any) -> None:
 def test_a_reader_that_leaves_is_no_fault(scenario: Any) -> None:
     scenario({})
     done = subprocess.run(
-        ["bash", "-c", "set -o pipefail; llmpar-sample-gpu --hz 50 | head -n 1"],
+        ["bash", "-c", "set -o pipefail; llmpar-sample-gpu --interval 0.02 | head -n 1"],
         capture_output=True,
         text=True,
         timeout=60,

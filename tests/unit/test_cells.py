@@ -41,7 +41,7 @@ def test_quoted_values_comments_and_empty_ones():
         ("engine\tlauncher\nvllm\tcannon\n", "not one of"),
         ("engine\tclients\nvllm\t8\t9\n", "3 values under 2 columns"),
         ("engine\tclients\nvllm\t8\nvllm\t8\n", "twice"),
-        ("engine\tengine\nvllm\tvllm\n", "stands twice"),
+        ("engine\tengine\nvllm\tvllm\n", "appears twice"),
         (
             "clients\tmax_tokens\n" + ",".join(map(str, range(1, 200))) + "\t" + ",".join(map(str, range(1, 200))),
             "more than",
@@ -51,6 +51,19 @@ def test_quoted_values_comments_and_empty_ones():
 def test_bad_tables_say_where_and_what(text, said):
     with pytest.raises(sweeps.BadSweep, match=said):
         plan(text)
+
+
+def test_columns_may_have_the_names_of_other_tools():
+    ours = plan(
+        "engine\tversion\tshards\tmax_sequences\tclients\tcount\trate\tshape\nvllm\t0.23\t2\t64\t8\t99\t4\t0.5\n"
+    )
+    theirs = plan(
+        "engine\tengine_version\ttp\tmax_num_seqs\tmax_concurrency\tnum_prompts\trequest_rate\tburstiness\n"
+        "vllm\t0.23\t2\t64\t8\t99\t4\t0.5\n"
+    )
+    assert theirs == ours and ours[0]["load"]["shape"] == 0.5
+    with pytest.raises(sweeps.BadSweep, match=r"'clients' appears twice \(clients, max_concurrency\)"):
+        plan("engine\tclients\tmax_concurrency\nvllm\t8\t8\n")
 
 
 def test_repeats_shuffle_sessions_by_seed_and_keep_cells_together():

@@ -59,3 +59,18 @@ def test_a_directory_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(failure.Failure) as caught, cli.writing(str(tmp_path)):
         pass
     assert caught.value.code == exit_codes.USAGE and "cannot write" in caught.value.message
+
+
+def test_old_spellings_count_only_before_the_command_and_with_a_value(capsys):
+    renamed = {"--version": ("--engine-version", None), "--hz": ("--interval", lambda hz: str(1 / float(hz)))}
+
+    def spelled(line):
+        return " ".join(cli.current_spelling(line.split(), renamed, "x"))
+
+    assert spelled("--version") == "--version"
+    assert spelled("--version --dry-run") == "--version --dry-run"
+    assert spelled("--version 1.4 --dry-run") == "--engine-version 1.4 --dry-run"
+    assert spelled("--version=1.4") == "--engine-version 1.4"
+    assert spelled("--hz 10 -- tool --hz 10 --version 3") == "--interval 0.1 -- tool --hz 10 --version 3"
+    assert spelled("--hz 0") == "--interval 0" and spelled("--hz quick") == "--interval quick"
+    assert capsys.readouterr().err.count("the old spelling will go") == 5

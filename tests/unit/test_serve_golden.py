@@ -51,7 +51,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_case(case: Path, machine: Path, root: Path, capsys: pytest.CaptureFixture[str], rewrite: bool) -> None:
     words = shlex.split((case / "cmd").read_text(), comments=True)
     assert words[0] == command.NAME
-    code = cli.run(command.NAME, command.serve_command, [*words[1:], "--dry-run"])
+    code = cli.run(command.NAME, command.main.command, [*words[1:], "--dry-run"])
     seen = capsys.readouterr()
     got = {"status": f"{code}\n"}
     for name, text in (("stdout", seen.out), ("stderr", seen.err)):
