@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import optional
 import pytest
 from fake import Fake, fake_engine
 from unit.made import study, summary
@@ -130,10 +131,10 @@ def test_there_are_examples_of_every_command() -> None:
 @pytest.mark.parametrize("line", [line for line in EXAMPLES if line not in NOT_RUN])
 def test_the_example_runs(line: str, place: Path) -> None:
     for tool in ("jq", "parallel"):
-        if re.search(rf"(^|[|( ]){tool} ", line) and shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+        if re.search(rf"(^|[|( ]){tool} ", line):
+            optional.need(tool)
     if "--engine llamacpp" in line:
-        pytest.importorskip("xllamacpp")
+        optional.need("xllamacpp")
     # The same command, over sooner; a server's start is asked for the smallest model.
     shorter = (
         BY_HAND.sub(lambda found: found[0].split()[0] + " 1", line)
@@ -170,8 +171,7 @@ def test_readme_commands_exist_and_its_literal_lines_run(place: Path) -> None:
         ), target
     lines = [line for line in text.splitlines() if line.startswith(("parallel ", "llmpar-"))]
     assert len(lines) >= 2
-    if shutil.which("jq") is None or shutil.which("parallel") is None:
-        pytest.skip("jq or parallel is not installed")
+    optional.need("jq", "parallel")
     for line in lines:
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line.replace("parallel ", "parallel --will-cite ")],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
+import optional
 import pytest
 from unit.made import study, summary
 from unit.made_requests import request
@@ -60,8 +60,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case(case: Path, results: Path, rewrite: bool) -> None:
     line = (case / "cmd").read_text()
-    if "jq" in line and shutil.which("jq") is None:
-        pytest.skip("jq is not installed")
+    if "jq" in line:
+        optional.need("jq")
     done = subprocess.run(["bash", "-c", line], cwd=results, capture_output=True, text=True, timeout=60)
     for name, text in (("status", f"{done.returncode}\n"), ("stdout", done.stdout), ("stderr", done.stderr)):
         text = text.replace(str(results), "$PWD")

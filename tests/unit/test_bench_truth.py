@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
+import optional
 import pytest
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -97,7 +97,7 @@ def test_spread_of_one_and_of_many():
     assert tables.spread([math.nan]) == "-"
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
+@optional.needs("gcc")
 @pytest.mark.parametrize(
     ("path", "options", "key"),
     [("/v1/completions", [], "text"), ("/v1/completions", ["-c"], "text"), ("/v1/chat/completions", [], "delta")],

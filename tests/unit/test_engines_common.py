@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import optional
 import pytest
 
 from llmpar.dialects import Sampling
@@ -236,7 +237,9 @@ def test_the_first_request_of_transformers_asks_as_the_load() -> None:
 
 
 def test_tiny_llama_is_the_same_each_time(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
+    optional.need("tokenizers")
+    import tokenizers
+
     monkeypatch.syspath_prepend(str(root / "scripts"))
     import tiny_llama
 

@@ -7,13 +7,15 @@ import subprocess
 import xml.etree.ElementTree as ET
 
 import made
+import optional
 import pytest
 
 from llmpar import records
 from llmpar.results import rows
 from llmpar.results.rows import across, group
 
-plot = pytest.importorskip("llmpar.render.plot")
+optional.need("matplotlib")
+from llmpar.render import plot  # noqa: E402
 
 
 def run(root, *arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess:
