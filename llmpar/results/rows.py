@@ -48,29 +48,18 @@ class Row:
     summaries: list[dict[str, Any]] = field(default_factory=list)
 
     def figure(self, metric: str) -> Figure:
-        """The metric over this row's sessions; its value is None where no session has it."""
-        single = [reading(summary, metric) for summary in self.summaries]
-        have = [one for one in single if one.value is not None]
-        if not have:
-            return single[0] if single else Figure(None)
-        if len(have) == 1:
-            return have[0]
-        return across([one.value for one in have if one.value is not None])
+        """The metric over this row's sessions; its value is None where no session has it, or one has too few values for it."""
+        readings = [reading(summary, metric) for summary in self.summaries]
+        known = [one for one in readings if one.value is not None]
+        refused = [one for one in readings if one.value is None and one.needed]
+        if refused or not known:
+            # What one session of three has too few values for is not known of the row.
+            return max(refused, key=lambda one: one.needed or 0, default=Figure(None))
+        return known[0] if len(known) == 1 else across(list(self.by_session(metric).values()))
 
     def by_session(self, metric: str) -> dict[str, float]:
-        """The metric's value in each server session that has one.
-
-        Sessions are told apart by name and by their server's start, so that two nights of one plan are two sessions; a
-        name that comes twice without such a start gets a number.
-        """
-        values: dict[str, float] = {}
-        for summary in self.summaries:
-            one = reading(summary, metric)
-            if one.value is not None:
-                name = f"{summary.get('session')} {(summary.get('server') or {}).get('started_at') or ''}".strip()
-                count = sum(key == name or key.startswith(name + "#") for key in values)
-                values[name if not count else f"{name}#{count + 1}"] = one.value
-        return values
+        """The metric's value in each server session that has one; see `by_session`."""
+        return by_session(self.summaries, metric)
 
     @property
     def limited(self) -> list[str]:
@@ -124,6 +113,36 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
         )
     number = _number(value)
     return Figure(number, sessions=0 if number is None else 1)
+
+
+def session_of(summary: dict[str, Any]) -> str:
+    """The server session of a summary: its name and its server's start, so that two nights of one plan are two sessions.
+
+    Empty where the records name neither.
+    """
+    started = (summary.get("server") or {}).get("started_at")
+    return " ".join(str(part) for part in (summary.get("session"), started) if part is not None)
+
+
+def by_session(summaries: Iterable[dict[str, Any]], metric: str) -> dict[str, float]:
+    """The metric's value in each server session that has one: the only source of values for comparisons.
+
+    Several summaries of one session are repeats under one start: their geometric mean (the mean where one is 0) stands
+    for it. Summaries that name no session count as one session, named "".
+    """
+    found: dict[str, list[float]] = {}
+    for summary in summaries:
+        value = reading(summary, metric).value
+        if value is not None:
+            found.setdefault(session_of(summary), []).append(value)
+    return {
+        session: values[0]
+        if len(values) == 1
+        else math.exp(math.fsum(map(math.log, values)) / len(values))
+        if min(values) > 0
+        else math.fsum(values) / len(values)
+        for session, values in sorted(found.items())
+    }
 
 
 def path(metric: str) -> tuple[str, ...]:

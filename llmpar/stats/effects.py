@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -39,6 +40,9 @@ class Effect:
     freedom: float | None = None
     error: float | None = None  # standard error of the log ratio
     p_adjusted: float | None = None
+    sessions_a: int = 0
+    sessions_b: int = 0
+    left_out: int = 0  # sessions that measured one side only, where those that measured both are paired
 
 
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
@@ -147,32 +151,38 @@ def equivalent(effect: Effect, margin: float = MARGIN, confidence: float = CONFI
     return abs(math.log(effect.ratio)) + half < bound
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A over B; `low` and `high` None where there is no interval, `ratio` None where a side has no value above 0.
+def effect(
+    a: Mapping[str, float], b: Mapping[str, float], method: str = "auto", confidence: float = CONFIDENCE
+) -> Effect | None:
+    """The ratio of `a` over `b`, values by server session: the one rule that every command compares by.
 
-    `same`: the difference is certainly smaller than llmpar-compare's margin of practical meaning.
+    `auto` pairs the sessions that measured both sides, where there are two or more of them and they are over half of
+    each side's, and leaves out the others; else it is Welch's t over all sessions. A session without a name ("") is
+    never paired. None where a side has no value, where a value is not above 0, or where `paired` finds no pair.
     """
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    sessions_a: int
-    sessions_b: int
-    method: str | None
-    same: bool = False
-
-
-def ratio(a: Mapping[str, float], b: Mapping[str, float], confidence: float = 0.95) -> Ratio:
-    """The ratio of geometric means of `a` and `b`, values by session, with its interval at `confidence`."""
     if not a or not b or min(*a.values(), *b.values()) <= 0:
-        return Ratio(None, None, None, len(a), len(b), None)
-    both = sorted(set(a) & set(b))
-    if len(both) >= 2:
-        effect = paired([a[name] for name in both], [b[name] for name in both], confidence)
-        counts = (len(both), len(both))
-    else:
-        effect = welch(list(a.values()), list(b.values()), confidence)
-        counts = (len(a), len(b))
-    method = effect.method if effect.low is not None else None
-    return Ratio(effect.ratio, effect.low, effect.high, *counts, method, equivalent(effect))
+        return None
+    both = sorted((set(a) & set(b)) - {""})
+    if method == "paired" or (method == "auto" and len(both) >= 2 and 2 * len(both) > max(len(a), len(b))):
+        if not both:
+            return None
+        found = paired([a[name] for name in both], [b[name] for name in both], confidence)
+        found.sessions_a = found.sessions_b = len(both)
+        found.left_out = len(set(a) ^ set(b))
+        return found
+    test = permutation if method == "permutation" else welch
+    found = test(list(a.values()), list(b.values()), confidence)
+    found.sessions_a, found.sessions_b = len(a), len(b)
+    return found
+
+
+def described(found: Effect | None) -> dict[str, Any]:
+    """`ratio`, `low`, `high` and `method` as claim and pick records hold them; `method` only where there is an interval."""
+    if found is None:
+        return {"ratio": None, "low": None, "high": None, "method": None}
+    return {
+        "ratio": found.ratio,
+        "low": found.low,
+        "high": found.high,
+        "method": None if found.low is None else found.method,
+    }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmpar.results import rows, words, workload
 from llmpar.results.words import shortened
-from llmpar.stats.effects import MARGIN, ratio
+from llmpar.stats.effects import MARGIN, effect
 from llmpar.verdicts.claims import MOST_FAILURES
 
 
@@ -35,7 +35,11 @@ def answer(rows: Sequence[rows.Row]) -> str:
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
         lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
-    compared = [(row, ratio(row.by_session("wall_s"), best.by_session("wall_s"), 1 - 0.05 / len(rest))) for row in rest]
+    effects = [
+        (row, effect(row.by_session("wall_s"), best.by_session("wall_s"), confidence=1 - 0.05 / len(rest)))
+        for row in rest
+    ]
+    compared = [(row, one) for row, one in effects if one is not None]
     single = [words.name(row) for row, one in compared if one.low is None]
     if len(single) == len(rest):
         return (
@@ -45,7 +49,7 @@ def answer(rows: Sequence[rows.Row]) -> str:
     if undecided:
         names = shortened(
             [
-                words.name(row) + (f" ({one.ratio:.2f} times as long)" if (one.ratio or 1) > 1 + MARGIN else "")
+                words.name(row) + (f" ({one.ratio:.2f} times as long)" if one.ratio > 1 + MARGIN else "")
                 for row, one in undecided
             ],
             3,

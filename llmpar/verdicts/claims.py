@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar.results import rows, workload
-from llmpar.stats.effects import MARGIN, Ratio, ratio
+from llmpar.stats import effects
+from llmpar.stats.effects import MARGIN, Effect
 from llmpar.verdicts.claim_table import Claim, values_of
 
 SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
@@ -29,7 +30,7 @@ class Comparison:
 
     a: rows.Row
     b: rows.Row
-    effect: Ratio
+    effect: Effect | None
     outcome: str = CANNOT_TELL
     reasons: list[str] = field(default_factory=list)
 
@@ -82,7 +83,8 @@ def evaluate(claim: Claim, rows: Sequence[rows.Row]) -> dict[str, Any]:
 
 
 def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
-    one = Comparison(a, b, ratio(a.by_session(claim.metric), b.by_session(claim.metric)))
+    values_a, values_b = a.by_session(claim.metric), b.by_session(claim.metric)
+    one = Comparison(a, b, effects.effect(values_a, values_b))
     for row, side in ((a, "A"), (b, "B")):
         limited = [name for name in row.limited if claim.metric.startswith(name.removesuffix("_s"))]
         if limited:
@@ -101,18 +103,17 @@ def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
         "load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)
     ):
         one.reasons.append("random weights write what n-gram speculation guesses: its gain is not that of real text")
-    if one.effect.ratio is None:
+    if one.effect is None:
         one.reasons.append(f"no {claim.metric} on one side or both")
     elif one.effect.low is None:
-        one.reasons.append(
-            f"{one.effect.sessions_a} and {one.effect.sessions_b} server sessions: an interval needs 2 of each"
-        )
+        one.reasons.append(f"{len(values_a)} and {len(values_b)} server sessions: an interval needs 2 of each")
     if one.reasons:
         return one
-    wide = ratio(a.by_session(claim.metric), b.by_session(claim.metric), 1 - 0.05 / max(1, count))
+    wide = effects.effect(values_a, values_b, confidence=1 - 0.05 / max(1, count))
     effect = one.effect
-    assert effect.low is not None and effect.high is not None and wide.low is not None and wide.high is not None
-    same = claim.direction and effect.same
+    assert effect is not None and effect.low is not None and effect.high is not None
+    assert wide is not None and wide.low is not None and wide.high is not None
+    same = claim.direction and effects.equivalent(effect)
     if same or wide.high <= claim.low or wide.low >= claim.high:
         one.outcome = CONTRADICTED
         if same:
@@ -144,10 +145,7 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
         "at": {key: value for key, value in at.items() if value is not None},
         "a": side(one.a),
         "b": side(one.b),
-        "ratio": one.effect.ratio,
-        "low": one.effect.low,
-        "high": one.effect.high,
-        "method": one.effect.method,
+        **effects.described(one.effect),
         "outcome": one.outcome,
         "reasons": one.reasons,
     }

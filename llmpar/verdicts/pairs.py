@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,16 +20,8 @@ class Side:
     summaries: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, figure: str) -> dict[str, float]:
-        """The figure in each session; the geometric mean where one session measured the cell several times."""
-        found: dict[str, list[float]] = {}
-        for summary in self.summaries:
-            value = rows.reading(summary, figure).value
-            if value is not None and value > 0:
-                found.setdefault(str(summary.get("session")), []).append(value)
-        return {
-            session: each[0] if len(each) == 1 else math.exp(math.fsum(map(math.log, each)) / len(each))
-            for session, each in sorted(found.items())
-        }
+        """The figure in each server session that has it; see rows.by_session."""
+        return rows.by_session(self.summaries, figure)
 
     def cells(self) -> list[str]:
         return sorted({str(summary["label"]) for summary in self.summaries if summary.get("label")})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar.results import rows
-from llmpar.stats.effects import Ratio, ratio
+from llmpar.stats import effects
 from llmpar.verdicts.claims import MOST_FAILURES
 
 RATE = "output_tokens_per_s"
@@ -32,7 +32,7 @@ class Choice:
     price_per_h: float | None = None
     cost: rows.Figure = rows.Figure(None)
     front: bool = False
-    against_best: Ratio | None = None
+    against_best: effects.Effect | None = None
 
     @property
     def ranked(self) -> bool:
@@ -53,7 +53,7 @@ def judge(
     ranked.sort(key=lambda choice: _of(choice.cost) if priced else -_of(choice.row.figure(RATE)))
     _front(ranked, priced)
     for choice in ranked[1:]:
-        choice.against_best = ratio(choice.row.by_session(RATE), ranked[0].row.by_session(RATE))
+        choice.against_best = effects.effect(choice.row.by_session(RATE), ranked[0].row.by_session(RATE))
     return ranked + [choice for choice in choices if not choice.ranked]
 
 
@@ -151,9 +151,7 @@ def record(choice: Choice, place: int | None) -> dict[str, Any]:
         "pareto": choice.front,
         "edge": choice.edge,
         "reasons": choice.reasons,
-        "against_best": None
-        if against is None
-        else {"ratio": against.ratio, "low": against.low, "high": against.high, "method": against.method},
+        "against_best": None if against is None else effects.described(against),
     }
 
 

@@ -148,26 +148,6 @@ def _host(summary: dict[str, Any]) -> str | None:
     return ", ".join([name, *gpus]) if name else None
 
 
-def effect(
-    pair: Pair, figure: str, method: str = "auto", confidence: float = effects.CONFIDENCE
-) -> effects.Effect | None:
-    """The figure's ratio between the sides by session; None where a side has no value.
-
-    `auto`: paired where each session measured both sides (as cells of one server start do), else Welch.
-    """
-    a, b = pair.a.values(figure), pair.b.values(figure)
-    if not a or not b:
-        return None
-    together = set(a) == set(b) and "None" not in a
-    if method == "paired" or (method == "auto" and together):
-        both = sorted(set(a) & set(b))
-        if not both:
-            return None
-        return effects.paired([a[session] for session in both], [b[session] for session in both], confidence)
-    test = effects.permutation if method == "permutation" else effects.welch
-    return test(list(a.values()), list(b.values()), confidence)
-
-
 def verdict_records(
     pairs: list[Pair],
     figures: tuple[str, ...],
@@ -179,16 +159,20 @@ def verdict_records(
 ) -> list[dict[str, Any]]:
     """One verdict record for each pair and figure; p-values are corrected over all of them."""
     work = [(pair, figure) for pair in pairs for figure in figures]
-    effects, reasons, noted = [], [], []
+    found_effects, reasons, noted = [], [], []
     for pair, figure in work:
         differ, allowed = parted(differences(pair, figure), allow)
         reasons.append(differ)
         noted.append(allowed)
-        effects.append(effect(pair, figure, method, confidence) if pair.a.summaries and pair.b.summaries else None)
-    p_values = [None if each is None or differ else each.p_value for each, differ in zip(effects, reasons, strict=True)]
+        found_effects.append(effects.effect(pair.a.values(figure), pair.b.values(figure), method, confidence))
+    p_values = [
+        None if each is None or differ else each.p_value for each, differ in zip(found_effects, reasons, strict=True)
+    ]
     adjusted = adjust(p_values, correction)
     records = []
-    for (pair, figure), found, differ, allowed, p_adjusted in zip(work, effects, reasons, noted, adjusted, strict=True):
+    for (pair, figure), found, differ, allowed, p_adjusted in zip(
+        work, found_effects, reasons, noted, adjusted, strict=True
+    ):
         if found is not None:
             found.p_adjusted = p_adjusted
         records.append(verdict_record(pair, figure, found, differ, allowed, margin, correction, confidence, len(work)))
@@ -238,6 +222,8 @@ def verdict_record(
                         "message": f"{side.label} has no {figure}" + (f": it needs {many} requests" if many else ""),
                     }
                 )
+        if not reasons:
+            reasons.append({"code": "refused", "message": f"no server session measured {figure} above 0 on both sides"})
     else:
         verdict = decide(found, higher, margin, confidence)
         if verdict == "cannot tell":
@@ -250,6 +236,7 @@ def verdict_record(
                 many = power.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
     reasons += allowed
+    reasons += _partial(pair, figure, found)
     if pair.own and found is not None:
         reasons.append({"code": "own_settings", "message": sentences.own(pair.a.label, pair.b.label, pair.own)})
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
@@ -277,6 +264,21 @@ def verdict_record(
     }
     record["sentence"] = sentences.sentence(record)
     return record
+
+
+def _partial(pair: Pair, figure: str, found: effects.Effect | None) -> list[dict[str, str]]:
+    """Sessions whose values do not count, or that have none."""
+    reasons = []
+    if found is not None and found.left_out:
+        measured = "1 server session measured" if found.left_out == 1 else f"{found.left_out} server sessions measured"
+        reasons.append({"code": "left_out", "message": f"{measured} one side only: left out"})
+    for side in (pair.a, pair.b):
+        sessions = {rows.session_of(summary) for summary in side.summaries}
+        known = len(side.values(figure))
+        if 0 < known < len(sessions):
+            message = f"{known} of {len(sessions)} server sessions of {side.label} have {figure}"
+            reasons.append({"code": "refused", "message": message})
+    return reasons
 
 
 def _why(
