@@ -1,4 +1,4 @@
-"""What llmpar-sample-gpu says beside a load whose size is known. Called by scripts/gpu-host/sampler-proof.
+"""What llmpar-sample-gpu says beside a load whose size is known.
 
 Usage: python bench/sampler_proof.py INTO. Needs PyTorch and a GPU. Runs the same phases under the sampler at 10 and at
 100 Hz, as a wrapper would, and prints for each phase what was sampled beside what the phase itself counted:
