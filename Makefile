@@ -138,8 +138,8 @@ claims: | $(ready) ## what the results say of the study's findings
 	@llmpar-claims $(results)
 
 .PHONY: report
-report: | $(ready) ## one HTML file of all results
-	@llmpar-report -o $(RUNS)/report.html $(results)
+report: | $(ready) ## one HTML file of all results (REPORT='--walls study/walls.tsv' adds the study's own)
+	@llmpar-report $(REPORT) -o $(RUNS)/report.html $(results)
 	@echo $(RUNS)/report.html
 
 .PHONY: pick

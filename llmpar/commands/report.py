@@ -13,7 +13,7 @@ import click
 from llmpar import cli, exit_codes, failure, records
 from llmpar.render import report_csv
 from llmpar.render.report_text import as_markdown, as_text
-from llmpar.report import document, tracks
+from llmpar.report import document, study, tracks
 from llmpar.report.document import build
 from llmpar.results import rows
 from llmpar.results.rows import group
@@ -34,6 +34,12 @@ HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown
 )
 @click.option("--no-claims", is_flag=True, help="Leave the study's findings out.")
 @click.option(
+    "--walls",
+    metavar="TSV",
+    type=click.Path(),
+    help="Published wall seconds to show next to those measured, such as study/walls.tsv.",
+)
+@click.option(
     "--timelines",
     metavar="N",
     type=click.IntRange(0),
@@ -48,9 +54,10 @@ def main(
     title: str,
     table: str | None,
     no_claims: bool,
+    walls: str | None,
     timelines: int,
 ) -> int:
-    """Put summaries into one report: verdicts, wall seconds beside the study's, charts, time lines, how it was run.
+    """Put summaries into one report: verdicts, wall seconds, charts, time lines, how it was run.
 
     \b
       llmpar-report runs/*/*/summary.json -o report.html
@@ -73,7 +80,7 @@ def main(
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
     stated = [] if no_claims else judged(table, rows)
     verdicts = [record for _, record in given if record["kind"] == "verdict"]
-    document = build(title, rows, stated, verdicts, commands(rows, beside))
+    document = build(title, rows, stated, verdicts, commands(rows, beside), published(walls))
     if form == "html":
         made = as_html(document, rows, beside, timelines)
     else:
@@ -93,6 +100,18 @@ def judged(table: str | None, rows: Sequence[rows.Row]) -> list[dict[str, Any]]:
     try:
         return [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
     except claim_table.BadClaims as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
+
+
+def published(table: str | None) -> study.Walls | None:
+    """The published wall seconds, where a table of them is named."""
+    if table is None:
+        return None
+    with cli.opened(table) as stream:
+        text = stream.read().decode("utf-8", "replace")
+    try:
+        return study.parse(text, table)
+    except study.BadWalls as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
 
 

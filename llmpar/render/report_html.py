@@ -94,7 +94,8 @@ def page(
         if sweep.causes:
             parts.append('<ul class="causes">' + "".join(f"<li>{text(cause)}</li>" for cause in sweep.causes) + "</ul>")
         parts += [chart(one, f"{slug(sweep.name)}-{index}") for index, one in enumerate(charts.get(sweep.name, []))]
-    parts += [f"<h3>{text(document.study.title)}</h3>", table(document.study)]
+    for published in document.published:
+        parts += [f"<h3>{text(published.title)}</h3>", table(published)]
     if timelines:
         parts += [
             "<h2>Time lines</h2>",

@@ -28,7 +28,7 @@ def as_markdown(document: document.Document) -> str:
             _markdown(sweep.table),
             "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes),
         ]
-    for one in (document.study, *document.warnings, *document.runs):
+    for one in (*document.published, *document.warnings, *document.runs):
         parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
     return "\n".join(part for part in parts if part)
 
@@ -51,7 +51,7 @@ def as_text(document: document.Document) -> str:
     ]
     for sweep in document.sweeps:
         parts += [*_text(sweep.table, sweep.answer), *sweep.causes]
-    for one in (document.study, *document.warnings):
+    for one in (*document.published, *document.warnings):
         parts += _text(one)
     return "\n".join(parts) + "\n"
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmpar.report import study
 from llmpar.report.provenance import facts, runs
+from llmpar.report.study import Walls
 from llmpar.report.table import Table
 from llmpar.results import rows, words
 from llmpar.results.rows import UNSET, order
@@ -60,13 +60,13 @@ class Document:
     claims: list[dict[str, Any]]
     verdicts: list[dict[str, Any]]
     sweeps: list[Sweep]
-    study: Table
+    published: list[Table]
     warnings: list[Table]
     runs: list[Table]
 
     @property
     def tables(self) -> list[Table]:
-        return [*(sweep.table for sweep in self.sweeps), self.study, *self.warnings, *self.runs]
+        return [*(sweep.table for sweep in self.sweeps), *self.published, *self.warnings, *self.runs]
 
 
 def build(
@@ -75,19 +75,32 @@ def build(
     claims: Sequence[dict[str, Any]],
     verdicts: Sequence[dict[str, Any]],
     commands: Mapping[str, str],
+    walls: Walls | None = None,
 ) -> Document:
-    """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known."""
+    """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known.
+
+    `walls`: published wall seconds to show next to those measured.
+    """
     names = list(dict.fromkeys(row.sweep for row in rows))
-    sweeps = [_sweep(name, sorted((row for row in rows if row.sweep == name), key=order), rows) for name in names]
+    sweeps = [
+        _sweep(name, sorted((row for row in rows if row.sweep == name), key=order), rows, walls) for name in names
+    ]
     return Document(
-        title, facts(rows), list(claims), list(verdicts), sweeps, study_table(), warnings(rows), runs(rows, commands)
+        title,
+        facts(rows),
+        list(claims),
+        list(verdicts),
+        sweeps,
+        [published(walls)] if walls else [],
+        warnings(rows),
+        runs(rows, commands),
     )
 
 
-def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row]) -> Sweep:
+def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], walls: Walls | None) -> Sweep:
     hosts = {row.host for row in everything}
     keys = list(dict.fromkeys(key for row in rows for key in row.varies))
-    beside = [study.beside(row.settings) for row in rows]
+    published = [walls.row(row.settings) if walls else None for row in rows]
     columns = [
         (metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric).value is not None for row in rows)
     ]
@@ -96,17 +109,17 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row]) -> S
         header.append("host")
     first = len(header)
     header += [label for _, label in columns]
-    if any(beside):
-        header.insert(first + 1, f"wall, s: {study.LABEL}")
+    if walls and any(published):
+        header.insert(first + 1, f"wall, s: {walls.source}")
     header += ["in flight", "failed", "sessions"]
     lines = []
-    for row, its in zip(rows, beside, strict=True):
+    for row, other in zip(rows, published, strict=True):
         line = [words.setting(row.settings.get(key)) for key in keys] or [row.cell]
         if len(hosts) > 1:
             line.append(row.host)
         figures = [words.figure(row.figure(metric)) for metric, _ in columns]
-        if any(beside):
-            figures.insert(1, f"{its.wall_s:g}" if its else "")
+        if any(published):
+            figures.insert(1, f"{other.wall_s:g}" if other else "")
         requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
         line += [
             *figures,
@@ -129,10 +142,9 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row]) -> S
         if several
         else "within the one server session; it says nothing of the next session."
     )
-    if any(beside):
-        note += (
-            f" The column of {study.LABEL} is from one RTX A6000 with other prompts: compare its order, not its size."
-        )
+    if walls and any(published):
+        cards = " and ".join(dict.fromkeys(other.gpu for other in published if other))
+        note += f" The column of {walls.source} is from {cards} with other prompts: compare its order, not its size."
     few = [
         (label.removesuffix(", s"), max(row.figure(metric).needed or 0 for row in rows))
         for metric, label in WALL_COLUMNS
@@ -167,10 +179,10 @@ def in_flight(row: rows.Row) -> str:
     return words.number(achieved) + (f" of {asked}" if asked else "")
 
 
-def study_table() -> Table:
-    """The study's own wall seconds, labelled as such."""
-    rows = [[row.settings, f"{row.wall_s:g}"] for row in study.ROWS]
-    return Table(f"Not measured here: {study.LABEL}", ["the study's setting", "wall, s"], rows, {1}, study.NOTE)
+def published(walls: Walls) -> Table:
+    """Others' wall seconds, under the name of their source."""
+    lines = [[row.settings, f"{row.wall_s:g}"] for row in walls.rows]
+    return Table(f"Not measured here: {walls.source}", ["its setting", "wall, s"], lines, {1}, walls.note)
 
 
 def warnings(rows: Sequence[rows.Row]) -> list[Table]:

@@ -1,7 +1,7 @@
-"""The study's own measurements: wall seconds for its whole prompt set, Vicuna 7B class models, spring 2024.
+"""Wall seconds that others have published for the same kind of load, such as study/walls.tsv.
 
-They stand beside what is measured here, always labelled as the study's: other prompts, other hosts, other versions, one
-run each and no interval. They are never mixed into a measured figure.
+They appear next to what is measured here only where a table of them is named, always under their source's name: other
+prompts, other hosts, other versions, one run each and no interval. They are never mixed into a measured figure.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-LABEL = "the study, 2024"
-NOTE = (
-    "The study's numbers are one run each, on its own prompts, hosts and versions; compare their order, not their size. "
-    "Its four client rows do not say whether speculation was on."
-)
+COLUMNS = ("source", "gpu", "memory_gib", "card_gib", "clients", "speculate", "servers", "wall_s")
+
+
+class BadWalls(ValueError):
+    """A table that cannot be understood; the text says where."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the study's table. `wall_s` in seconds; `memory_gib` used of `card_gib`; None where it does not say."""
+    """One published wall time. `wall_s` in seconds; `memory_gib` used of `card_gib`; None where it does not say."""
 
     gpu: str
     memory_gib: int | None
@@ -43,35 +43,60 @@ class Row:
         return ", ".join(parts)
 
 
-ROWS: tuple[Row, ...] = (
-    Row("RTX A6000", 48, 48, 24, None, 1, 664.0),
-    Row("RTX A6000", 48, 48, 64, None, 1, 561.0),
-    Row("RTX A6000", 48, 48, 128, None, 1, 554.0),
-    Row("RTX A6000", 48, 48, 256, None, 1, 568.0),
-    Row("RTX A6000", 48, 48, 128, 2, 1, 596.0),
-    Row("RTX A6000", 48, 48, 128, 8, 1, 945.0),
-    Row("RTX 3090", None, None, None, 2, 1, 741.0),
-    Row("RTX 4090", None, None, None, 2, 1, 481.0),
-    Row("RTX A6000", 24, 48, None, 2, 1, 707.0),
-    Row("RTX A6000", 24, 48, None, None, 2, 1205.0),
-)
+@dataclass(frozen=True)
+class Walls:
+    """A whole table. `note`: what its comment lines say, for the reader of a report."""
+
+    source: str
+    note: str
+    rows: tuple[Row, ...]
+
+    def row(self, settings: dict[str, Any]) -> Row | None:
+        """The row of the same client count and speculation on one whole card, if there is one.
+
+        `settings` are one cell's server and load settings together. A cell with anything else that no row says (several
+        replicas, shards, capped memory, a quantised model, another launcher than GNU parallel) has none.
+        """
+        if settings.get("launcher") not in (None, "parallel"):
+            return None
+        if any(settings.get(key) not in (None, 1) for key in ("replicas", "shards")):
+            return None
+        if any(settings.get(key) not in (None, "", "none") for key in ("kv_bytes", "quantize")):
+            return None
+        clients, speculate = settings.get("clients"), settings.get("speculate") or None
+        return next(
+            (
+                row
+                for row in self.rows
+                if row.memory_gib == row.card_gib
+                and row.servers == 1
+                and row.clients is not None
+                and (row.clients, row.speculate) == (clients, speculate)
+            ),
+            None,
+        )
 
 
-def beside(settings: dict[str, Any]) -> Row | None:
-    """The study's row for the same client count and speculation on its whole A6000, if it has one.
+def parse(text: str, name: str) -> Walls:
+    """A TSV with the header COLUMNS; `-` is unknown, `#` begins a line of the note. Raises BadWalls."""
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    note = " ".join(line[1:].strip() for _, line in lines if line.startswith("#"))
+    table = [(number, line.split("\t")) for number, line in lines if not line.startswith("#")]
+    if not table or tuple(table[0][1]) != COLUMNS:
+        raise BadWalls(f"'{name}': the header has to be {' '.join(COLUMNS)}, separated by tabs")
+    rows = []
+    for number, cells in table[1:]:
+        try:
+            _, gpu, memory, card, clients, speculate, servers, wall = cells
+            numbers = (_whole(memory), _whole(card), _whole(clients), _whole(speculate))
+            rows.append(Row(gpu, *numbers, int(servers), float(wall)))
+        except ValueError as error:
+            raise BadWalls(f"'{name}' line {number}: {error}") from None
+    sources = {cells[0] for _, cells in table[1:]}
+    if len(sources) != 1:
+        raise BadWalls(f"'{name}': all rows of a table have one source, and here are {len(sources)}")
+    return Walls(sources.pop(), note, tuple(rows))
 
-    `settings` are one cell's server and load settings together. A cell with anything else of the study's that the row
-    lacks (several replicas, shards, capped memory, a quantised model, another launcher than GNU parallel) has none.
-    """
-    if settings.get("launcher") not in (None, "parallel"):
-        return None
-    if any(settings.get(key) not in (None, 1) for key in ("replicas", "shards")):
-        return None
-    if any(settings.get(key) not in (None, "", "none") for key in ("kv_bytes", "quantize")):
-        return None
-    speculate = settings.get("speculate") or None
-    for row in ROWS:
-        whole = row.gpu == "RTX A6000" and row.memory_gib == 48 and row.servers == 1
-        if whole and row.clients == settings.get("clients") and row.speculate == speculate:
-            return row
-    return None
+
+def _whole(cell: str) -> int | None:
+    return None if cell == "-" else int(cell)

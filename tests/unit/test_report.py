@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import made
 import pytest
@@ -21,8 +22,8 @@ from llmpar.results.rows import group
 BAD = "<script>alert('&')</script>\"'"
 
 
-def built(summaries) -> document.Document:
-    return document.build("T", rows.group(summaries), [], [], {})
+def built(summaries, walls=None) -> document.Document:
+    return document.build("T", rows.group(summaries), [], [], {}, walls)
 
 
 def three(walls: dict[int, float], **more) -> list[dict]:
@@ -119,32 +120,48 @@ def test_repeats_are_one_line_with_the_interval_over_sessions():
     assert "over server sessions" in table.note
 
 
-def test_the_studys_figures_stand_beside_and_are_labelled():
-    table = built(three({128: 18.0, 24: 39.0, 3: 1.0})).sweeps[0].table
-    column = next(index for index, name in enumerate(table.header) if study.LABEL in name)
+WALLS = study.parse((Path(__file__).resolve().parents[2] / "study" / "walls.tsv").read_text(), "walls.tsv")
+
+
+def test_published_wall_seconds_appear_under_their_source_where_they_are_asked_for():
+    summaries = three({128: 18.0, 24: 39.0, 3: 1.0})
+    whole = built(summaries, WALLS)
+    table = whole.sweeps[0].table
+    column = next(index for index, name in enumerate(table.header) if "the study, 2024" in name)
     assert [line[column] for line in table.rows] == ["", "664", "554"]  # by clients
-    assert "RTX A6000" in table.note
-    assert [line[-1] for line in document.study_table().rows] == [
-        "664",
-        "561",
-        "554",
-        "568",
-        "596",
-        "945",
-        "741",
-        "481",
-        "707",
-        "1205",
-    ]
-    plain = built(three({1: 2.0, 2: 1.0})).sweeps[0].table
-    assert not any(study.LABEL in name for name in plain.header)
+    assert "from RTX A6000 with other prompts" in table.note
+    (published,) = whole.published
+    assert published.title == "Not measured here: the study, 2024" and "one run each" in published.note.lower()
+    seconds = ["664", "561", "554", "568", "596", "945", "741", "481", "707", "1205"]
+    assert [line[-1] for line in published.rows] == seconds
+    assert not any("study" in name for name in built(three({1: 2.0, 2: 1.0}), WALLS).sweeps[0].table.header)
+    without = built(summaries)
+    assert not without.published and "study" not in " ".join(
+        [*without.sweeps[0].table.header, without.sweeps[0].table.note]
+    )
 
 
-def test_the_study_has_no_row_for_what_it_did_not_run():
-    assert study.beside({"clients": 128, "speculate": 2}).wall_s == 596
-    assert study.beside({"clients": 128, "speculate": 4}) is None
+def test_there_is_no_published_row_for_what_was_not_run():
+    assert WALLS.row({"clients": 128, "speculate": 2}).wall_s == 596
+    assert WALLS.row({"clients": 128, "speculate": 4}) is None
+    assert WALLS.row({"speculate": 2}) is None
     for other in ({"replicas": 2}, {"quantize": "eetq"}, {"kv_bytes": "8GiB"}, {"launcher": "threads"}):
-        assert study.beside({"clients": 128} | other) is None
+        assert WALLS.row({"clients": 128} | other) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "header"),
+        ("source\tgpu\n", "header"),
+        ("\t".join(study.COLUMNS) + "\nS\tG\t1\t1\tmany\t-\t1\t5\n", "line 2.*many"),
+        ("\t".join(study.COLUMNS) + "\nS\tG\n", "line 2"),
+        ("\t".join(study.COLUMNS) + "\n" + "".join(f"{name}\tG\t1\t1\t1\t-\t1\t5\n" for name in "ST"), "one source"),
+    ],
+)
+def test_a_bad_table_of_wall_seconds_is_refused(text, word):
+    with pytest.raises(study.BadWalls, match=word):
+        study.parse(text, "w.tsv")
 
 
 def test_warnings_are_counted_once_with_their_cells():
@@ -274,7 +291,7 @@ def test_html_stands_alone(html):
 def test_html_says_verdicts_first_and_labels_pictures(html):
     text = " ".join(Page(html).words)
     assert text.index("Verdicts") < text.index("Wall seconds") < text.index("Time lines") < text.index("How it was run")
-    assert "supported" in text and study.LABEL in text
+    assert "supported" in text and "the study, 2024" not in text
     labels = [value for tag, name, value in Page(html).attributes if tag == "svg" and name == "aria-label"]
     assert len(labels) == html.count("<svg") and all("wall" in label or "in flight" in label for label in labels)
 
