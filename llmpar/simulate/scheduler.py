@@ -4,7 +4,8 @@ One step serves all sequences of the batch: one token for each sequence that gen
 much of the waiting prompts as the token budget leaves (chunked prefill). The rules are those of vLLM 0.23
 (vllm/v1/core/sched/scheduler.py): running sequences first, in the order of admission; a sequence that finds no free KV
 block preempts the one admitted last, which starts again from its prompt and what it had generated; new sequences are
-admitted only in a step that preempted none. Not modelled: prefix caching, priorities, sharding's own traffic.
+admitted only in a step that preempted none. Not modelled: priorities, sharding's own traffic, KV blocks that requests
+share (a cached prefix saves its computation, not its blocks).
 
     import numpy as np
     from llmpar.simulate.scheduler import ClosedLoop, Limits, OpenLoop, gamma_lengths, simulate
@@ -143,12 +144,24 @@ class Run:
 
 
 class _Sequence:
-    __slots__ = ("request", "prompt", "output", "generated", "computed", "blocks", "joined", "epoch", "order", "spans")
+    __slots__ = (
+        "request",
+        "prompt",
+        "output",
+        "generated",
+        "cached",
+        "computed",
+        "blocks",
+        "joined",
+        "epoch",
+        "order",
+        "spans",
+    )
 
-    def __init__(self, request: int, prompt: int, output: int) -> None:
-        self.request, self.prompt, self.output = request, prompt, output
+    def __init__(self, request: int, prompt: int, output: int, cached: int) -> None:
+        self.request, self.prompt, self.output, self.cached = request, prompt, output, cached
         self.generated = 0  # before the present span; after a preemption these are part of what is computed again
-        self.computed = 0  # prompt tokens in the KV cache
+        self.computed = cached  # prompt tokens in the KV cache
         self.blocks = 0
         self.joined = -1  # step that computed the end of the prompt; -1: still in its prompt, or waiting
         self.epoch = 0  # entries of the calendar made before a preemption are void
@@ -190,7 +203,7 @@ class _Server:
         if victim is self.prompt:
             self.prompt = None
         self.free += victim.blocks
-        victim.blocks = victim.computed = 0
+        victim.blocks, victim.computed = 0, victim.cached
         victim.joined = -1
         victim.epoch += 1
         self.waiting.appendleft(victim)
@@ -331,11 +344,15 @@ def simulate(
     limits: Limits | None = None,
     replicas: int = 1,
     one_device: bool = False,
+    front_s: float = 0.0,
+    cached_tokens: int | Sequence[int] | np.ndarray = 0,
 ) -> Run:
     """Runs all requests to their end.
 
     `replicas` servers stand behind a balancer that chooses the one with the fewest requests out, as nginx's least_conn
-    does; each has its own device, or with `one_device` they take turns on one, a step at a time.
+    does; each has its own device, or with `one_device` they take turns on one, a step at a time. `front_s`: from the
+    sending of a request until the scheduler sees it (HTTP, tokeniser, queue between processes). `cached_tokens`: of each
+    prompt, found in the prefix cache and not computed; one value, or one for each request; less than its prompt.
     Raises ValueError for lengths, limits and times that cannot be.
     """
     limits = limits or Limits()
@@ -344,10 +361,11 @@ def simulate(
     count = len(prompts)
     delays = _values(load.send_delay_s, count)
     servers = [_Server(limits) for _ in range(replicas)]
-    sequences = [
-        _Sequence(request, prompt, output)
-        for request, (prompt, output) in enumerate(zip(prompts.tolist(), outputs.tolist(), strict=True))
-    ]
+    cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), (count,))
+    if (cached < 0).any() or (cached >= prompts).any():
+        raise ValueError("cached tokens are not negative and fewer than the prompt's")
+    each = zip(prompts.tolist(), outputs.tolist(), cached.tolist(), strict=True)
+    sequences = [_Sequence(request, *sizes) for request, sizes in enumerate(each)]
     launched, first, end = [0.0] * count, [0.0] * count, [0.0] * count
     chosen = [0] * count
     calendar: list[tuple[float, int, int]] = []  # when, request or -1, server
@@ -359,7 +377,7 @@ def simulate(
         at = max(at, launcher_free)
         launcher_free = at + gap
         launched[next_request] = at
-        heapq.heappush(calendar, (at + delays[next_request], next_request, 0))
+        heapq.heappush(calendar, (at + delays[next_request] + front_s, next_request, 0))
         next_request += 1
 
     if isinstance(load, ClosedLoop):
@@ -369,7 +387,9 @@ def simulate(
             launch(0.0)
     else:
         launched = _values(load.arrivals_s, count)
-        calendar = [(at + delay, request, 0) for request, (at, delay) in enumerate(zip(launched, delays, strict=True))]
+        calendar = [
+            (at + delay + front_s, request, 0) for request, (at, delay) in enumerate(zip(launched, delays, strict=True))
+        ]
         heapq.heapify(calendar)
     queue: deque[int] = deque()  # of servers that wait for the one device
     device_busy = False

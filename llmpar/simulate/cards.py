@@ -1,0 +1,110 @@
+"""GPUs: published kernel tables, datasheets, and what llmpar-calibrate measured on a card at hand.
+
+A table holds the time of the dense matrices of one step by tokens in the step, and of the output matrix by sampled rows.
+`cards.json` has four, summed from profiles that LLMServingSim publishes (MIT; each names its file). A card without one
+gets it from its datasheet: (memory time³ + arithmetic time³)^⅓, with the shares of bandwidth and of tensor arithmetic
+that the published tables reach.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from llmpar.simulate import models
+from llmpar.simulate.models import BYTES_PER_VALUE, Model, Refused
+
+# Shares of the datasheet that kernels reach. Memory: mean of the four published tables (A6000 .91, 3090 .82, 4090 .93,
+# H100 .76). Tensor arithmetic: of the two cards among them without GeForce's boost (A6000 .68, H100 .77).
+MEMORY_REACHED, TENSOR_REACHED = 0.85, 0.72
+BEND = 3.0  # how sharply memory time goes over into arithmetic time; of the published tables
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU. `basis` says where its table comes from: "kernel table", "microbenchmark" or "datasheet"."""
+
+    name: str
+    title: str
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    tensor_flops: float
+    basis: str
+    source: str
+    table_model: Model
+    tokens: tuple[int, ...]
+    dense_ms: tuple[float, ...]
+    head_tokens: tuple[int, ...]
+    head_ms: tuple[float, ...]
+
+
+def _data() -> dict[str, Any]:
+    return json.loads(resources.files("llmpar.simulate").joinpath("cards.json").read_text())
+
+
+def names() -> list[str]:
+    """Cards by name, those with a published kernel table first."""
+    cards = _data()["cards"]
+    return [card["name"] for card in sorted(cards, key=lambda card: card["table"] is None)]
+
+
+def card(name: str) -> Card:
+    """A card of the package's table by its short name or its title. Raises Refused for others."""
+    data = _data()
+    for entry in data["cards"]:
+        if name.lower() in (entry["name"], entry["title"].lower(), entry["title"].removeprefix("NVIDIA ").lower()):
+            break
+    else:
+        raise Refused(f"card '{name}' is not known: one of {', '.join(names())}, or a file of llmpar-calibrate")
+    model = models.load(data["table_model"])
+    common: dict[str, Any] = {
+        key: entry[key] for key in ("name", "title", "memory_bytes", "bandwidth_bytes_per_s", "tensor_flops")
+    }
+    if entry["table"] is None:
+        return datasheet(**common, source=entry["source"], table_model=model)
+    table = data["tables"][entry["table"]]
+    points: dict[str, Any] = {key: tuple(table[key]) for key in ("tokens", "dense_ms", "head_tokens", "head_ms")}
+    return Card(basis="kernel table", source=table["source"], table_model=model, **common, **points)
+
+
+def datasheet(
+    name: str,
+    title: str,
+    memory_bytes: int,
+    bandwidth_bytes_per_s: float,
+    tensor_flops: float,
+    source: str,
+    table_model: Model,
+) -> Card:
+    """A card from the figures of its datasheet."""
+    grid = np.unique(np.rint(2 ** np.arange(0, 14.25, 0.25))).astype(int)
+
+    def milliseconds(parameters: int) -> tuple[float, ...]:
+        memory = BYTES_PER_VALUE * parameters / (MEMORY_REACHED * bandwidth_bytes_per_s)
+        arithmetic = 2 * parameters * grid / (TENSOR_REACHED * tensor_flops)
+        return tuple((1e3 * (memory**BEND + arithmetic**BEND) ** (1 / BEND)).tolist())
+
+    tokens = tuple(grid.tolist())
+    return Card(
+        name,
+        title,
+        memory_bytes,
+        bandwidth_bytes_per_s,
+        tensor_flops,
+        "datasheet",
+        source,
+        table_model,
+        tokens,
+        milliseconds(table_model.dense_parameters),
+        tokens,
+        milliseconds(table_model.head_parameters),
+    )
+
+
+def with_memory(card: Card, memory_bytes: int) -> Card:
+    """The same card of which an engine may use less."""
+    return replace(card, memory_bytes=memory_bytes)
