@@ -28,24 +28,6 @@ TEXT, GRID = "#010203", "#d0d1d2"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
-LABELS = {
-    "wall_s": "wall seconds",
-    "output_tokens_per_s": "output tokens per second",
-    "total_tokens_per_s": "tokens per second, prompt and output",
-    "requests_per_s": "requests per second",
-    "goodput_per_s": "goodput, requests per second",
-    "memory_bytes": "peak GPU memory, bytes",
-    "joules_per_token": "joules per output token",
-    "concurrency": "requests in flight, mean",
-}
-NAMES = {
-    "ttft": "time to first token",
-    "itl": "gap between tokens",
-    "tpot": "time per output token",
-    "e2e": "whole request",
-    "event_latency": "gap between events",
-}
-
 
 @dataclass(frozen=True)
 class Look:
@@ -65,14 +47,8 @@ WIDE, NARROW = Look(), Look(width=4.0, text=9.5, columns=1)
 
 def axis_label(metric: str) -> str:
     """A metric in words with its unit, for an axis."""
-    if metric in LABELS:
-        return LABELS[metric]
-    if metric.endswith("_steady"):
-        return f"{axis_label(metric.removesuffix('_steady'))}, steady window"
-    stem, _, statistic = metric.removesuffix("_s").rpartition("_")
-    effective = "effective " if stem.startswith("effective_") else ""
-    name = NAMES.get(stem.removeprefix("effective_"), stem.replace("_", " "))
-    return f"{effective}{name}, {statistic}, s"
+    name = words.named(metric)
+    return f"{name.axis}, {name.unit}" if name.unit in ("s", "bytes", "J") and metric != "wall_s" else name.axis
 
 
 def choose(rows: Sequence[rows.Row], stem: str) -> str | None:

@@ -7,23 +7,11 @@ from typing import Any
 from llmpar.render import plain
 from llmpar.results import rows, words
 from llmpar.results.rows import group
+from llmpar.results.words import DASH, number
 from llmpar.stats import intervals
 from llmpar.summary import causes
 
-DASH = "–"
 PERCENTILES = {f"p{percent}": intervals.needed(percent) for percent in (50, 90, 95, 99)}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A value with so many significant digits and no exponent; a dash where there is none."""
-    if value is None:
-        return DASH
-    if value == 0:
-        return "0"
-    size = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    if size >= digits:
-        return f"{value:.0f}"
-    return f"{value:.{min(digits - size if size else digits, 6)}f}"
 
 
 def milliseconds(value: float | None) -> str:

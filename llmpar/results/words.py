@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmpar.results.rows import Figure, Row
@@ -18,7 +19,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return DASH
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = abs(float(f"{value:.{digits - 1}e}"))  # 99.96 has the digits of 100
+    places = digits - 1 - math.floor(math.log10(rounded))
     return f"{value:.{max(0, places)}f}"
 
 
@@ -65,33 +67,75 @@ def setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@dataclass(frozen=True)
+class Name:
+    """What a figure is called: in a sentence or column, on the axis of a chart; its unit, empty for a plain count."""
+
+    title: str
+    axis: str
+    unit: str
+
+
+# The only table of what figures are called; docs/metrics.md holds it too, rewritten by `make golden`.
+NAMES = {
+    "wall_s": Name("wall time", "wall seconds", "s"),
+    "output_tokens_per_s": Name("output rate", "output tokens per second", "output tokens/s"),
+    "total_tokens_per_s": Name("token rate", "tokens per second, prompt and output", "tokens/s"),
+    "requests_per_s": Name("request rate", "requests per second", "requests/s"),
+    "goodput_per_s": Name("goodput", "goodput, requests per second", "requests/s"),
+    "joules_per_token": Name("energy per output token", "energy per output token", "J"),
+    "memory_bytes": Name("GPU memory", "peak GPU memory", "bytes"),
+    "concurrency": Name("requests in flight", "requests in flight, mean", ""),
+}
+# Of latencies, by stem: `ttft_p95_s` is the p95 of `ttft`.
+LATENCY_NAMES = {
+    "ttft": Name("TTFT", "time to first token", "s"),
+    "tpot": Name("TPOT", "time per output token", "s"),
+    "itl": Name("ITL", "gap between tokens", "s"),
+    "e2e": Name("E2E latency", "whole request", "s"),
+    "event_latency": Name("event latency", "gap between events", "s"),
+    "effective_ttft": Name("effective TTFT", "effective time to first token", "s"),
+    "effective_e2e": Name("effective E2E latency", "effective whole request", "s"),
+}
+
+
+def named(figure: str) -> Name:
+    """What a figure is called; a dotted path by itself, without a unit."""
+    if figure in NAMES:
+        return NAMES[figure]
+    if figure.endswith("_steady") and figure.removesuffix("_steady") in NAMES:
+        whole = NAMES[figure.removesuffix("_steady")]
+        return Name(f"steady {whole.title}", f"{whole.axis}, steady window", whole.unit)
+    if figure.endswith("_s_run"):
+        part = named(figure.removesuffix("_run"))
+        return Name(f"{part.title} of the whole run", f"{part.axis}, whole run", part.unit)
+    stem, _, statistic = figure.removesuffix("_s").rpartition("_")
+    if stem in LATENCY_NAMES:
+        latency = LATENCY_NAMES[stem]
+        return Name(f"{latency.title} {statistic}", f"{latency.axis}, {statistic}", latency.unit)
+    return Name(figure, figure, "")
+
+
 def title(figure: str) -> str:
     """A figure as a person names it: `TTFT p95`."""
-    known = {
-        "wall_s": "wall time",
-        "output_tokens_per_s": "output rate",
-        "total_tokens_per_s": "token rate",
-        "requests_per_s": "request rate",
-        "goodput_per_s": "goodput",
-        "joules_per_token": "energy a token",
-        "memory_bytes": "GPU memory",
-        "concurrency": "requests in flight",
-    }
-    if figure in known:
-        return known[figure]
-    if figure.endswith("_steady"):
-        return f"steady {title(figure.removesuffix('_steady'))}"
-    stem, _, statistic = figure.removesuffix("_s").rpartition("_")
-    names = {
-        "ttft": "TTFT",
-        "tpot": "TPOT",
-        "itl": "ITL",
-        "e2e": "E2E latency",
-        "event_latency": "event latency",
-        "effective_ttft": "effective TTFT",
-        "effective_e2e": "effective E2E latency",
-    }
-    return f"{names[stem]} {statistic}" if stem in names else figure
+    return named(figure).title
+
+
+def quantity(figure: str, value: float | None) -> str:
+    """A figure's value with its unit: `346 ms`, `17.8 s`, `2570 output tokens/s`, `20.1 GiB`."""
+    unit = named(figure).unit
+    if value is None or not unit:
+        return number(value)
+    if unit == "bytes":
+        return size(value)
+    if unit == "s":
+        return duration(value)
+    return f"{number(value)} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds; milliseconds below one."""
+    return f"{number(seconds * 1000)} ms" if abs(seconds) < 1 else f"{number(seconds)} s"
 
 
 def setting_phrase(name: str, value: Any) -> str:

@@ -83,7 +83,7 @@ def claim(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
     values = [one["ratio"] for one in compared if one["ratio"] is not None]
     spread = (
-        f"; {metric(record['metric'])} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times"
+        f"; {words.named(record['metric']).axis} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times"
         if values
         else ""
     )
@@ -101,14 +101,9 @@ def where(compared: Sequence[dict[str, Any]]) -> str:
 def comparison(one: dict[str, Any], name: str) -> str:
     """One comparison of a claim: ratio, interval, sessions, and why it decides nothing."""
     differ = {key: value for key, value in one["b"]["settings"].items() if one["a"]["settings"].get(key) != value}
-    text = f"{metric(name)} {ratio(one['ratio'], one['low'], one['high'])} times those of {settings(differ or one['b']['settings'])}"
+    text = f"{words.named(name).axis} {ratio(one['ratio'], one['low'], one['high'])} times those of {settings(differ or one['b']['settings'])}"
     if one["low"] is not None:
         text += f", {sessions(min(one['a']['sessions'], one['b']['sessions']))} each"
     if one["reasons"]:
         text += "; " + "; ".join(one["reasons"])
     return text
-
-
-def metric(name: str) -> str:
-    """A metric's name in words: the study's own measure, else as records spell it."""
-    return {"wall_s": "wall seconds", "output_tokens_per_s": "output tokens per second"}.get(name, name)

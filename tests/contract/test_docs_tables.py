@@ -1,0 +1,71 @@
+"""Tables in docs/ that come from tables in the code. `make golden` rewrites them; read the diff."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmpar.results import rows, words
+
+
+def figures() -> list[list[str]]:
+    """How `--figure` and `--metric` spell figures, and what the commands call them."""
+    table = [["figure", "called", "unit"], ["---"] * 3]
+    table += [[f"`{name}`", words.title(name), words.named(name).unit] for name in words.NAMES]
+    for name in words.LATENCY_NAMES:
+        assert f"{name}_s" in rows.LATENCIES
+        example = f"{name}_p95_s"
+        table.append([f"`{example}`", f"{words.title(example)} ({words.named(name + '_p95_s').axis})", "s"])
+    return table
+
+
+TABLES: dict[str, tuple[str, Callable[[], list[list[str]]]]] = {"figures": ("metrics.md", figures)}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_generated(name: str, root: Path, rewrite: bool) -> None:
+    page, rows_of = TABLES[name]
+    path = root / "docs" / page
+    text = path.read_text()
+    pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.S)
+    assert len(pattern.findall(text)) == 1
+    table = "".join(f"| {' | '.join(cells)} |\n" for cells in rows_of())
+    wanted = pattern.sub(lambda match: match[1] + table + match[2], text)
+    if rewrite:
+        path.write_text(wanted)
+    assert path.read_text() == wanted
+
+
+def test_every_figure_has_a_name() -> None:
+    for name in (*rows.RATES, *rows.OTHERS, "wall_s"):
+        assert name in words.NAMES
+    assert {f"{name}_s" for name in words.LATENCY_NAMES} == set(rows.LATENCIES)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0695, "0.0695"),
+        (0.00123, "0.00123"),
+        (17.83, "17.8"),
+        (6190.4, "6190"),
+        (0.0, "0"),
+        (None, "–"),
+        (99.96, "100"),
+    ],
+)
+def test_one_number_everywhere(value: float | None, text: str) -> None:
+    from llmpar.render import summaries
+
+    assert words.number(value) == text
+    assert summaries.number is words.number
+
+
+def test_quantities_have_their_unit() -> None:
+    assert words.quantity("ttft_p50_s", 0.346) == "346 ms"
+    assert words.quantity("ttft_p50_s", 8.723) == "8.72 s"
+    assert words.quantity("output_tokens_per_s_steady", 2570.2) == "2570 output tokens/s"
+    assert words.quantity("memory_bytes", 20.1 * 2**30) == "20.1 GiB"
