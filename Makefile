@@ -190,6 +190,11 @@ lint: | $(ready_dev) ## ruff (rules and format), mypy, shellcheck
 	@$(VENV)/bin/mypy
 	@scripts/lint-shell
 
+.PHONY: man
+man: | $(ready_dev) ## a man page of each command, in build/man
+	@$(VENV)/bin/python scripts/man_pages.py build/man
+	@echo 'build/man: try man -l build/man/llmpar-request.1'
+
 .PHONY: golden
 golden: | $(ready_dev) ## rewrite the expected outputs in tests/cases; read the diff
 	@$(VENV)/bin/python -m pytest tests --golden-rewrite

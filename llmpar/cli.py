@@ -160,7 +160,7 @@ sampling_output = click.option(
     "--output",
     metavar="FILE",
     type=click.Path(),
-    help="Append samples to FILE as they are taken. Default: standard output; with COMMAND the file named below.",
+    help="Append samples to FILE as they are taken. Default: standard output; with COMMAND the file named above.",
 )
 
 

@@ -13,21 +13,23 @@ import click
 from llmpar import cli, exit_codes, failure
 from llmpar.client import arrivals
 
+HELP = """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
 
-@cli.command(
-    "llmpar-arrivals",
-    epilog="""\b
-Examples:
+\b
   llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > requests.jsonl
   llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
   llmpar-arrivals --trace azure.csv --rate 4 prompts/*
   jq -r .sent_at requests.jsonl | llmpar-arrivals --trace - prompts/*
 
+Writes one line a request: its due time (epoch seconds), a tab and its prompt file; without PROMPT the time alone. Give
+parallel a -j above the number of requests out at once, or they start late (lateness_s shows it).
+
 \b
-Writes  a line a request: its due time (epoch seconds), a tab, its prompt file; without PROMPT the time alone.
-        Give parallel a -j above the requests that will be out at once, else they start late (lateness_s tells).
-Exit    0; 2 usage; 3 a trace that cannot be read; 6 an empty one.""",
-)
+Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
+"""
+
+
+@cli.command("llmpar-arrivals", help=HELP)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
 @click.option(
     "--rate",
@@ -88,7 +90,6 @@ def main(
     seed: int,
     start: str,
 ) -> int:
-    """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered."""
     for prompt in prompts:
         if "\t" in prompt or "\n" in prompt:
             raise failure.Failure(

@@ -18,23 +18,26 @@ from llmpar.prompts.tokens import Unavailable, estimate
 
 NAME = "llmpar-prompts"
 FORMATS = ("sharegpt", "jsonl", "text")
+HELP = """Make a set of prompts, one file each: synthetic with given token lengths, or converted from FILE.
 
-
-@cli.command(
-    NAME,
-    epilog="""\b
-Examples:
+\b
   llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
   llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
   llmpar-prompts --index prompts/          # files of your own
   llmpar-prompts --check prompts/ && parallel -j128 llmpar-request ::: prompts/*
 
+Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, or paragraphs of text. Writes DIR, one file a prompt, with the
+manifest in DIR/.manifest.jsonl, and a prompt_set record with count, tokens and hash to standard output. Without
+--tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or fewer, one for each digit
+and mark. Synthetic text uses words for which that is exact in common vocabularies.
+
 \b
-Reads   FILE, `-` for standard input: ShareGPT JSON, JSONL, or paragraphs of text.
-Writes  DIR, one file a prompt, with its manifest in DIR/.manifest.jsonl (kind prompt), which the glob DIR/* leaves out;
-        a prompt_set record with count, tokens and hash on standard output.
-Exit    0 done; 2 usage; 3 input not readable as prompts; 4 no tokenizer; 5 --check found differences; 6 fewer prompts than asked.""",
-)
+Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5 --check found differences,
+6 fewer prompts than asked for.
+"""
+
+
+@cli.command(NAME, help=HELP)
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
 @click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="How many  [128 synthetic; all of FILE].")
 @click.option(
@@ -99,11 +102,6 @@ def main(
     index: bool,
     check: bool,
 ) -> int:
-    """Make a set of prompts, one file each: synthetic with given token lengths, or converted from FILE.
-
-    Without --tokenizer or --base-url tokens are counted by rule: one for each seven letters begun of a word, one for each
-    digit and mark. Synthetic text is made of words for which that is exact in common vocabularies.
-    """
     where = Path(directory)
     if check:
         return _check(where)

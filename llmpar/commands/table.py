@@ -8,7 +8,7 @@ HELP = """Show summaries as a table of wall seconds, rates and latencies, one li
 
 \b
   llmpar-table runs/quick/*/summary.json
-  cat summaries.jsonl | llmpar-table | less -S
+  jq -c 'select(.cell.load.clients > 8)' runs/*/*/summary.json | llmpar-table
 
 Reads summary records, writes text for people; buffers, since column widths depend on every row. For data, select fields
 with jq, or take `llmpar-report --format csv`.
