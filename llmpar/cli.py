@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -149,6 +150,16 @@ def say(name: str, message: str, hint: str | None = None) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def assignments(variables: Mapping[str, Any]) -> str:
+    """Lines for a shell's eval, values quoted: yes and no for booleans, an empty string for what is unknown."""
+    words = {True: "yes", False: "no", None: ""}
+    lines = []
+    for name, value in variables.items():
+        text = words[value] if isinstance(value, bool | None) else str(value)
+        lines.append(f"{name}={shlex.quote(text)}\n")
+    return "".join(lines)
 
 
 def flush() -> None:

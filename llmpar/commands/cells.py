@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from llmpar import cli, exit_codes, failure, records, sweeps
     type=click.Path(file_okay=False),
     help="Write DIR/<cell>/cell.json and DIR/cells.mk instead of records.",
 )
-@click.option("--shell", is_flag=True, help="TABLE is a cell.json: print its settings as shell assignments.")
+@click.option("--shell", is_flag=True, help="TABLE is a cell.json or server.json: print shell assignments.")
 def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | None, shell: bool) -> int:
     """Expand a sweep table (TSV with a header; a value may list alternatives) into cell records, in running order.
 
@@ -40,16 +39,17 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
       llmpar-cells sweeps/clients.tsv --repeats 3 --seed 1 --write runs/clients
       eval "$(llmpar-cells --shell runs/quick/c008/cell.json)"; echo "$load_clients"
 
-    Reads TABLE (`-` for standard input). Writes one `cell` record a line. Exit status: 0; 2 a table that cannot be
-    understood; 3 not a cell record (with --shell).
+    Reads TABLE (`-` for standard input). Writes one `cell` record a line. With --shell: settings of a cell as `server_*`
+    and `load_*`, fields of a server record as `ran_*`. Exit status: 0; 2 a table that cannot be understood; 3 neither a
+    cell nor a server record (with --shell).
     """
     with cli.opened(table) as stream:
         text = stream.read().decode("utf-8", "replace")
     if shell:
-        cell = records.decode(text.encode())
-        if cell["kind"] != "cell":
-            raise records.BadRecord(f"cannot read '{table}': a {cell['kind']} record, not a cell")
-        sys.stdout.write(assignments(cell))
+        record = records.decode(text.encode())
+        if record["kind"] not in ("cell", "server"):
+            raise records.BadRecord(f"cannot read '{table}': a {record['kind']} record, not a cell or a server")
+        sys.stdout.write(cli.assignments(of_cell(record) if record["kind"] == "cell" else of_server(record)))
         return exit_codes.OK
     try:
         planned = sweeps.cells(sweeps.parse(text, table), sweep or sweeps.slug(Path(table).stem), repeats, seed)
@@ -63,17 +63,17 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
     return exit_codes.OK
 
 
-def assignments(cell: dict[str, Any]) -> str:
-    """Shell assignments `id`, `session`, `server_*`, `load_*`, quoted; an unset setting is an empty string."""
-    pairs: dict[str, Any] = {"id": cell["id"], "session": cell["session"], "sweep": cell["sweep"]}
-    pairs |= {f"server_{key}": cell["server"].get(key) for key in sweeps.SERVER}
-    pairs |= {f"load_{key}": cell["load"].get(key) for key in sweeps.LOAD}
-    words = {True: "yes", False: "no", None: ""}
-    lines = []
-    for key, value in pairs.items():
-        text = words[value] if isinstance(value, bool | None) else str(value)
-        lines.append(f"{key}={shlex.quote(text)}\n")
-    return "".join(lines)
+def of_cell(cell: dict[str, Any]) -> dict[str, Any]:
+    """Shell variables of a cell: `id`, `session`, `sweep`, `settings_sha256`, `server_*`, `load_*`."""
+    names = ("id", "session", "sweep", "settings_sha256")
+    variables: dict[str, Any] = {name: cell.get(name) for name in names}
+    variables |= {f"server_{key}": cell["server"].get(key) for key in sweeps.SERVER}
+    return variables | {f"load_{key}": cell["load"].get(key) for key in sweeps.LOAD}
+
+
+def of_server(server: dict[str, Any]) -> dict[str, Any]:
+    """Shell variables of a server record: each field that holds one value as `ran_*`."""
+    return {f"ran_{key}": value for key, value in server.items() if not isinstance(value, dict | list)}
 
 
 if __name__ == "__main__":

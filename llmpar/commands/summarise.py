@@ -44,6 +44,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request rec
 @click.option("--label", metavar="TEXT", help="A name for the summary. Default: the cell's id.")
 @click.option("--session", metavar="TEXT", help="The server session. Default: the cell's, with the server's start.")
 @click.option("--text", is_flag=True, help="Write a screen for people instead of a record.")
+@click.option("--shell", is_flag=True, help="Write how many requests there are and ok as shell assignments instead.")
 @click.option("--table", is_flag=True, hidden=True)  # 0.1's llmpar-table
 def main(
     files: tuple[str, ...],
@@ -58,6 +59,7 @@ def main(
     label: str | None,
     session: str | None,
     text: bool,
+    shell: bool,
     table: bool,
 ) -> int:
     if table:
@@ -96,6 +98,11 @@ def main(
             from llmpar.render import summaries as rendered
 
             out.write(rendered.summary(found).encode())
+        elif shell:
+            types = ", ".join(f"{count} {name}" for name, count in found["failures"].items())
+            out.write(
+                cli.assignments({"requests": found["n"]["requests"], "ok": found["n"]["ok"], "errors": types}).encode()
+            )
         else:
             out.write(records.encode(found))
     return exit_codes.OK
