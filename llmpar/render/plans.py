@@ -4,38 +4,73 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmpar.render import plain
+from llmpar.results.words import number, percent, sessions, title
 
-def as_text(found: dict[str, Any]) -> str:
-    from llmpar.render import plain
-    from llmpar.results.words import percent, title
 
-    noise = found["noise"]
+def as_text(plan: dict[str, Any]) -> str:
+    """What the pilot's noise is, what to measure, how long it takes, and what other numbers of sessions can see."""
+    lines = [_noise(plan), _chosen(plan)]
+    seen = [
+        f"{count} detect {percent(plan[name])}% or more"
+        for name, count in (("three_sessions_see_ratio", 3), ("five_sessions_see_ratio", 5))
+        if plan[name] is not None
+    ]
+    if seen:
+        requests = f"{plan['noise']['requests']:.0f}"
+        lines.append(f"with {requests} requests a session, server sessions per side: {'; '.join(seen)}")
+    rows = [
+        [
+            str(option["requests"]),
+            str(option["sessions"] or "over 1000"),
+            percent(option["noise_ratio"]) + "%",
+            minutes(option["duration_s"]),
+        ]
+        for option in plan["options"]
+    ]
+    header = ["requests a session", "sessions per side", "noise", "minutes, one cell"]
+    return "\n".join(lines) + "\n\n" + plain.table(header, rows)
+
+
+def _noise(plan: dict[str, Any]) -> str:
+    noise = plan["noise"]
     requests = f"{noise['requests']:.0f} requests a session"
     if noise["within_ratio"] is None:
         within = ""
-    elif noise["within_ratio"] >= noise["sessions_ratio"]:
-        within = f", no more than {requests} explain by themselves"
+    elif noise["divided"]:
+        within = f", of which {percent(noise['within_ratio'])}% from {requests}"
     else:
-        within = f", of which {percent(noise['within_ratio'])} % from {requests}"
-    lines = [
-        f"{title(found['figure'])}: sessions differ by {percent(noise['sessions_ratio'])} % (one standard deviation{within}); "
-        f"planned with {percent(noise['upper_ratio'])} %, the upper limit of what {noise['freedom'] + noise['cells']} sessions of "
-        f"{noise['cells']} cell{'s' if noise['cells'] > 1 else ''} say"
-    ]
-    if found["sessions"] is None:
-        lines.append(
-            f"no plan of up to 1000 sessions sees {percent(found['difference_ratio'])} %; find out why sessions differ so much"
-        )
-    else:
-        lines.append(
-            f"to see {percent(found['difference_ratio'])} % in {percent(found['power'])} % of tries: {found['sessions']} sessions "
-            f"of each side with {found['requests']} requests each"
-        )
-    for name, count in (("three_sessions_see_ratio", "3"), ("five_sessions_see_ratio", "5")):
-        if found[name] is not None:
-            lines.append(f"{count} sessions of each side see differences from {percent(found[name])} % on")
-    rows = [
-        [str(each["requests"]), str(each["sessions"] or "over 1000"), percent(each["noise_ratio"]) + " %"]
-        for each in found["options"]
-    ]
-    return "\n".join(lines) + "\n\n" + plain.table(["requests a session", "sessions", "noise"], rows)
+        within = "; how much of it more requests would remove is unknown, so none is assumed"
+    count = noise["freedom"] + noise["cells"]
+    return (
+        f"{title(plan['figure'])}: server sessions differ by {percent(noise['sessions_ratio'])}% "
+        f"(one standard deviation{within}); planning with {percent(noise['upper_ratio'])}%, the upper limit estimated "
+        f"from {count} server sessions of {noise['cells']} cell{'s' if noise['cells'] > 1 else ''}"
+    )
+
+
+def _chosen(plan: dict[str, Any]) -> str:
+    difference, power = percent(plan["difference_ratio"]), percent(plan["power"])
+    if plan["sessions"] is None:
+        return f"no plan of up to 1000 server sessions sees {difference}%; find out why sessions differ so much"
+    lead = (
+        f"to see {difference}% in {power}% of tries: {sessions(plan['sessions'])} per side with "
+        f"{plan['requests']} requests each"
+    )
+    if plan["duration_s"] is None:
+        return lead
+    count = 2 * plan["sessions"]
+    cell = plan["cell_s"] * plan["requests"] / plan["noise"]["requests"]
+    starts = f"{count} starts of {number(plan['start_s'])} s and " if plan["start_s"] is not None else ""
+    lead += f", about {minutes(plan['duration_s'])} minutes for one cell ({starts}{count} runs of {number(cell)} s"
+    lead += ")" if starts else "; no server was launched, so starts are not counted)"
+    if plan["cells_per_session"] > 1:
+        lead += f", {minutes(plan['all_cells_duration_s'])} for the {plan['cells_per_session']} cells of a session"
+    return lead
+
+
+def minutes(duration_s: float | None) -> str:
+    """Seconds as minutes: whole from 10 on."""
+    if duration_s is None:
+        return "–"
+    return f"{duration_s / 60:.0f}" if duration_s >= 570 else f"{duration_s / 60:.1f}"

@@ -34,7 +34,7 @@ def figure(one: Figure, digits: int = 3) -> str:
 
 
 def sessions(count: int) -> str:
-    return "1 session" if count == 1 else f"{count} sessions"
+    return "1 server session" if count == 1 else f"{count} server sessions"
 
 
 def ratio(value: float | None, low: float | None, high: float | None) -> str:

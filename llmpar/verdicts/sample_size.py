@@ -3,11 +3,16 @@
 The variance of a cell's figure between sessions has two parts: what differs from start to start, and what a finite
 number of prompts adds within each. More prompts shrink only the second. The pilot's variance is itself uncertain; as
 Browne (Statistics in Medicine 14, 1995) advises, its upper 80 % limit is planned with, else half of all plans fall short.
+The part within a session cannot exceed the total; where its estimate does, it says nothing of how the total divides, and
+the plan assumes what costs more: that fewer prompts add noise, and more remove none.
+
+Options are compared by time, since a start of the server often takes longer than a cell (Kalibera and Jones, ISMM 2013).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +31,9 @@ class Noise:
     """Standard deviations of the logarithm of a figure, pooled over the pilot's cells.
 
     `total` between sessions, `upper` its upper limit, with `freedom` degrees; `within` what the prompts of one session
-    add (None where no interval within a session is known); `requests` in each session.
+    add (None where no interval within a session is known); `requests` in each session. `start_s`: mean time from the
+    server's launch until it was ready (None where no server was launched), `cell_s`: mean wall seconds of a cell (None
+    where unknown), `cells_per_session`: how many cells a session of the pilot measured.
     """
 
     figure: str
@@ -36,15 +43,27 @@ class Noise:
     within: float | None
     requests: float
     cells: int
+    start_s: float | None = None
+    cell_s: float | None = None
+    cells_per_session: int = 1
+
+    @property
+    def divided(self) -> bool:
+        """Whether the pilot says which part of the noise more prompts would shrink."""
+        return self.within is not None and self.within < self.total
 
 
 @dataclass
 class Option:
-    """One way to see the difference: so many sessions of each side, so many requests in each."""
+    """One way to see the difference: so many sessions of each side, so many requests in each.
+
+    `duration_s`: of both sides, for one cell; without the server's starts where none was launched.
+    """
 
     sessions: int | None
     requests: int
     noise: float
+    duration_s: float | None = None
 
     @property
     def total(self) -> int | None:
@@ -53,34 +72,39 @@ class Option:
 
 def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
     """The pilot's noise in a figure; None without a cell of at least two sessions that have it."""
-    squares, freedom, within, requests, cells = 0.0, 0, [], [], 0
-    for row in rows.group(summaries):
-        values = row.by_session(figure)
-        for summary in row.summaries:
-            own = _within(summary, figure)
-            if own is not None:
-                within.append(own)
-            requests.append(summary["n"]["requests"])
-        logs = [math.log(value) for value in values.values() if value > 0]
+    squares, freedom, within, cells = 0.0, 0, [], 0
+    grouped = rows.group(summaries)
+    for row in grouped:
+        within += [known for summary in row.summaries if (known := _within(summary, figure)) is not None]
+        logs = [math.log(value) for value in row.by_session(figure).values() if value > 0]
         if len(logs) < 2:
             continue
         mean = math.fsum(logs) / len(logs)
-        squares += math.fsum((each - mean) ** 2 for each in logs)
+        squares += math.fsum((value - mean) ** 2 for value in logs)
         freedom += len(logs) - 1
         cells += 1
     if not freedom:
         return None
+    pilot = [summary for row in grouped for summary in row.summaries]
+    sessions = {rows.session_of(summary) for summary in pilot}
     total = math.sqrt(squares / freedom)
-    upper = total * math.sqrt(freedom / float(chdtri(freedom, LIMIT)))
     return Noise(
         figure,
         total,
-        upper,
+        total * math.sqrt(freedom / float(chdtri(freedom, LIMIT))),
         freedom,
-        math.sqrt(math.fsum(each * each for each in within) / len(within)) if within else None,
-        math.fsum(requests) / len(requests),
+        math.sqrt(math.fsum(error * error for error in within) / len(within)) if within else None,
+        _mean([summary["n"]["requests"] for summary in pilot]) or 0.0,
         cells,
+        _mean([(summary.get("server") or {}).get("ready_s") for summary in pilot]),
+        _mean([summary["wall_s"]["value"] for summary in pilot]),
+        max(1, round(len(pilot) / len(sessions))),
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _within(summary: dict[str, Any], figure: str) -> float | None:
@@ -105,18 +129,28 @@ def options(
     """Sessions needed for several numbers of requests a session, from a quarter of the pilot's to eight times it."""
     result = []
     for factor in FACTORS if found.within is not None else (1,):
-        own = found.within or 0.0
-        between = max(found.upper**2 - own**2, 0.0)
-        sigma = math.sqrt(between + own**2 / factor)
+        if found.divided:
+            own = min(found.within or 0.0, found.upper)
+            sigma = math.sqrt(found.upper**2 - own**2 + own**2 / factor)
+        else:
+            sigma = found.upper / math.sqrt(min(factor, 1))
         count = max(round(found.requests * factor), 1)
-        result.append(Option(sessions_needed(sigma, difference, power, margin, confidence), count, sigma))
+        sessions = sessions_needed(sigma, difference, power, margin, confidence)
+        result.append(Option(sessions, count, sigma, _duration(found, sessions, factor)))
     return result
 
 
+def _duration(found: Noise, sessions: int | None, factor: float, cells: int = 1) -> float | None:
+    """Seconds that `sessions` of both sides take: each a start of the server and `cells` cells of `factor` times the requests."""
+    if sessions is None or found.cell_s is None:
+        return None
+    return 2 * sessions * ((found.start_s or 0.0) + cells * factor * found.cell_s)
+
+
 def best(choices: list[Option], least: int) -> Option | None:
-    """The option with the fewest requests in all, of those with at least `least` requests a session."""
+    """The option that takes the least time (where that is unknown: the fewest requests), of those with at least `least` requests a session."""
     usable = [each for each in choices if each.sessions is not None and each.requests >= least]
-    return min(usable, key=lambda each: (each.total or 0, each.sessions or 0), default=None)
+    return min(usable, key=lambda each: (each.duration_s or 0.0, each.total or 0, each.sessions or 0), default=None)
 
 
 def least_requests(figure: str) -> int:
@@ -160,12 +194,26 @@ def record(
             "within_ratio": found.within,
             "requests": found.requests,
             "cells": found.cells,
+            "divided": found.divided,
         },
+        "start_s": found.start_s,
+        "cell_s": found.cell_s,
+        "cells_per_session": found.cells_per_session,
         "options": [
-            {"sessions": each.sessions, "requests": each.requests, "noise_ratio": each.noise} for each in choices
+            {
+                "sessions": each.sessions,
+                "requests": each.requests,
+                "noise_ratio": each.noise,
+                "duration_s": each.duration_s,
+            }
+            for each in choices
         ],
         "sessions": None if chosen is None else chosen.sessions,
         "requests": None if chosen is None else chosen.requests,
+        "duration_s": None if chosen is None else chosen.duration_s,
+        "all_cells_duration_s": None
+        if chosen is None
+        else _duration(found, chosen.sessions, chosen.requests / found.requests, found.cells_per_session),
         "least_requests": least_requests(found.figure),
         "three_sessions_see_ratio": seen(found, 3, power, margin),
         "five_sessions_see_ratio": seen(found, 5, power, margin),
