@@ -8,6 +8,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 -include config.mk
 
+# Words from the command line and the environment are taken as they stand: a model's name or an address that holds
+# $(shell ...) is text. config.mk is Make, and its owner's.
+literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS LLMPAR_RUNS LLMPAR_BASE_URL,$(call literal,$(setting)))
+
 SWEEP ?= quick
 REPEATS ?= 1
 SEED ?= 0
@@ -20,6 +25,17 @@ EXTRAS ?= cpu,plot,aio
 table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
 name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
 RUN := $(RUNS)/$(name)
+
+# Make splits names at blanks, and recipes hand them to a shell: such a path would reach another directory than the one
+# that was meant.
+empty :=
+hash := \#
+odd := ' " ` $$ \ ; & | < > ( ) { } [ ] * ? ! % = : ~ , $(hash)
+ruined = $(strip $(if $(word 2,x$1x),blank) $(foreach letter,$(odd),$(findstring $(letter),$1)))
+plain = $(if $(strip $2),$(if $(call ruined,$2),$(error $1 is '$2': make cannot use blanks or any of $(odd) there)),$(error $1 is empty))
+$(foreach setting,RUNS SWEEP VENV REPEATS SEED,$(call plain,$(setting),$($(setting))))
+$(if $(filter-out help,$(MAKECMDGOALS)),$(call plain,the directory of this checkout,$(CURDIR)))
+$(if $(filter . .. ,$(name)),$(error SWEEP '$(SWEEP)' names no table))
 
 export PATH := $(abspath $(VENV))/launcher:$(CURDIR)/bin:$(abspath $(VENV))/bin:$(PATH)
 export LLMPAR_PYTHON ?= $(abspath $(VENV))/bin/python
@@ -77,7 +93,8 @@ measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
 .PHONY: sweep
 sweep: $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
 	@cat $(RUN)/sweep.txt
-	@printf '\npicture  %s\nrecords  %s\n' $(RUN)/sweep.png '$(RUN)/*/requests.jsonl'
+	@[ ! -e $(RUN)/sweep.png ] || printf '\npicture  %s' $(RUN)/sweep.png
+	@printf '\nrecords  %s\n' '$(RUN)/*/requests.jsonl'
 
 .PHONY: table
 table: $(RUN)/sweep.txt ## the wall-seconds table of SWEEP
@@ -91,7 +108,7 @@ $(RUN)/sweep.txt: $(summaries)
 	@llmpar-table $^ > $@.part && mv $@.part $@
 
 $(RUN)/sweep.png: $(summaries)
-	@llmpar-plot -o $@ $^
+	@llmpar-plot -o $@ $^ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw
 
 $(CELLS:%=$(RUN)/%/summary.json): $(RUN)/%/summary.json: $(RUN)/%/requests.jsonl $(code)
 	@scripts/summarise-cell $(RUN) $*
@@ -119,7 +136,7 @@ where:
 
 .PHONY: clean-run
 clean-run: ## throw the results of SWEEP away
-	rm -rf $(RUN)
+	rm -rf -- '$(RUN)'
 
 ##@ The study
 

@@ -153,10 +153,14 @@ def say(name: str, message: str, hint: str | None = None) -> None:
 
 
 def assignments(variables: Mapping[str, Any]) -> str:
-    """Lines for a shell's eval, values quoted: yes and no for booleans, an empty string for what is unknown."""
+    """Lines for a shell's eval, values quoted: yes and no for booleans, an empty string for what is unknown. A name that is none
+    in a shell is left out: it came with somebody's record.
+    """
     words = {True: "yes", False: "no", None: ""}
     lines = []
     for name, value in variables.items():
+        if not (name.isascii() and name.isidentifier()):
+            continue
         text = words[value] if isinstance(value, bool | None) else str(value)
         lines.append(f"{name}={shlex.quote(text)}\n")
     return "".join(lines)

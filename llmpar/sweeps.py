@@ -84,6 +84,12 @@ DEFAULTS: dict[str, Any] = {
     "timeout_s": 600.0,
 }
 LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
+# What GNU parallel's shell or a script's arithmetic would read is one of these words or a number.
+WORDS = {
+    "launcher": LAUNCHERS,
+    "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii"),
+    "process": ("constant", "poisson", "gamma"),
+}
 # A product beyond this is a slip of the pen, not a sweep.
 MOST = 10_000
 
@@ -148,15 +154,54 @@ def _value(column: str, text: str, name: str, number: int) -> Any:
     except (ValueError, KeyError):
         words = {int: "a whole number", float: "a number", bool: "yes or no"}[wanted]
         raise BadSweep(f"'{name}' line {number}: {column} is '{text}', not {words}") from None
-    if column == "shape" and not value > 0:
-        raise BadSweep(
-            f"'{name}' line {number}: shape is '{text}'; it must be above 0 (1 is Poisson, less is burstier)"
-        )
-    if column == "launcher" and value not in LAUNCHERS:
-        raise BadSweep(f"'{name}' line {number}: launcher is '{text}', not one of {', '.join(LAUNCHERS)}")
-    if column in ("clients", "count", "max_tokens", "replicas", "shards") and value < 1:
-        raise BadSweep(f"'{name}' line {number}: {column} is {value}; it must be at least 1")
+    wrong = fault(column, value)
+    if wrong:
+        raise BadSweep(f"'{name}' line {number}: {column} is '{text}'{wrong}")
     return value
+
+
+def fault(column: str, value: Any) -> str | None:
+    """What is wrong with a setting's value, to follow `COLUMN is 'VALUE'`; None for a good one."""
+    wanted = (SERVER | LOAD)[column]
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        return (
+            f", not {dict([(int, 'a whole number'), (float, 'a number'), (bool, 'yes or no'), (str, 'text')])[wanted]}"
+        )
+    if wanted in (int, float) and not -(2**63) <= value < 2**63:
+        return ", not a finite number of 64 bits"
+    if wanted is str and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        return ", which holds control characters"
+    if column in WORDS and value not in WORDS[column]:
+        return f", not one of {', '.join(WORDS[column])}"
+    if column in ("shape", "rate", "timeout_s") and not value > 0:
+        return "; it must be above 0" + (" (1 is Poisson, less is burstier)" if column == "shape" else "")
+    if column in ("clients", "count", "max_tokens", "replicas", "shards") and value < 1:
+        return "; it must be at least 1"
+    if column == "warmup" and value < 0:
+        return "; it must not be negative"
+    return None
+
+
+def cell_fault(cell: dict[str, Any]) -> str | None:
+    """What is wrong with a cell record before scripts use its words; None for a good one."""
+    for key in ("id", "session", "sweep"):
+        if (
+            not isinstance(cell.get(key), str)
+            or not re.fullmatch(r"[A-Za-z0-9_.-]+", cell[key])
+            or cell[key].strip(".") == ""
+        ):
+            return f"{key} is {cell.get(key)!r}, not a name of letters, digits and -"
+    for part, known in (("server", SERVER), ("load", LOAD)):
+        settings = cell.get(part)
+        if not isinstance(settings, dict):
+            return f"{part} is not an object"
+        for column, value in settings.items():
+            wrong = fault(column, value) if column in known and value is not None else None
+            if wrong:
+                return f"{part}.{column} is {value!r}{wrong}"
+    return None
 
 
 def slug(value: Any) -> str:

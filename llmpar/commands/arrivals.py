@@ -11,7 +11,7 @@ import time
 import click
 
 from llmpar import cli, exit_codes, failure
-from llmpar.client import arrivals
+from llmpar.client import arrivals, run
 
 HELP = """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
 
@@ -63,6 +63,7 @@ Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
     type=click.Path(),
     help="Times from FILE (`-`: standard input): first column, seconds or dates.",
 )
+@click.option("--stdin", "from_stdin", is_flag=True, help="Prompt file names on standard input, a line (or NUL) each.")
 @click.option(
     "-n",
     "--count",
@@ -86,10 +87,15 @@ def main(
     shape: float,
     to: float | None,
     trace: str | None,
+    from_stdin: bool,
     count: int | None,
     seed: int,
     start: str,
 ) -> int:
+    if from_stdin:
+        if prompts or trace == "-":
+            raise failure.Failure("--stdin excludes prompt files and --trace -", exit_codes.USAGE)
+        prompts = tuple(run.names(open(0, "rb", buffering=0, closefd=False)))
     for prompt in prompts:
         if "\t" in prompt or "\n" in prompt:
             raise failure.Failure(

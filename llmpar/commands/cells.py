@@ -49,6 +49,9 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
         record = records.decode(text.encode())
         if record["kind"] not in ("cell", "server"):
             raise records.BadRecord(f"cannot read '{table}': a {record['kind']} record, not a cell or a server")
+        wrong = sweeps.cell_fault(record) if record["kind"] == "cell" else None
+        if wrong:
+            raise records.BadRecord(f"cannot read '{table}': {wrong}")
         sys.stdout.write(cli.assignments(of_cell(record) if record["kind"] == "cell" else of_server(record)))
         return exit_codes.OK
     try:

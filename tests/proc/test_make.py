@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from engines_on_path import llama_server
 from fake import fake_engine
@@ -197,3 +199,149 @@ def test_bare_make_is_help_and_installs_nothing(root, tmp_path):
     for target in ("sweep", "test", "help"):
         assert f"  {target} " in done.stdout
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "words,said",
+    [
+        (["RUNS=a b"], "RUNS is 'a b'"),
+        (["RUNS=a'b"], "RUNS is"),
+        (["RUNS=a;b"], "RUNS is"),
+        (["RUNS="], "RUNS is empty"),
+        (["RUNS=$(shell touch made)"], "RUNS is '$(shell touch made)'"),
+        (["SWEEP=a b"], "SWEEP is 'a b'"),
+        (["SWEEP="], "SWEEP is empty"),
+        (["SWEEP=.."], "names no table"),
+        (["VENV=x y"], "VENV is 'x y'"),
+        (["SEED=1;touch made"], "SEED is"),
+    ],
+)
+def test_paths_that_make_or_a_shell_would_split_are_refused(root, tmp_path, words, said):
+    for name in ("a", "b", "a b"):
+        (tmp_path / name / "quick").mkdir(parents=True)
+    done = subprocess.run(["make", "-f", str(root / "Makefile"), "clean-run", *words], capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["a", "a b", "b"]
+    assert all((tmp_path / name / "quick").is_dir() for name in ("a", "b", "a b"))
+
+
+@pytest.mark.parametrize("name", ["MODEL", "ENGINE", "API", "BASE_URL", "LLMPAR_BASE_URL", "PICK", "EXTRAS"])
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_a_setting_is_text_and_never_make_code(root, tmp_path, name, how):
+    value = f"$(shell touch {tmp_path}/made)"
+    words, more = ([f"{name}={value}"], {}) if how == "argument" else ([], {name: value})
+    for target in (["where"], ["-n", "clean-run"], ["help"]):
+        done = subprocess.run(
+            ["make", "-C", str(root), *target, *words], capture_output=True, text=True, env=os.environ | more
+        )
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_words_of_a_table_reach_no_shell(project, tmp_path):
+    text = project.table.read_text()
+    prompts = text.split("\t")[-4]
+    for word in (f"openai-chat; touch {tmp_path}/made", "{= `touch made` =}", "$(touch made)"):
+        project.table.write_text(f"engine\tclients\tprompts\tapi\nvllm\t1\t{prompts}\t{word}\n")
+        done = project("sweep")
+        assert done.returncode == 2 and "api is" in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def running(*words: str) -> list[psutil.Process]:
+    """Processes whose command lines hold all the words."""
+    return [
+        found
+        for found in psutil.process_iter(["cmdline"])
+        if all(word in " ".join(found.info["cmdline"] or []) for word in words)
+    ]
+
+
+def test_what_the_end_of_make_or_the_server_cut_is_not_a_measurement(project, tmp_path, monkeypatch):
+    """make is killed under a load: run-cell lives on, its server goes, and the failures are not the engine's."""
+    make = launching(project, tmp_path, monkeypatch, "--gap-ms 60")
+    project.table.write_text(project.table.read_text().replace("1,2,4", "1,2"))
+    command = [word for word in project.command if not word.startswith(("BASE_URL=", "ENGINE=", "MODEL=", "API="))]
+    environment = project.environment | {"PATH": os.environ["PATH"]}
+    process = subprocess.Popen(
+        [*command, "sweep"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    part = project.run / "c001" / "requests.jsonl.part"
+    while not (part.exists() and part.stat().st_size):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    mine = running("scripts/run-cell", str(tmp_path))
+    mine = [found for found in mine if found.parent().name() == "make"]
+    assert len(mine) == 1
+    mine[0].parent().kill()
+    process.wait(60)
+    mine[0].wait(60)
+    assert not (project.run / "c001" / "requests.jsonl").exists()
+    done = make(str(project.run / "c001" / "requests.jsonl"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {record["status"] for record in records(project.run / "c001" / "requests.jsonl")} == {"ok"}
+
+
+def test_a_load_outlives_a_killed_session_with_its_lock(project):
+    """The next sweep waits for it, instead of measuring beside it."""
+    text = project.table.read_text()
+    prompts = text.split("\t")[-4]
+    project.table.write_text(HEADER + f"vllm\t1\t{prompts}\t6\t60\t0\n")
+    process = subprocess.Popen([*project.command, "sweep"], env=project.environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(project.run.glob("*/requests.jsonl.part")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    for found in running("run-session", str(project.run)):
+        found.kill()
+    process.wait(60)
+    lock = os.open(project.run.parent / ".session.lock", os.O_RDWR)
+    loads = running("scripts/run-cell", str(project.run))
+    assert loads, "the load was over before anything was killed"
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for found in loads:
+        found.wait(60)
+    os.close(lock)
+    done = project("sweep")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [len(records(path)) for path in project.run.glob("*/requests.jsonl")] == [60]
+
+
+@pytest.mark.parametrize("launcher", ["parallel", "asyncio", "open"])
+def test_more_names_than_a_command_line_holds(root, tmp_path, launcher):
+    """run-cell hands names over by file: here with a limit far below what the names need."""
+    prompts = tmp_path / ("p" * 200) / ("q" * 200) / ("r" * 200)
+    prompts.mkdir(parents=True)
+    for number in range(20):
+        (prompts / f"a 'b' {number:02d}.txt").write_text(f"Prompt number {number}.")
+    cell = tmp_path / "runs" / "c1"
+    cell.mkdir(parents=True)
+    load = {"clients": 4, "launcher": launcher, "prompts": str(prompts), "count": 250, "max_tokens": 2, "warmup": 0}
+    load |= {"timeout_s": 20.0, "stream": True} | ({"rate": 250.0} if launcher == "open" else {})
+    made = {
+        "kind": "cell",
+        "v": 1,
+        "id": "c1",
+        "session": "s",
+        "sweep": "t",
+        "server": {"engine": "vllm"},
+        "load": load,
+    }
+    (cell / "cell.json").write_text(json.dumps(made))
+    with fake_engine(engine="vllm", tokens=2) as engine:
+        done = subprocess.run(
+            # An eighth of the stack limit is what one command line may hold, and at least 128 KiB of it.
+            ["bash", "-c", 'ulimit -s 512; exec "$@"', "-", str(root / "scripts/run-cell"), "runs", "c1"],
+            cwd=tmp_path,
+            env=os.environ | {"LLMPAR_BASE_URL": engine.url, "LLMPAR_MODEL": "fake", "LLMPAR_SAMPLE": "no"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (cell / "queue").stat().st_size > 1 << 17, "or an ordinary command line would do"
+    made_records = records(cell / "requests.jsonl")
+    assert [record["status"] for record in made_records] == ["ok"] * 250
+    assert {record["prompt"] for record in made_records} == {f"a 'b' {number:02d}.txt" for number in range(20)}

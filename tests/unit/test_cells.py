@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import sweeps
+from llmpar import cli, sweeps
+from llmpar.dialects import DIALECTS
 
 
 def plan(text, **kwargs):
@@ -104,3 +105,32 @@ def test_fragment_lists_cells_by_session():
     text = sweeps.fragment(plan("engine\tspeculate\tclients\nvllm\t0,2\t8\n"))
     assert "CELLS := speculate-0 speculate-2\n" in text
     assert "cells-of-speculate-2 := speculate-2\n" in text
+
+
+def test_words_that_scripts_read_are_checked():
+    assert sweeps.WORDS["api"] == tuple(DIALECTS)
+    for column, value in [
+        ("api", "openai-chat; id"),
+        ("process", "x"),
+        ("launcher", "sh"),
+        ("clients", "a[$(id)]"),
+        ("timeout_s", float("nan")),
+        ("rate", float("inf")),
+        ("rate", 0.0),
+        ("max_tokens", 2**70),
+        ("model", "a\nb"),
+        ("stream", "yes"),
+    ]:
+        assert sweeps.fault(column, value), column
+    cell = {"id": "c1", "session": "s", "sweep": "q", "server": {"engine": "vllm"}, "load": {"clients": 1}}
+    assert sweeps.cell_fault(cell) is None
+    assert "load.clients" in (sweeps.cell_fault(cell | {"load": {"clients": "a[$(id)]"}}) or "")
+    for name in ("", "..", "a/b", "a b", "$(id)", 5):
+        assert "id is" in (sweeps.cell_fault(cell | {"id": name}) or "")
+
+
+def test_names_of_a_strangers_record_are_no_shell_code():
+    assert (
+        cli.assignments({"ran_a": "x'y", "ran_b;id": 1, "ran_$(id)": 2, "ran_c": None})
+        == "ran_a='x'\"'\"'y'\nran_c=''\n"
+    )
