@@ -162,16 +162,15 @@ def _value(column: str, text: str, name: str, number: int) -> Any:
 
 def fault(column: str, value: Any) -> str | None:
     """What is wrong with a setting's value, to follow `COLUMN is 'VALUE'`; None for a good one."""
-    wanted = (SERVER | LOAD)[column]
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted:
-        return (
-            f", not {dict([(int, 'a whole number'), (float, 'a number'), (bool, 'yes or no'), (str, 'text')])[wanted]}"
-        )
+    wanted: Any = (SERVER | LOAD)[column]
+    words = {int: "a whole number", float: "a number", bool: "yes or no", str: "text"}
+    if not (isinstance(value, wanted) or wanted is float and isinstance(value, int)) or (
+        isinstance(value, bool) and wanted is not bool
+    ):
+        return f", not {words[wanted]}"
     if wanted in (int, float) and not -(2**63) <= value < 2**63:
         return ", not a finite number of 64 bits"
-    if wanted is str and any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+    if isinstance(value, str) and not value.isprintable():
         return ", which holds control characters"
     if column in WORDS and value not in WORDS[column]:
         return f", not one of {', '.join(WORDS[column])}"
