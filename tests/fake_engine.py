@@ -73,6 +73,7 @@ ROUTES = {
     "/v1/completions": "completions",
     "/v1/chat/completions": "chat",
     "/completion": "completion",
+    "/api/generate": "api_generate",
     "/generate": "generate",
     "/generate_stream": "generate_stream",
 }
@@ -248,6 +249,9 @@ class Exchange:
                 {"version": "1.4.4", "max_batch_total_tokens": shapes.ROOM} if engine == "tgi" else {"version": "3.3.7"}
             )
             return self.whole(200, shapes.dump({"model_id": self.options.model, **facts}), "application/json")
+        if engine == "ollama" and path in ("/", "/api/version"):
+            body = b"Ollama is running" if path == "/" else shapes.dump({"version": "0.0.0-fake"})
+            return self.whole(200, body, "text/plain; charset=utf-8" if path == "/" else "application/json")
         if path == "/slots" and engine == "llamacpp":
             return self.whole(200, shapes.dump(shapes.slots(now)), "application/json")
         if path == "/metrics" and not self.options.no_metrics:
@@ -290,6 +294,8 @@ class Exchange:
         except ValueError:
             raise ValueError(400, "JSON decode error") from None
         inner = body.get("parameters") or {} if route.startswith("generate") else body
+        if route == "api_generate":
+            inner = body.get("options") or {}
         if route == "chat":
             prompt = "\n".join(str(message.get("content")) for message in body.get("messages") or [])
         elif route == "mii":
@@ -303,9 +309,12 @@ class Exchange:
             if line.startswith("fake:"):
                 wanted |= knobs(line[5:])
         limit = inner.get(
-            "max_new_tokens", inner.get("n_predict", inner.get("max_tokens", inner.get("max_completion_tokens")))
+            "max_new_tokens",
+            inner.get(
+                "n_predict", inner.get("num_predict", inner.get("max_tokens", inner.get("max_completion_tokens")))
+            ),
         )
-        stream = route == "generate_stream" or bool(body.get("stream")) and route != "mii"
+        stream = route == "generate_stream" or bool(body.get("stream", route == "api_generate")) and route != "mii"
         count = len(prompt.split())
         self.record["prompt"] = prompt[:80]
         self.record["body"] = {
@@ -335,7 +344,10 @@ class Exchange:
                     raise ValueError(422, f"Input validation error: `{name}` is out of range")
         if engine == "transformers" and body.keys() - TRANSFORMERS:
             raise ValueError(422, f"Unexpected fields in the request: {body.keys() - TRANSFORMERS}")
-        if engine in ("vllm", "vllm-0.4", "aphrodite") and body.get("model") not in (None, self.options.model):
+        if engine in ("vllm", "vllm-0.4", "aphrodite", "ollama") and body.get("model") not in (
+            None,
+            self.options.model,
+        ):
             raise ValueError(404, f"The model `{body['model']}` does not exist.")
         if self.options.context and count + 1 > self.options.context:
             raise ValueError(
@@ -367,6 +379,13 @@ class Exchange:
             return await self.replay(job)
         self.split = int(job.knobs.get("split", self.options.split))
         late = job.engine in ("llamacpp", "powerinfer")
+        if job.engine == "powerinfer" and self.options.slots and engine.counters.running >= self.options.slots:
+            # It does not queue: a stream without a word, or the text of its handler for unknown paths.
+            if not job.stream:
+                return self.refuse(route, 404, "File Not Found")
+            self.record["outcome"] = "no slot"
+            self.begin(job)
+            return self.finish()
         if job.stream and not late:
             self.begin(job)
         await engine.admit()
@@ -399,7 +418,8 @@ class Exchange:
         return False
 
     def begin(self, job: Job) -> None:
-        lines = ["HTTP/1.1 200 OK", "content-type: text/event-stream; charset=utf-8"]
+        kind = "application/x-ndjson" if job.route == "api_generate" else "text/event-stream; charset=utf-8"
+        lines = ["HTTP/1.1 200 OK", f"content-type: {kind}"]
         self.chunked = "plain" not in job.knobs
         if self.chunked:
             lines.append("transfer-encoding: chunked")
@@ -471,7 +491,7 @@ class Exchange:
         counters.prefix_queries += job.prompt_tokens
         counters.prefix_hits += job.cached_tokens
         if job.stream:
-            for _ in range(int(wanted.get("keepalive", 0))):
+            for _ in range(int(wanted.get("keepalive", 0)) if job.route != "api_generate" else 0):
                 await self.send(b":\n\n")
             for event in shapes.first(job):
                 await self.send(self.frame(job, event))
@@ -540,6 +560,8 @@ class Exchange:
 
     @staticmethod
     def frame(job: Job, event: dict) -> bytes:
+        if job.route == "api_generate":
+            return shapes.dump(event) + (b"\r\n" if "crlf" in job.knobs else b"\n")
         start = b"data:" if job.engine == "tgi" else b"data: "
         return start + shapes.dump(event) + (b"\r\n\r\n" if "crlf" in job.knobs else b"\n\n")
 

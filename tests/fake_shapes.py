@@ -21,6 +21,7 @@ ENGINES = (
     "trtllm",
     "mii",
     "powerinfer",
+    "ollama",
 )
 CREATED = 1712000000
 RESERVED = 100  # tokens of KV cache that a running request holds in the fake's TGI and llama.cpp
@@ -32,7 +33,7 @@ class Job:
     """One request as the fake understood it."""
 
     engine: str
-    route: str  # completions, chat, completion, generate, generate_stream, mii
+    route: str  # completions, chat, completion, generate, generate_stream, mii, api_generate
     body: dict[str, Any]
     prompt: str
     prompt_tokens: int
@@ -142,6 +143,8 @@ def _details(job: Job, count: int, reason: str) -> dict[str, Any] | None:
 
 def token(job: Job, text: str, sofar: int, last: bool, reason: str, whole: str) -> dict[str, Any]:
     """One event with text; `sofar` counts tokens with this event's, `last`: generation ends with it, having made `whole`."""
+    if job.route == "api_generate":
+        return {"model": job.model, "created_at": "2024-04-01T00:00:00Z", "response": text, "done": False}
     if job.native_tgi:
         value: dict[str, Any] = {
             "index": sofar,
@@ -191,6 +194,15 @@ def token(job: Job, text: str, sofar: int, last: bool, reason: str, whole: str) 
 
 def last(job: Job, text: str, count: int, reason: str) -> list[dict[str, Any]]:
     """Events after the last text."""
+    if job.route == "api_generate":
+        ended = {"done": True, "done_reason": reason, "total_duration": 10**9, "load_duration": 0}
+        counts = {
+            "prompt_eval_count": job.prompt_tokens,
+            "prompt_eval_duration": 10**7,
+            "eval_count": count,
+            "eval_duration": 10**8,
+        }
+        return [{"model": job.model, "created_at": "2024-04-01T00:00:00Z", "response": "", **ended, **counts}]
     if job.native_tgi:
         if reason == "length":
             return []
@@ -258,6 +270,9 @@ def document(job: Job, text: str, count: int, reason: str) -> tuple[Any, list[tu
                 "tokens": [],
             }
         return value, headers
+    if job.route == "api_generate":
+        (ended,) = last(job, text, count, reason)
+        return {**ended, "response": text}, headers
     if job.route == "mii":
         return [
             {
@@ -281,6 +296,8 @@ def document(job: Job, text: str, count: int, reason: str) -> tuple[Any, list[tu
 
 def error(engine: str, route: str, status: int, message: str) -> tuple[bytes, str]:
     """An error body in the engine's own envelope, and its content type."""
+    if engine == "ollama" and route == "api_generate":
+        return dump({"error": message}), "application/json"
     if engine == "powerinfer":
         return message.encode(), "text/plain"
     if engine in ("tgi", "tgi-3"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llmpar.dialects import llamacpp, mii, openai_chat, openai_completions, tgi
+from llmpar.dialects import llamacpp, mii, ollama, openai_chat, openai_completions, tgi
 from llmpar.dialects.base import Call, Event, Reply, Sampling, Unsupported
 
 __all__ = ["DIALECTS", "Call", "Dialect", "Event", "Reply", "Sampling", "Unsupported"]
@@ -29,4 +29,5 @@ DIALECTS: dict[str, Dialect] = {
     "tgi": tgi,
     "llamacpp": llamacpp,
     "mii": mii,
+    "ollama": ollama,
 }

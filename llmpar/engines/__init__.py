@@ -41,6 +41,7 @@ ENGINES = _Table(
         "transformers": "transformers_",
         "sglang": "sglang",
         "lmdeploy": "lmdeploy",
+        "ollama": "ollama",
     }
 )
 
@@ -55,6 +56,8 @@ def check(engine: Engine, settings: Settings) -> None:
             continue
         having = sorted(each.name for each in ENGINES.values() if name in each.supports)
         raise Unsupported(f"{engine.name} has no {name}; it is a setting of {', '.join(having) or 'no engine here'}")
+    if settings.image and settings.runtime == "local":
+        raise Unsupported("image is for containers: give --runtime docker, or leave --runtime out")
     if settings.runtime and settings.runtime not in engine.runtimes:
         raise Unsupported(f"{engine.name} runs {' or '.join(engine.runtimes)}, not '{settings.runtime}'")
     if settings.speculate_method and settings.speculate is None:

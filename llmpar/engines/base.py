@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+NO_GPUS, ALL_GPUS = "none", "all"  # values of gpus beside indices: the CPU; all, whether or not one was found here
+
 
 class Unsupported(ValueError):
     """A setting this engine does not have, or a value it cannot take; the text says what to do."""
@@ -21,6 +23,7 @@ class Settings:
     model: str | None = None
     version: str | None = None  # of the engine or its image
     runtime: str | None = None  # local or docker
+    image: str | None = None  # a container image other than the engine's own; `version` still decides the flags
     dtype: str | None = None
     quantize: str | None = None
     max_input_tokens: int | None = None
@@ -33,7 +36,7 @@ class Settings:
     speculate_method: str | None = None  # ngram unless said
     prefix_cache: bool | None = None  # off unless said
     port: int | None = None
-    gpus: str | None = None  # comma separated indices
+    gpus: str | None = None  # comma separated indices, NO_GPUS or ALL_GPUS
     seed: int | None = None
     engine_args: tuple[str, ...] = ()  # passed through as they are
 
@@ -58,6 +61,9 @@ class Launch:
     argv: tuple[str, ...]
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)  # added to the surrounding one
+    path: str | None = (
+        None  # a folder that comes first on its PATH: engines call programs of their own environment by name
+    )
     container: str | None = None  # its name, when argv is docker's
     model: str = ""  # the name to ask for
     notes: tuple[str, ...] = ()  # what a person should know: an approximation made, a trap avoided
@@ -119,5 +125,9 @@ class Engine:
     always: Mapping[str, Any] = field(
         default_factory=dict
     )  # fields of every request, against the server's own defaults
-    failures: tuple[tuple[str, str, str], ...] = ()  # (outcome, regular expression over the log, what to say)
+    failures: tuple[tuple[str, str, str], ...] = ()  # (outcome, regular expression over a line of the log, what to say)
+    consequences: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # the same, of lines that follow any failure: they count where no line names one
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # where nothing is said, if other than llmpar-serve's own
     first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones

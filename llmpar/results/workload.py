@@ -12,6 +12,7 @@ NAMES = ("max_tokens", "temperature", "top_k", "top_p", "seed", "ignore_eos", "s
 SAME = {
     "max_new_tokens": "max_tokens",
     "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
     "max_completion_tokens": "max_tokens",
     "max_length": "max_tokens",
     "random_seed": "seed",
@@ -32,6 +33,8 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
     flat = {SAME.get(name, name): value for name, value in flat.items()}
     if flat.get("min_new_tokens") is not None and flat["min_new_tokens"] == flat.get("max_tokens"):
         flat["ignore_eos"] = True
+    if isinstance(flat.get("stop"), str):  # DeepSpeed-MII takes one text, not a list
+        flat["stop"] = [flat["stop"]]
     if flat.get("do_sample") is False:
         flat["temperature"] = 0
     found = {

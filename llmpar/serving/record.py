@@ -29,7 +29,9 @@ class ServerRecord:
             "model": made[0].model,
             "settings": {**settings.given(), "engine_args": list(settings.engine_args)},
             # What holds where nothing was said, on every engine; the rest is the engine's own default.
-            "defaults": {name: value for name, value in DEFAULTS.items() if name not in settings.given()},
+            "defaults": {
+                name: value for name, value in {**DEFAULTS, **engine.defaults}.items() if name not in settings.given()
+            },
             "commands": [shell_line(each) for each in made],
             "notes": [note for each in made[:1] for note in each.notes],
             "base_url": None,

@@ -127,7 +127,7 @@ def asked_tokens(sampling: Any) -> int | None:
         return None
     inner = sampling.get("parameters")
     for place in (sampling, inner if isinstance(inner, dict) else {}):
-        for name in ("max_tokens", "max_new_tokens", "n_predict", "max_completion_tokens"):
+        for name in ("max_tokens", "max_new_tokens", "n_predict", "num_predict", "max_completion_tokens"):
             if isinstance(place.get(name), int):
                 return int(place[name])
     return None

@@ -214,3 +214,67 @@ def test_mii_answers_a_list() -> None:
 def test_a_cut_document_is_an_error(api: str) -> None:
     reply = DIALECTS[api].parse(200, {"content-type": "application/json"}, b'{"choices":[{"te', False)
     assert reply.error["type"] == "bad_json" and not reply.complete
+
+
+NDJSON = {"content-type": "application/x-ndjson"}
+OLLAMA_END = b'{"model":"m","response":"","done":true,"done_reason":"length","prompt_eval_count":4,"eval_count":2,"eval_duration":9}\n'
+
+
+def test_ollama_streams_lines() -> None:
+    first, second = b'{"model":"m","response":"The","done":false}\n', b'{"model":"m","response":" mill","done":false}\n'
+    reply = DIALECTS["ollama"].parse(200, NDJSON, first + second + OLLAMA_END, True)
+    assert [tuple(event) for event in reply.events] == [(len(first), "The", 1), (len(first + second), " mill", 1)]
+    assert (reply.text, reply.prompt_tokens, reply.output_tokens, reply.token_source) == ("The mill", 4, 2, "engine")
+    assert (reply.finish_reason, reply.complete, reply.error) == ("length", True, None)
+    # A thinking model's thoughts are generated text, as on the OpenAI routes.
+    thought = DIALECTS["ollama"].parse(
+        200, NDJSON, b'{"response":"","thinking":"hm","done":false}\n' + OLLAMA_END, True
+    )
+    assert thought.text == "hm" and [event.tokens for event in thought.events] == [None]
+    # The text is the same in one piece, and where a proxy collected the stream.
+    whole = b'{"model":"m","response":"The mill","done":true,"prompt_eval_count":4,"eval_count":2}'
+    for headers, stream in (
+        ({"content-type": "application/json"}, False),
+        ({"content-type": "application/json; charset=utf-8"}, True),
+    ):
+        reply = DIALECTS["ollama"].parse(200, headers, whole, stream)
+        assert (reply.text, reply.output_tokens, reply.finish_reason, reply.complete) == ("The mill", 2, None, True)
+
+
+def test_ollama_cut_torn_and_refused() -> None:
+    line = b'{"model":"m","response":"The","done":false}\n'
+    parse = DIALECTS["ollama"].parse
+    for body, events, where in (
+        (b"", 0, "before any line"),
+        (line, 1, "after 1 line,"),
+        (line + line + line[:20], 2, "after 2 lines"),
+    ):
+        reply = parse(200, NDJSON, body, True)
+        assert reply.error["type"] == "cut_stream" and where in reply.error["message"] and not reply.complete
+        assert len(reply.events) == events and reply.output_tokens == (events or None)
+    broken = parse(200, NDJSON, line + b"{oops}\n" + OLLAMA_END, True)
+    assert broken.error["type"] == "bad_json" and "line 2" in broken.error["message"] and not broken.complete
+    failed = parse(
+        200, NDJSON, line + b'{"error":"an error was encountered while running the model: out of memory"}\n', True
+    )
+    assert (
+        failed.error["type"] == "engine_error" and "out of memory" in failed.error["message"] and failed.text == "The"
+    )
+    missing = parse(404, {"content-type": "application/json"}, b'{"error":"model \'m\' not found"}', True)
+    assert missing.error == {"type": "http_404", "message": "model 'm' not found", "http_status": 404}
+    busy = parse(503, {}, b'{"error":"server busy, please try again.  maximum pending requests exceeded"}', False)
+    assert busy.error["http_status"] == 503
+    loaded = parse(200, {}, b'{"model":"m","response":"","done":true,"done_reason":"load"}', False)
+    assert loaded.error["type"] == "nothing_generated" and not loaded.complete
+    assert parse(200, {}, b'{"models":[]}', False).error["type"] == "no_text"
+
+
+def test_powerinfer_without_a_free_slot() -> None:
+    parse = DIALECTS["llamacpp"].parse
+    refused = parse(404, {"content-type": "text/plain"}, b"File Not Found", False)
+    assert refused.error["type"] == "no_free_slot" and "--max-sequences" in refused.error["message"]
+    empty = parse(200, {"content-type": "text/event-stream"}, b"", True)
+    assert empty.error["type"] == "cut_stream" and "no free slot" in empty.error["message"]
+    # llama.cpp itself says it in JSON, and is believed.
+    other = parse(404, {}, b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}', False)
+    assert other.error["type"] == "not_found_error"

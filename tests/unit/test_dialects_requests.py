@@ -49,9 +49,9 @@ def test_sampling_is_the_body_without_what_was_asked(api: str, engine: str | Non
     made = call(api, STUDY, engine, stream=api != "mii", prompt="a secret prompt")
     assert "a secret prompt" in json.dumps(made.body)
     assert "a secret prompt" not in json.dumps(made.sampling)
-    flat = made.body.get("parameters", made.body)
+    flat = made.body.get("parameters") or {**made.body, **made.body.get("options", {})}
     assert made.sampling == {key: value for key, value in flat.items() if key in made.sampling}
-    assert set(flat) - set(made.sampling) <= {"model", "prompt", "prompts", "messages", "inputs"}
+    assert set(flat) - set(made.sampling) <= {"model", "prompt", "prompts", "messages", "inputs", "options"}
 
 
 @pytest.mark.parametrize("top_k,top_p", [(0, 1.0), (-1, 1.0), (None, None)])
@@ -233,3 +233,33 @@ def test_only_engines_that_take_them_get_stream_options(engine: str) -> None:
     ):  # the last is llmpar's own server, which counts as vLLM does
         wanted = {"include_usage": True, "continuous_usage_stats": True}
     assert options == wanted
+
+
+def test_mii_takes_one_stop_text() -> None:
+    """Its gateway answers 500 to every request with a list, for its protocol has no lists."""
+    assert DIALECTS["mii"].request("x", "m", Sampling(stop=["\n"]), False).body["stop"] == "\n"
+    with pytest.raises(Unsupported, match="one stop text"):
+        DIALECTS["mii"].request("x", "m", Sampling(stop=["a", "b"]), False)
+
+
+def test_ollama_is_asked_for_the_prompt_as_it_is() -> None:
+    made = call("ollama", Sampling(max_tokens=8, temperature=0, top_k=-1, top_p=0.9, seed=7, stop=["\n"]), "ollama")
+    assert made.path == "/api/generate" and made.body["raw"] is True and made.body["stream"] is True
+    assert made.body["options"] == {
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "num_predict": 8,
+        "temperature": 0,
+        "top_k": 0,
+        "top_p": 0.9,
+        "seed": 7,
+        "stop": ["\n"],
+    }
+    # A length other than the server's would make it load the model again, in the middle of a measurement.
+    assert "num_ctx" not in json.dumps(made.body)
+    with pytest.raises(Unsupported, match="ignore_eos"):
+        call("ollama", Sampling(ignore_eos=True), "ollama")
+    with pytest.raises(Unsupported, match="--model"):
+        DIALECTS["ollama"].request("x", None, Sampling(), True)
+    with pytest.raises(Unsupported, match="top_k.*--api ollama"):
+        call("openai-completions", Sampling(top_k=40), "ollama")
