@@ -14,7 +14,7 @@ import click
 
 from llmpar import cli, exit_codes, failure, foreground, records, runtime_directory, sizes
 from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker
-from llmpar.serving import balancer, gpu_memory, launches, orphans, run
+from llmpar.serving import balancer, containers, gpu_memory, launches, orphans, run
 from llmpar.serving.ports import choose_ports
 from llmpar.serving.record import ServerRecord
 
@@ -23,6 +23,7 @@ OPTIONS = [
     ("--model", str, "NAME", "Name or path of the model."),
     ("--engine-version", str, "TEXT", "Version of the engine or its image; decides how its flags are spelled."),
     ("--runtime", click.Choice(["local", "docker"]), None, "Default: the first one available."),
+    ("--image", str, "NAME", "Container image to run instead of the engine's own."),
     ("--dtype", str, "NAME", "float16, bfloat16, …"),
     ("--quantize", str, "NAME", "eetq, awq, gptq, fp8, …"),
     ("--max-input-tokens", click.IntRange(1), "N", "Longest prompt, in tokens."),
@@ -33,7 +34,7 @@ OPTIONS = [
     ("--replicas", click.IntRange(1), "N", "Servers behind nginx: one on each of --gpus, or all on one."),
     ("--speculate", click.IntRange(0), "N", "Draft tokens per step; 0 turns speculation off."),
     ("--speculate-method", str, "NAME", "Default: ngram."),
-    ("--gpus", str, "LIST", "GPU indices: 0,1."),
+    ("--gpus", str, "LIST", "GPU indices: 0,1; none for the CPU."),
     ("--seed", int, "N", "Random seed of the engine."),
     ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
 ]
@@ -154,7 +155,11 @@ def main(
     try:
         check(row, wanted)
         first, warning = launches.probe_sampling(row, probe_sampling, load)
-        chosen = launches.choose_runtime(row, wanted.runtime, dry_run)
+        chosen = launches.choose_runtime(row, wanted.runtime or ("docker" if wanted.image else None), dry_run)
+        warnings = [warning] if warning else []
+        if chosen == "docker" and not dry_run:
+            wanted, on_cpu = containers.for_this_machine(wanted, memory)
+            warnings += [on_cpu] if on_cpu else []
         front, to = choose_ports(row.default_port, wanted, dry_run)
         made = launches.launches(row, dataclasses.replace(wanted, runtime=chosen), Device(memory, weights), chosen, to)
         if profile and chosen == "docker":
@@ -183,10 +188,10 @@ def main(
     if profile:
         made = launches.profiled(made, folder)
     record = ServerRecord(folder, row, wanted, chosen, made)
-    if warning:
-        record.fields["notes"].append(warning)
-        cli.say(NAME, f"note: {warning}")
-    made = [docker.container_argv(launch) for launch in made]
+    for text in warnings:
+        record.fields["notes"].append(text)
+        cli.say(NAME, f"note: {text}")
+    made = [docker.container_argv(launch, containers.owner()) for launch in made]
 
     def say(message: str, hint: str | None = None) -> None:
         cli.say(NAME, message, hint)

@@ -7,20 +7,30 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
-from llmpar.engines.base import Launch, Settings
+from llmpar.engines.base import ALL_GPUS, NO_GPUS, Launch, Settings
+from llmpar.engines.flags import LOOPBACK
 
 GHCR = "ghcr.io"
 
 
-def container_argv(launch: Launch) -> Launch:
-    """What is really run for a container: the command line that --dry-run shows, with a name to stop it by."""
+LABEL = "llmpar.serve"  # of the containers that llmpar-serve creates; its value tells which llmpar-serve
+TOOLS = ("docker", "podman")
+
+
+def tool() -> str:
+    """LLMPAR_CONTAINER_TOOL, else what is on the PATH: docker, then podman, which takes the same words; docker where neither is."""
+    return os.environ.get("LLMPAR_CONTAINER_TOOL") or next((each for each in TOOLS if shutil.which(each)), TOOLS[0])
+
+
+def container_argv(launch: Launch, key: str) -> Launch:
+    """What is really run for a container: the command line that --dry-run shows, with a name and a label to find it by.
+
+    No --rm: how it ended is asked before it is removed.
+    """
     argv = list(launch.argv)
-    if launch.container and argv[:2] == ["docker", "run"]:
-        argv[2:2] = ["--rm", "--name", launch.container]
+    if launch.container and argv[1:2] == ["run"]:
+        argv[2:2] = ["--name", launch.container, "--label", f"{LABEL}={key}"]
     return dataclasses.replace(launch, argv=tuple(argv))
-
-
-# Docker
 
 
 def data() -> str:
@@ -47,8 +57,12 @@ def docker(
     environment: Mapping[str, str] | None = None,
     mounts: Sequence[str] = (),
 ) -> list[str]:
-    """`docker run` for one server. `options` (such as --ipc=host) follow the GPUs, `environment` the cache's mount."""
-    argv = ["docker", "run", *gpu_option(settings), *options, "-p", f"{port}:{inner_port}"]
+    """`docker run` for one server. `options` (such as --ipc=host) follow the GPUs, `environment` the cache's mount.
+
+    --init: a first process without a handler for TERM ignores it, and `docker stop` would wait for its KILL. The port is published
+    on the loopback address, as local servers listen there.
+    """
+    argv = [tool(), "run", "--init", *gpu_option(settings), *options, "-p", f"{LOOPBACK}:{port}:{inner_port}"]
     if cache:
         argv += ["-v", f"{data()}:{cache}"]
     argv += mounts
@@ -56,21 +70,29 @@ def docker(
     argv += ["-e", "HF_TOKEN"] if os.environ.get("HF_TOKEN") else []
     for name, value in (environment or {}).items():
         argv += ["-e", f"{name}={value}"]
-    return [*argv, image, *command, *settings.engine_args]
+    return [*argv, settings.image or image, *command, *settings.engine_args]
 
 
 def gpu_option(settings: Settings) -> list[str]:
-    """Docker's --gpus. Several need quotes of their own: Docker reads the value as one line of CSV."""
-    if settings.gpus is None:
+    """The GPUs of a container: all unless named, none for `none`. Podman names them by the Container Device Interface."""
+    if settings.gpus == NO_GPUS:
+        return []
+    if tool() == "podman":
+        named = [each.strip() for each in settings.gpus.split(",")] if settings.gpus else [ALL_GPUS]
+        return [word for each in named for word in ("--device", f"nvidia.com/gpu={each}")]
+    if settings.gpus in (None, ALL_GPUS):
         return ["--gpus", "all"]
+    # Several need quotes of their own: Docker reads the value as one line of CSV.
     chosen = f"device={settings.gpus}"
-    return ["--gpus", f'"{chosen}"' if "," in settings.gpus else chosen]
+    return ["--gpus", f'"{chosen}"' if "," in chosen else chosen]
 
 
 def contained(engine: str, argv: Sequence[str], port: int, model: str, notes: Iterable[str] = ()) -> Launch:
-    """A Launch of a container. The name is for the launcher, which adds it: `docker run --rm --name NAME ...`."""
+    """A Launch of a container. The name is for the launcher, which adds it: `docker run --name NAME ...`."""
     return Launch(tuple(argv), port, container=f"llmpar-{engine}-{port}", model=model, notes=tuple(notes))
 
 
 def needs_docker() -> str | None:
-    return None if shutil.which("docker") else "docker is not installed: see https://docs.docker.com/engine/install"
+    return (
+        None if any(map(shutil.which, TOOLS)) else "docker is not installed: see https://docs.docker.com/engine/install"
+    )

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from llmpar.engines.base import Launch, Settings, Unsupported
+from llmpar.engines.base import ALL_GPUS, NO_GPUS, Launch, Settings, Unsupported
 
 LOOPBACK = "127.0.0.1"
 
@@ -92,6 +92,11 @@ def ngram_config(settings: Settings) -> list[tuple[str, object]]:
     return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
 
 
+def inner_port(port: int, number: int) -> int:
+    """A port for an engine's inside, derived from its own so that two engines on a machine do not share it; `number`: 1, 2 or 3."""
+    return 20000 + (port + 2500 * number) % 10000
+
+
 def local(
     settings: Settings,
     argv: Sequence[str],
@@ -102,8 +107,10 @@ def local(
 ) -> Launch:
     """A Launch of a local process: extra arguments last, GPUs by CUDA_VISIBLE_DEVICES, no hub for a local model."""
     env = dict(environment or {})
-    if settings.gpus is not None:
-        env["CUDA_VISIBLE_DEVICES"] = settings.gpus
+    if settings.gpus not in (None, ALL_GPUS):
+        env["CUDA_VISIBLE_DEVICES"] = "" if settings.gpus == NO_GPUS else str(settings.gpus)
     if os.path.isdir(model):
         env["HF_HUB_OFFLINE"] = "1"
-    return Launch((*argv, *settings.engine_args), port, env, model=model, notes=tuple(notes))
+    own = any(word.startswith("llmpar.engines.") for word in argv[:3])  # a server of ours calls nothing by name
+    folder = os.path.dirname(argv[0]) if os.path.isabs(argv[0]) and not own else None
+    return Launch((*argv, *settings.engine_args), port, env, path=folder, model=model, notes=tuple(notes))

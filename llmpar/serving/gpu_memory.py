@@ -56,7 +56,9 @@ def _nvml() -> Any:
 def own_gpus(made: Sequence[Launch]) -> set[int] | None:
     """Indices of the GPUs that the servers may use; None: any of them."""
     told = [each.environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")) for each in made]
-    words = [word.strip() for one in told for word in (one or "all").split(",")]
+    words = [
+        word.strip() for one in told for word in ("all" if one is None else one).split(",") if word.strip()
+    ]  # empty: none
     return {int(word) for word in words} if all(word.isdecimal() for word in words) else None
 
 

@@ -133,5 +133,6 @@ def lookup(name: str) -> Engine:
 
 def shell_line(launch: Launch) -> str:
     """The launch as a line for a shell."""
-    words = [f"{name}={shlex.quote(value)}" for name, value in sorted(launch.environment.items())]
+    words = [f'PATH={shlex.quote(launch.path)}:"$PATH"'] if launch.path else []
+    words += [f"{name}={shlex.quote(value)}" for name, value in sorted(launch.environment.items())]
     return " ".join([*words, *(shlex.quote(word) for word in launch.words)])

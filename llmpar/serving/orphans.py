@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmpar import procfs
-from llmpar.serving import process_groups
+from llmpar.serving import containers, process_groups
 from llmpar.serving.servers import Serving
 
 
@@ -25,7 +24,7 @@ def remember(serving: Serving, folder: str) -> None:
         "engine": serving.engine.name,
         "started_at": round(time.time(), 6),
         "sessions": {str(pid): procfs.process_key(pid) for pid in leaders},
-        "containers": [each.launch.container for each in serving.servers if each.launch.container],
+        "container_tool": next((each.launch.argv[0] for each in serving.servers if each.launch.container), None),
         "ports": [each.launch.port for each in serving.servers],
     }
     with open(path + ".part", "w", encoding="utf-8") as stream:
@@ -42,7 +41,8 @@ class Orphan:
     engine: str
     ports: list[int]
     sessions: list[int]
-    containers: list[str]
+    containers: list[str]  # their ids
+    container_tool: str | None = None
 
     def text(self) -> str:
         """For people: engine, ports, pids."""
@@ -59,7 +59,7 @@ def find(folder: str) -> Iterator[Orphan]:
         try:
             with open(path, encoding="utf-8") as stream:
                 note = json.load(stream)
-            wrapper, leaders, containers = note["wrapper"], note["sessions"], note["containers"]
+            wrapper, leaders, tool = note["wrapper"], note["sessions"], note.get("container_tool")
         except (OSError, ValueError, KeyError):
             continue
         if procfs.process_key(int(wrapper.partition("-")[0])) == wrapper:
@@ -71,28 +71,20 @@ def find(folder: str) -> Iterator[Orphan]:
             for pid, key in leaders.items()
             if procfs.members(int(pid)) and procfs.process_key(int(pid)) in (None, key)
         ]
-        running = [each for each in containers if _runs(each)]
+        running = containers.created_by(tool, wrapper, running=True) if tool else []
+        for stopped in set(containers.created_by(tool, wrapper)) - set(running) if tool else ():
+            containers.remove(tool, stopped)
         if alive or running:
-            yield Orphan(path, note["engine"], note["ports"], alive, running)
+            yield Orphan(path, note["engine"], note["ports"], alive, running, tool)
         else:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
-def _runs(container: str) -> bool:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            ["docker", "ps", "-q", "--filter", f"name=^{container}$"], capture_output=True, timeout=20
-        )
-        return bool(done.stdout.strip())
-    return False
-
-
 def end(orphan: Orphan) -> bool:
     """End what it left; False where something outlived KILL."""
     for container in orphan.containers:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(["docker", "rm", "-f", container], capture_output=True, timeout=60)
+        containers.remove(orphan.container_tool or "docker", container)
     gone = all([process_groups.end_session(session, process_groups.TERM_S) for session in orphan.sessions])
     if gone:
         with contextlib.suppress(OSError):

@@ -1,10 +1,8 @@
-"""Wait until a server truly answers, and say why one did not."""
+"""Wait until a server truly answers."""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
 import time
 from typing import Any
 
@@ -14,54 +12,8 @@ from llmpar import apikey, exit_codes
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines.base import Engine
 from llmpar.failure import Failure
+from llmpar.serving import causes
 from llmpar.serving.servers import Started
-
-LOG_TAIL_BYTES = 65536
-
-# (outcome, what the log says, what to tell): of Docker, the kernel and CUDA, under any engine. The engine's own come first.
-FAILURES = (
-    ("no_docker", r"Cannot connect to the Docker daemon.*", "no docker daemon runs"),
-    (
-        "missing_image",
-        r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
-        r"|Error response from daemon: (?:Get|Head) .*",
-        "the image is not there and could not be pulled",
-    ),
-    ("no_gpu", r"could not select device driver.*|no CUDA-capable device.*", "no GPU is to be had"),
-    ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
-    ("out_of_memory", r"out of memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
-    (
-        "bad_arguments",
-        r"unrecognized arguments: .*|error: argument .*|unexpected argument .*",
-        "the engine refused its arguments",
-    ),
-)
-
-
-def tail(log: str) -> str:
-    """The end of a log, as text."""
-    with open(log, "rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - LOG_TAIL_BYTES))
-        return stream.read().decode("utf-8", "replace")
-
-
-def explain(engine: Engine, log: str, code: int | None) -> tuple[str, str]:
-    """(outcome, text) of a launch that failed, from its log."""
-    text = tail(log)
-    for outcome, pattern, say in (*engine.failures, *FAILURES):
-        found = re.search(pattern, text)
-        if found:
-            line = text[text.rfind("\n", 0, found.start()) + 1 :].split("\n", 1)[0].strip()
-            return outcome, f"{say}: {line[:300]}"
-    if code is not None and code in (-signal.SIGKILL, 137):
-        return "out_of_memory", "it was killed, by the kernel for want of memory or by somebody"
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    # Python engines warn on after the exception that ended them.
-    last = next(
-        (line for line in reversed(lines) if re.search(r"\w(Error|Exception): \S", line)),
-        lines[-1] if lines else "it said nothing",
-    )
-    return "crashed", f"its last words: {last[:300]}"
 
 
 class NotReady(Failure):
@@ -92,7 +44,7 @@ def wait_ready(
         while True:
             code = started.process.poll()
             if code is not None:
-                outcome, why = explain(engine, started.log, code)
+                outcome, why = causes.explain(engine, started.log, started.ended())
                 raise NotReady(outcome, f"{engine.title} ended before it was ready: {why}", f"its log: {started.log}")
             try:
                 answer = session.post(started.url + call.path, json=call.body, timeout=(2, 60))

@@ -10,7 +10,7 @@ from typing import Any
 from llmpar import clock
 from llmpar.dialects import Sampling
 from llmpar.engines.base import Engine, Launch
-from llmpar.serving import balancer, engine_version, orphans, readiness, servers
+from llmpar.serving import balancer, causes, engine_version, orphans, readiness, servers
 from llmpar.serving.gpu_memory import gpu_used, own_gpus, wait_for_memory
 from llmpar.serving.record import ServerRecord
 
@@ -35,13 +35,7 @@ def running(
     try:
         for index, launch in enumerate(made):
             log = os.path.join(folder, "engine.log" if len(made) == 1 else f"engine-{index}.log")
-            if os.path.exists(log):
-                os.replace(log, log + ".old")
-            serve.servers.append(
-                servers.Started(
-                    launch, servers.spawn(launch, log, dict(os.environ)), log, f"http://127.0.0.1:{launch.port}"
-                )
-            )
+            serve.servers.append(servers.start(launch, log, os.environ))
             orphans.remember(serve, state_folder)
         for started in serve.servers:
             serve.probe = readiness.wait_ready(engine, started, ready_timeout_s, engine.api, began, sampling)
@@ -68,7 +62,7 @@ def running(
         yield serve
         dead = [each for each in serve.servers if each.process.poll() is not None]
         if dead:
-            outcome, message = readiness.explain(engine, dead[0].log, dead[0].process.returncode)
+            outcome, message = causes.explain(engine, dead[0].log, dead[0].ended())
             say(f"{engine.title} ended while the command ran: {message}", f"its log: {dead[0].log}")
     except readiness.NotReady as error:
         outcome, message = error.outcome, error.message

@@ -13,7 +13,7 @@ from typing import Any
 from llmpar import exit_codes, procfs
 from llmpar.engines.base import Engine, Launch
 from llmpar.failure import Failure
-from llmpar.serving import process_groups
+from llmpar.serving import causes, containers, process_groups
 
 REPORT_S = 300.0  # for a profiler to write its report
 
@@ -26,6 +26,14 @@ class Started:
     process: subprocess.Popen[bytes]
     log: str
     url: str
+    memory_kills: int | None = None  # that the kernel had counted before it started
+
+    def ended(self) -> causes.Ended:
+        """What is known of its end besides its log."""
+        now = causes.memory_kills()
+        kills = None if now is None or self.memory_kills is None else now - self.memory_kills
+        contained = self.launch.container is not None
+        return causes.Ended(self.process.poll(), kills, contained and containers.ran_out_of_memory(self.launch))
 
 
 @dataclass
@@ -41,8 +49,21 @@ class Serving:
     note: str | None = None  # the path of what orphans.remember wrote
 
 
+def start(launch: Launch, log: str, environment: Mapping[str, str]) -> Started:
+    """Start a launch, its output in a new log; what an earlier container of its name left is cleared away. Raises Failure."""
+    if os.path.exists(log):
+        os.replace(log, log + ".old")
+    if launch.container:
+        containers.clear_stopped(launch)
+    kills = causes.memory_kills()
+    return Started(launch, spawn(launch, log, environment), log, f"http://127.0.0.1:{launch.port}", kills)
+
+
 def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a launch in a session of its own, its output appended to the log. Raises Failure where it cannot be run."""
+    surrounding = dict(environment)
+    if launch.path:
+        surrounding["PATH"] = os.pathsep.join(filter(None, (launch.path, surrounding.get("PATH"))))
     with open(log, "ab") as stream:
         stream.write(f"# {' '.join(launch.words)}\n".encode())
         stream.flush()
@@ -54,7 +75,7 @@ def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subproces
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=process_groups.die_with_parent,
-                env={**environment, **launch.environment},
+                env={**surrounding, **launch.environment},
             )
         except OSError as error:
             raise Failure(
@@ -66,20 +87,9 @@ def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subproces
 
 def root_pids(servers: Sequence[Started]) -> list[int]:
     """The process to follow for each server: of a container the first one inside, which is no child of Docker's client."""
-    found = []
-    for each in servers:
-        pid: int = each.process.pid
-        if each.launch.container:
-            with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-                done = subprocess.run(
-                    ["docker", "inspect", "--format", "{{.State.Pid}}", each.launch.container],
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=20,
-                )
-                pid = int(done.stdout) or pid
-        found.append(pid)
-    return found
+    return [
+        (containers.first_pid(each.launch) if each.launch.container else None) or each.process.pid for each in servers
+    ]
 
 
 def stop(serving: Serving, say: Callable[[str], None], term_s: float | None = None) -> None:
@@ -101,19 +111,7 @@ def _stop_one(server: Started, say: Callable[[str], None], term_s: float | None)
     profiler = server.launch.profiler
     term_s = (REPORT_S if profiler else process_groups.TERM_S) if term_s is None else term_s
     if server.launch.container:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(
-                ["docker", "stop", "-t", str(int(term_s)), server.launch.container],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=term_s + 30,
-            )
-            subprocess.run(
-                ["docker", "rm", "-f", server.launch.container],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=60,
-            )
+        containers.end(server.launch, term_s)
     # A profiler that is told to end leaves no report; one whose program has ended writes it and ends.
     if not process_groups.end(server.process, term_s, spare=profiler[0] if profiler else None):
         say(f"pids {procfs.members(server.process.pid)} of the server do not end, not even by KILL")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmpar.engines import ENGINES
 from llmpar.engines.base import Launch, Settings
-from llmpar.serving import readiness, record
+from llmpar.serving import causes, record
 
 
 def test_outcomes_are_those_that_can_be_written(root: Path) -> None:
@@ -19,10 +19,9 @@ def test_outcomes_are_those_that_can_be_written(root: Path) -> None:
         )
     )
     named = {name for row in told for name in re.findall(r"`([a-z_]+)`", row)}
-    known = {outcome for engine in ENGINES.values() for outcome, _, _ in engine.failures} | {
-        outcome for outcome, _, _ in readiness.FAILURES
-    }
-    assert named == known | {"ok", "timeout", "refused", "crashed", "cancelled", "failed"}
+    rows = [*causes.FAILURES, *(row for engine in ENGINES.values() for row in (*engine.failures, *engine.consequences))]
+    known = {outcome for outcome, _, _ in rows}
+    assert named == known | {"ok", "timeout", "refused", "crashed", "killed", "cancelled", "failed"}
 
 
 def test_the_server_record(root: Path, tmp_path: Path) -> None:

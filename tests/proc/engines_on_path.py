@@ -16,18 +16,28 @@ case $1 in
   run)
     shift
     while [ $# -gt 0 ]; do
-      case $1 in -p) port=${{2%%:*}}; shift ;; --name) name=$2; shift ;; esac
+      case $1 in -p) port=${{2#127.0.0.1:}}; port=${{port%%:*}}; shift ;; --name) name=$2; shift ;; --label) label=$2; shift ;; esac
       shift
     done
     '{python}' '{fake}' --engine {engine} --port "$port" {options} &
     echo $! > '{folder}/'"$name".container
+    echo "$label" > '{folder}/'"$name".label
     # A container does not end with its client.
     trap '' TERM
     wait $! ;;
   stop) kill "$(cat '{folder}/'"${{@: -1}}".container)" ;;
   inspect) cat '{folder}/'"${{@: -1}}".container ;;
   rm) kill -9 "$(cat '{folder}/'"${{@: -1}}".container)" 2>/dev/null; rm -f '{folder}/'"${{@: -1}}".container ;;
-  ps) for each in '{folder}/'*.container; do [ ! -e "$each" ] || kill -0 "$(cat "$each")" 2>/dev/null && echo up; done ;;
+  ps) # -a, filters by label and name; ids are names here. Another state than running there is none.
+    while [ $# -gt 0 ]; do
+      case $1 in -a) all=yes ;; label=*=*) label=${{1#label=}} ;; name=*) name=${{1#name=^}}; name=${{name%$}} ;; status=*) exit 0 ;; esac
+      shift
+    done
+    for each in '{folder}/'*.container; do
+      id=$(basename "$each" .container)
+      [ -e "$each" ] && [ "$(cat "${{each%.container}}.label")" = "$label" ] && [ "${{name:-$id}}" = "$id" ] || continue
+      if [ -n "${{all:-}}" ] || kill -0 "$(cat "$each")" 2>/dev/null; then echo "$id"; fi
+    done ;;
 esac
 """
 

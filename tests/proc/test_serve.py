@@ -163,10 +163,18 @@ def test_a_launch_that_dies_says_why(tmp_path: Path, outcome: str, line: str) ->
     assert record()["ended_at"] and record()["probe"] is None
 
 
-def test_killed_by_the_kernel_is_told_as_memory(tmp_path: Path) -> None:
+def test_a_kill_is_lack_of_memory_only_where_memory_ran_out(tmp_path: Path) -> None:
+    """SGLang kills its own processes with SIGKILL after an exception of any kind."""
     llama_server(tmp_path, before="kill -9 $$")
     done = serve(*LLAMA, "--", "true")
-    assert done.returncode == 4 and record()["outcome"] == "out_of_memory" and "killed" in done.stderr
+    assert (
+        done.returncode == 4
+        and record()["outcome"] == "killed"
+        and "not by the kernel for lack of memory" in done.stderr
+    )
+    llama_server(tmp_path, before="echo 'IndexError: list index out of range'; kill -9 $$")
+    done = serve(*LLAMA, "--", "true")
+    assert record()["outcome"] == "killed" and "IndexError: list index out of range" in record()["message"]
 
 
 def test_an_engine_that_never_answers_is_ended_when_the_time_is_over(tmp_path: Path) -> None:
@@ -430,8 +438,12 @@ def test_a_container_is_named_stopped_and_removed(tmp_path: Path) -> None:
     assert record()["version"] == "1.4.4"
     assert records.decode(done.stdout.encode())["api"] == "tgi"
     calls = Path("docker.calls").read_text().splitlines()
-    assert calls[0].startswith("run --rm --name llmpar-") and "--gpus all --shm-size 1g" in calls[0]
-    name = calls[0].split()[3]
+    (ran,) = (call for call in calls if call.startswith("run "))
+    assert (
+        ran.startswith("run --name llmpar-tgi-") and " --label llmpar.serve=" in ran and " --init --shm-size 1g " in ran
+    )
+    assert "--gpus" not in ran and any("no GPU was found" in note for note in record()["notes"])
+    name = ran.split()[2]
     assert any(call.startswith("stop ") and call.endswith(name) for call in calls) and f"rm -f {name}" in calls
     assert left_behind(tmp_path) == [] and "--name" not in record()["commands"][0] and record()["runtime"] == "docker"
 
@@ -448,15 +460,32 @@ DOCKER_SAYS = [
     ("no_gpu", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].'),
     ("port_taken", "Bind for 0.0.0.0:8000 failed: port is already allocated."),
     (
+        "no_docker",
+        "docker: permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Post "
+        "/v1.24/containers/create: dial unix /var/run/docker.sock: connect: permission denied.",
+    ),
+    (
+        "container_exists",
+        "docker: Error response from daemon: Conflict. The container name /llmpar-vllm-8000 is already in use by container 0f1e2d.",
+    ),
+    (
+        "missing_image",
+        "Error: initializing source docker://vllm/vllm-openai:v9: pinging container registry docker.io: dial tcp: lookup failed",
+    ),
+    (
         "crashed",
         "Unable to find image locally\\nStatus: Downloaded newer image for vllm/vllm-openai:v9\\nsomething new",
     ),
 ]
 
 
-@pytest.mark.parametrize(("outcome", "line"), DOCKER_SAYS, ids=[outcome for outcome, _ in DOCKER_SAYS])
+@pytest.mark.parametrize(
+    ("outcome", "line"), DOCKER_SAYS, ids=[f"{outcome}-{index}" for index, (outcome, _) in enumerate(DOCKER_SAYS)]
+)
 def test_what_docker_refuses_is_told(tmp_path: Path, outcome: str, line: str) -> None:
-    executable(tmp_path, "docker", f"[ $1 != run ] || {{ printf '%b\\n' '{line}' >&2; exit 125; }}")
+    # The client ends with a hint that says nothing of the cause.
+    said = f"{line}\\n\\nRun 'docker run --help' for more information".replace("'", "'\\''")
+    executable(tmp_path, "docker", f"[ $1 != run ] || {{ printf '%b\\n' '{said}' >&2; exit 125; }}")
     done = serve(
         "--engine",
         "vllm",
