@@ -7,6 +7,8 @@ from typing import Any
 from llmpar.dialects import base
 from llmpar.dialects.base import Call, Event, Reply, Sampling
 
+_MORE_SLOTS = "start it with --max-sequences of at least the number of clients"
+
 
 def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, engine: str | None = None) -> Call:
     """The call for one prompt. The server has one model, so `model` is not sent."""
@@ -36,6 +38,9 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
 
 def parse(status: int, headers: dict[str, str], body: bytes, stream: bool) -> Reply:
     """Read a whole answer. Never raises."""
+    # PowerInfer does not queue: what finds no free slot gets this, or a stream without a word. llama.cpp says all in JSON.
+    if status == 404 and body.strip() == b"File Not Found":
+        return Reply(error=base.failure("no_free_slot", f"PowerInfer had no free slot: {_MORE_SLOTS}", status))
     if not 200 <= status < 300:
         return Reply(error=base.refused(status, headers, body))
     if not stream or base.is_json(headers, body):
@@ -105,6 +110,8 @@ def _stream(status: int, body: bytes) -> Reply:
         base.spread(reply)
     reply.text = "".join([event.text for event in reply.events])
     base.cut(reply, body, status)
+    if reply.error is not None and not body:
+        reply.error["message"] += f"; from PowerInfer that means no free slot: {_MORE_SLOTS}"
     if reply.token_source is None and reply.events:
         reply.prompt_tokens = base.whole(evaluated)
         reply.output_tokens = before if known else len(reply.events)

@@ -10,7 +10,7 @@ from llmpar.dialects.base import Call, Reply, Sampling, Unsupported
 
 
 def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, engine: str | None = None) -> Call:
-    """The call for one prompt; `model` is the deployment's name. Raises Unsupported for streaming and seeds."""
+    """The call for one prompt; `model` is the deployment's name. Raises Unsupported for streaming, seeds and several stop texts."""
     if stream:
         raise Unsupported(
             "mii does not stream over REST: use --no-stream, or its OpenAI server with --api openai-completions"
@@ -34,7 +34,9 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
     if sampling.ignore_eos:
         body["ignore_eos"] = True
     if sampling.stop:
-        body["stop"] = list(sampling.stop)
+        if len(sampling.stop) > 1:
+            raise Unsupported("mii takes one stop text over REST: give one --stop")
+        body["stop"] = sampling.stop[0]  # a list fails every request with 500
     return Call("/mii/" + quote(model, safe=""), body, base.keep(body, "prompts"))
 
 

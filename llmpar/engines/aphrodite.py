@@ -157,6 +157,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "quantize",
             "max_total_tokens",

@@ -1,6 +1,7 @@
 """The few numbers of a GGUF file that memory arithmetic needs, read from its header.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian). PowerInfer's sparse models are
+the same under a magic of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 _SIZES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+MAGICS = (b"GGUF", b"PWRI")
 
 
 class NotGguf(ValueError):
@@ -23,7 +25,7 @@ def header(path: str) -> dict[str, Any]:
     """
     with open(path, "rb") as stream:
         magic, version, _, count = struct.unpack("<4sIQQ", _take(stream, 24))
-        if magic != b"GGUF" or version not in (2, 3):
+        if magic not in MAGICS or version not in (2, 3):
             raise NotGguf(f"'{path}' is not a GGUF file")
         found: dict[str, Any] = {}
         for _ in range(count):

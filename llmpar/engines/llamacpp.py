@@ -71,7 +71,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             port=port,
             inner_port=port,
             cache="",
-            mounts=["-v", f"{folder}:/m"],
+            mounts=["-v", f"{folder}:/m:ro"],
         )
         return docker.contained("llamacpp", argv, port, name, notes)
     if settings.version:
@@ -110,6 +110,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "max_total_tokens",
             "max_sequences",
             "kv_bytes",
@@ -150,6 +151,6 @@ ENGINE = Engine(
         ("unknown_model", r"error: unknown model .*", "the model is not there"),
         ("out_of_memory", r"failed to allocate|unable to allocate .*buffer|cudaMalloc failed", "out of memory"),
         ("port_taken", r"couldn't bind HTTP server socket|bind.*[Aa]ddress already in use", "the port is taken"),
-        ("unknown_model", r"failed to load model.*|error loading model.*", "the model could not be loaded"),
     ),
+    consequences=(("unknown_model", r"failed to load model.*|error loading model.*", "the model could not be loaded"),),
 )

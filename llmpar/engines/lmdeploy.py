@@ -75,6 +75,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "quantize",
             "max_total_tokens",

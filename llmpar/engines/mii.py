@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmpar.engines import flags, installed, memory, model_files
-from llmpar.engines.base import Device, Engine, Launch, OpenAi, Settings, Unsupported
+from llmpar.engines.base import ALL_GPUS, NO_GPUS, Device, Engine, Launch, OpenAi, Settings, Unsupported
 
 DEPLOYMENT = "llmpar"  # part of the path of its route
 # mii.serve returns once its processes run: wait for a signal, then end them.
@@ -35,10 +35,18 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         words["quantization_mode"] = quantize
     if state:
         words["inference_engine_config"] = {"state_manager": state}
-    if settings.gpus is not None:
+    if settings.gpus == NO_GPUS:
+        raise Unsupported("DeepSpeed-MII has no engine for a CPU: name a GPU")
+    if settings.gpus not in (None, ALL_GPUS):
         words["device_map"] = [
-            int(each) for each in settings.gpus.split(",")
+            int(each) for each in str(settings.gpus).split(",")
         ]  # CUDA_VISIBLE_DEVICES does not work with MII
+    # Fixed unless told: a second deployment on the machine would wait for the first one's ports without a word.
+    words |= {
+        "port_number": flags.inner_port(port, 1),
+        "torch_dist_port": flags.inner_port(port, 2),
+        "zmq_port_number": flags.inner_port(port, 3),
+    }
     words |= {"enable_restful_api": True, "restful_api_host": flags.LOOPBACK, "restful_api_port": port}
     text = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in words.items())])
     python = installed.python_of("mii", "mii")
@@ -47,6 +55,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     notes = [
         "MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
         "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung",
+        f"MII's inner ports, from {flags.inner_port(port, 1)} on, listen on all interfaces: keep them behind a firewall",
     ]
     if settings.engine_args:
         raise Unsupported("DeepSpeed-MII is started by a call and has no flags for --engine-args")

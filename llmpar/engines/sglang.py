@@ -14,7 +14,6 @@ QUANTIZE = (
     "fp8",
     "w8a8_int8",
     "w8a8_fp8",
-    "marlin",
     "gptq_marlin",
     "awq_marlin",
     "compressed-tensors",
@@ -38,9 +37,16 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--random-seed", settings.seed),
         ("--disable-radix-cache", not settings.prefix_cache),
         ("--speculative-algorithm", "NGRAM" if settings.speculate else None),
-        ("--speculative-num-draft-tokens", settings.speculate or None),
+        # Its count holds the token that is verified as well, and its drafts are a tree ten wide unless told: N drafts in a chain.
+        ("--speculative-num-draft-tokens", settings.speculate + 1 if settings.speculate else None),
+        ("--speculative-ngram-max-bfs-breadth", 1 if settings.speculate else None),
         ("--enable-metrics", True),
     )
+    notes = []
+    if settings.speculate and settings.max_sequences is None:
+        notes.append(
+            "SGLang generates for at most 48 requests at a time under speculation, unless --max-sequences says otherwise"
+        )
     if runtime == "docker":
         inside, mounts = docker.in_container(model)
         argv = docker.docker(
@@ -64,7 +70,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             options=["--shm-size", "32g", "--ipc=host"],
             mounts=mounts,
         )
-        return docker.contained("sglang", argv, port, inside)
+        return docker.contained("sglang", argv, port, inside, notes)
     python = installed.python_of("sglang", "sglang")
     installed.same_version(settings, installed.installed(python, "sglang"))
     argv = [
@@ -79,7 +85,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         "--port",
         str(port),
     ]
-    return flags.local(settings, argv, port, model)
+    return flags.local(settings, argv, port, model, notes)
 
 
 def needs(runtime: str) -> str | None:
@@ -94,6 +100,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "quantize",
             "max_total_tokens",

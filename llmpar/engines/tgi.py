@@ -1,4 +1,4 @@
-"""Text Generation Inference (Hugging Face). Flags read in its launcher, 1.4.4 and 3.3.7."""
+"""Text Generation Inference (Hugging Face). Launcher and router of 1.4.4 and 3.3.7 read and run, on a CPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "3.3.7"
+DTYPES = ("float16", "bfloat16")  # all that both versions know
+FIRST_TOTAL = 2048  # --max-total-tokens of version 1 where it is not given
 QUANTIZE = ("awq", "eetq", "gptq", "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4")
 QUANTIZE_LATER = ("fp8", "marlin", "exl2", "compressed-tensors")
 
@@ -26,11 +28,6 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if quantize and settings.dtype and not quantize.startswith("bitsandbytes"):
         # The shard ends with "Only 1 can be set between `dtype` and `quantize`", minutes after the start.
         raise Unsupported(f"TGI takes no dtype beside --quantize {quantize}: its shards would exit. Leave --dtype out")
-    if settings.max_sequences is not None and first:
-        raise Unsupported(
-            f"TGI {version} limits sequences by tokens only: use version 3, or --engine-args "
-            "'--max-batch-total-tokens N'"
-        )
     if settings.prefix_cache and first:
         raise Unsupported(f"TGI {version} has no prefix cache: version 3 has")
     if (
@@ -39,11 +36,17 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         and settings.max_input_tokens >= settings.max_total_tokens
     ):
         raise Unsupported("TGI needs --max-input-tokens below --max-total-tokens: the rest is for the output")
+    if first and settings.max_total_tokens is None and (settings.max_input_tokens or 0) >= FIRST_TOTAL:
+        raise Unsupported(
+            f"TGI {version} has {FIRST_TOTAL} total tokens unless told, and --max-input-tokens is {settings.max_input_tokens}: "
+            "give --max-total-tokens as well"
+        )
+    dtype = flags.choose("dtype", settings.dtype, DTYPES, f"TGI {version}")
     fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
     prefill = settings.max_input_tokens if first and (settings.max_input_tokens or 0) > 4096 else None
     words = flags.as_argv(
         ("--model-id", model),
-        ("--dtype", settings.dtype),
+        ("--dtype", dtype),
         ("--quantize", quantize),
         # Without --num-shard it takes every GPU that it sees.
         ("--num-shard", settings.shards or 1),
@@ -79,7 +82,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--hostname", flags.LOOPBACK),
         ("--port", port),
         ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
-        ("--master-port", 20000 + port % 10000),
+        ("--master-port", flags.inner_port(port, 1)),
+        ("--prometheus-port", None if first else flags.inner_port(port, 2)),
     )
     return flags.local(settings, ["text-generation-launcher", *words], port, model, notes, env)
 
@@ -102,6 +106,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "quantize",
             "max_input_tokens",

@@ -53,7 +53,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     flag = "--extra_llm_api_options" if installed.older(version, 1, 2) else "--config"
     script = f"exec {serve} {flag} <(echo {shlex.quote(json.dumps(yaml, separators=(',', ':')))})"
     notes = ["GET /metrics is JSON that is gone once read: sample it from one place only"]
-    without = Settings(gpus=settings.gpus)
+    without = Settings(gpus=settings.gpus, image=settings.image)
     if runtime == "docker":
         argv = docker.docker(
             without,
@@ -87,6 +87,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "max_total_tokens",
             "max_sequences",

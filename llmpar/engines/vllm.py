@@ -164,6 +164,7 @@ ENGINE = Engine(
     supports=frozenset(
         {
             "version",
+            "image",
             "dtype",
             "quantize",
             "max_total_tokens",

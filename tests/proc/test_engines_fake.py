@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import requests
 from engines_on_path import FAKE, docker, executable
+from fake import fake_engine
 
 from llmpar import procfs
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines import ENGINES, check
 from llmpar.engines.base import Device, Settings
 from llmpar.engines.docker import container_argv
-from llmpar.serving import launches, ports, run
+from llmpar.serving import containers, launches, ports, run
 from llmpar.serving.record import ServerRecord
 
 CASES = [
@@ -28,6 +31,7 @@ CASES = [
     ("trtllm", "docker", None, "trtllm", None),
     ("sglang", "docker", None, "sglang", None),
     ("lmdeploy", "docker", None, "lmdeploy", None),
+    ("ollama", "docker", None, "ollama", None),
     ("mii", "local", None, "mii", r"s/.*restful_api_port=\([0-9]*\).*/\1/p"),
     ("powerinfer", "local", None, "powerinfer", r"s/.*--port \([0-9]*\).*/\1/p"),
 ]
@@ -67,11 +71,14 @@ def test_launch_wait_ask_and_end(
         model=model,
         version=version,
         runtime=runtime,
-        dtype=None if name in ("mii", "powerinfer") else "float16",
+        dtype=None if name in ("mii", "powerinfer", "ollama") else "float16",
         max_total_tokens=4000,
     )
     check(engine, settings)
-    made = [container_argv(each) for each in launches.launches(engine, settings, Device(), runtime, [ports.free()])]
+    made = [
+        container_argv(each, containers.owner())
+        for each in launches.launches(engine, settings, Device(), runtime, [ports.free()])
+    ]
     record = ServerRecord(str(tmp_path), engine, settings, runtime, made)
     said: list[str] = []
     with run.running(
@@ -96,9 +103,21 @@ def test_launch_wait_ask_and_end(
     assert procfs.members(pid) == [] and not ports.taken(made[0].port), said
 
 
+def test_powerinfer_refuses_what_finds_no_slot_and_the_record_says_so(tmp_path: Path) -> None:
+    (tmp_path / "slow.txt").write_text("x\nfake: gap_ms=40 tokens=12")
+    for stream, kind in (("--stream", "cut_stream"), ("--no-stream", "no_free_slot")):
+        with fake_engine(engine="powerinfer", tokens=12, slots=1) as server:
+            command = f"parallel -j3 llmpar-request --base-url {server.url} --engine powerinfer --api llamacpp {stream} {{}} ::: slow.txt slow.txt slow.txt"
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        failed = [row for row in rows if row["status"] != "ok"]
+        assert len(rows) == 3 and failed and {row["error"]["type"] for row in failed} == {kind}
+        assert all("--max-sequences" in row["error"]["message"] for row in failed)
+
+
 def test_every_engine_is_proven_somehow() -> None:
     """Here over the fake engine, or for real by scripts/engines."""
     script = (Path(__file__).resolve().parents[2] / "scripts" / "engines").read_text()
     real = {name for name in ENGINES if f"--engine {name} " in script}
-    assert real == {"llamacpp", "vllm", "transformers", "ctranslate2"}
+    assert real >= {"llamacpp", "vllm", "transformers", "ctranslate2", "tgi", "powerinfer", "sglang", "ollama"}
     assert {case[0] for case in CASES} | real == set(ENGINES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -67,11 +68,8 @@ def test_an_unknown_name_is_refused_and_every_engine_has_its_row(root: Path, tmp
     code, _, said = prove(root, tmp_path, "vllm", "llama")
     assert code == 2 and "unknown engine 'llama'" in said
     script = (root / "scripts/engines").read_text()
-    run = next(line for line in script.splitlines() if line.startswith("names=(")).strip("names=()").split()
-    rest = (
-        next(line for line in script.splitlines() if line.strip().startswith("for name in tgi"))
-        .split("in ")[1]
-        .split(";")[0]
-        .split()
-    )
-    assert {each.split("-")[0] for each in run} | set(rest) == set(ENGINES)
+    run = set(re.findall(r"--engine (\w+)", script))
+    rest = re.search(r"^  for name in (.*); do$", script, re.M)
+    assert rest and run | set(rest[1].split()) == set(ENGINES) and not run & set(rest[1].split())
+    names = re.search(r"^names=\((.*)\)$", script, re.M)
+    assert names and all(f"run_{name.replace('-', '_')}()" in script for name in names[1].split())
