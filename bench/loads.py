@@ -26,6 +26,7 @@ CLIENTS = {
     + " -w '{{/}} %{{time_pretransfer}} %{{time_starttransfer}}\\n' -H Content-Type:application/json -d @{{}}"
     " {url}/v1/completions < {bodies} > {curl}",
     "pool": "parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
+    "script": "parallel --will-cite -j{clients} {script} {options} < {list} > {records}",
     "cold": "LLMPAR_POOL=no parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
     "queue": "parallel --will-cite -j{clients} -N0 llmpar-request {options} --queue {list} ::: {{1..{clients}}} > {records}",
     "threads": "llmpar-request {options} --threads {clients} --stdin < {list} > {records}",
@@ -105,6 +106,7 @@ def run(
                 options=f"{options} --max-tokens {EVENTS}",
                 url=url,
                 arrivals=arrivals,
+                script=Path(__file__).resolve().parent.parent / "bin" / "llmpar-request",
                 **{name: str(path) for name, path in files.items()},
             )
             environment = {**os.environ, "LLMPAR_BASE_URL": url, "LLMPAR_MODEL": "truth"}

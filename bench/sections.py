@@ -60,7 +60,13 @@ def cost(work: Work, repeats: int, count: int) -> str:
         gap = COST_GAPS[clients]
         asked = {"curl": count if clients == 128 else count // 2, "pool": count if clients == 128 else count // 2}
         if clients == 128:
-            asked |= {"queue": count // 4, "threads": count // 4, "asyncio": count // 4, "cold": max(count // 32, 8)}
+            asked |= {
+                "script": count,
+                "queue": count // 4,
+                "threads": count // 4,
+                "asyncio": count // 4,
+                "cold": max(count // 32, 8),
+            }
         say(f"cost at {clients}")
         taken = alternate(
             repeats,

@@ -20,13 +20,11 @@ def milliseconds(value: float | None) -> str:
 
 
 def estimate(item: dict[str, Any] | None, show: Any = number) -> str:
-    """`value (low to high)`, `value`, or what is needed to know it."""
+    """`value (low to high)`, or the value with the number of requests that an interval needs."""
     if item is None:
         return DASH
-    if item["value"] is None:
-        return f"{DASH} (needs {item['needed']})" if item.get("needed") else DASH
     if item.get("low") is None:
-        return str(show(item["value"]))
+        return f"{show(item['value'])} (needs {item['needed']})" if item.get("needed") else str(show(item["value"]))
     return f"{show(item['value'])} ({show(item['low'])} to {show(item['high'])})"
 
 
@@ -66,27 +64,12 @@ def summary(found: dict[str, Any]) -> str:
         if rate is not None:
             rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
     lines.append(plain.table(["throughput", "whole run", "steady (95 % interval)"], rows))
-    rows = []
-    for name, title in (
-        ("ttft_s", "TTFT"),
-        ("itl_s", "ITL"),
-        ("event_latency_s", "event latency"),
-        ("tpot_s", "TPOT"),
-        ("e2e_s", "E2E"),
-        ("effective_ttft_s", "effective TTFT"),
-        ("effective_e2e_s", "effective E2E"),
-    ):
-        figure = found["latency"][name]
-        if figure is not None:
-            rows.append(
-                [
-                    title,
-                    str(figure["n"]),
-                    *(estimate(figure[key], milliseconds) for key in ("mean", "p50", "p90", "p95", "p99")),
-                ]
-            )
-    if rows:
-        lines.append(plain.table(["latency, ms", "n", "mean", "p50", "p90", "p95", "p99"], rows))
+    over = found.get("latency_over", "run")
+    title = "latency in the steady window, ms" if over == "steady" else "latency, ms"
+    lines += _latencies(found["latency"], title, lambda item: estimate(item, milliseconds))
+    if over == "steady":
+        title = "latency of the whole run, ms"
+        lines += _latencies(found["latency_run"], title, lambda item: milliseconds(item["value"]))
     if found["goodput"]:
         goals = ", ".join(f"{name} ≤ {bound:g}" for name, bound in found["goodput"]["objectives"].items())
         lines.append(f"{found['goodput']['met']} of {n['requests']} requests met {goals}\n")
@@ -95,6 +78,27 @@ def summary(found: dict[str, Any]) -> str:
         lines.append("\n".join(beside) + "\n")
     lines += warnings([found])
     return "\n".join(lines).rstrip() + "\n"
+
+
+LATENCIES = {
+    "ttft_s": "TTFT",
+    "itl_s": "ITL",
+    "event_latency_s": "event latency",
+    "tpot_s": "TPOT",
+    "e2e_s": "E2E",
+    "effective_ttft_s": "effective TTFT",
+    "effective_e2e_s": "effective E2E",
+}
+
+
+def _latencies(latency: dict[str, Any], title: str, show: Any) -> list[str]:
+    """A table of all latencies that were measured, as `show` writes an estimate; none where none were."""
+    rows = [
+        [LATENCIES[name], str(figure["n"]), *(show(figure[key]) for key in ("mean", "p50", "p90", "p95", "p99"))]
+        for name in LATENCIES
+        if (figure := latency[name]) is not None
+    ]
+    return [plain.table([title, "n", "mean", "p50", "p90", "p95", "p99"], rows)] if rows else []
 
 
 def warnings(summaries: list[dict[str, Any]]) -> list[str]:
@@ -184,7 +188,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
             [name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups
         ]
         parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
-    # A percentile that no cell has enough requests for gets no column.
+    # A percentile that no cell has gets no column.
     shown = [
         (figure, name)
         for figure in ("ttft", "tpot")
@@ -210,7 +214,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
         if several:
             cells.append(str(len(row.summaries)))
         cells += [number(wall.value) + star, number(row.figure("output_tokens_per_s").value)]
-        cells += [milliseconds(row.figure(f"{figure}_{name}_s").value) for figure, name in shown]
+        cells += [_latency(row.figure(f"{figure}_{name}_s")) for figure, name in shown]
         cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
         lines.append(cells)
     header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
@@ -230,9 +234,9 @@ def table(summaries: list[dict[str, Any]]) -> str:
         "TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."
         + (" *: the least wall seconds." if best else "")
     ]
-    if len(shown) < 2 * len(PERCENTILES) or any(DASH in line for line in lines):
+    if any(cell.endswith("~") for line in lines for cell in line):
         notes.append(
-            "Requests that a percentile needs at least: "
+            "~: too few requests for an interval, which needs at least: "
             + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items())
             + "."
         )
@@ -244,6 +248,11 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if warned:
         parts.append("\n".join(warned) + "\n")
     return "\n".join(parts)
+
+
+def _latency(one: rows.Figure) -> str:
+    """Milliseconds, with a mark where the requests were too few to say how well that is known."""
+    return milliseconds(one.value) + ("~" if one.value is not None and one.low is None and one.needed else "")
 
 
 def _asked(row: rows.Row) -> int | None:

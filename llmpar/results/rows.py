@@ -94,9 +94,12 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
     """A metric of one summary, with its interval within the session.
 
     Names: `wall_s`; a rate of RATES, over the whole wall time, or with `_steady` appended over the steady window; a
-    latency of LATENCIES as `ttft_p95_s`; `memory_bytes`, `joules_per_token`; anything else as a dotted path. Raises KeyError for none of these.
+    latency of LATENCIES as `ttft_p95_s`, of the requests sent within the steady window where there is one, or with `_run`
+    appended of all; `memory_bytes`, `joules_per_token`; anything else as a dotted path. Raises KeyError for none of these.
     """
     at = path(metric)
+    if at[0] == "latency_run" and "latency_run" not in summary:
+        at = ("latency", *at[1:])  # version 1 held the whole run's there
     value: Any = summary
     for key in at:
         value = value.get(key) if isinstance(value, dict) else None
@@ -155,9 +158,9 @@ def path(metric: str) -> tuple[str, ...]:
         return ("throughput", metric, "wall")
     if metric.endswith("_steady") and metric.removesuffix("_steady") in RATES:
         return ("throughput", metric.removesuffix("_steady"), "steady")
-    stem, _, statistic = metric.removesuffix("_s").rpartition("_")
+    stem, _, statistic = metric.removesuffix("_run").removesuffix("_s").rpartition("_")
     if f"{stem}_s" in LATENCIES and statistic in STATISTICS:
-        return ("latency", f"{stem}_s", statistic)
+        return ("latency_run" if metric.endswith("_s_run") else "latency", f"{stem}_s", statistic)
     if "." in metric:
         return tuple(metric.split("."))
     raise KeyError(metric)
@@ -168,6 +171,11 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "joules_per_token": ("joined", "energy_per_output_token_j"),
     "concurrency": ("concurrency", "achieved"),
 }
+
+
+def latency_over(summary: dict[str, Any]) -> str:
+    """What a summary's latencies are of: `steady` (requests sent within the steady window) or `run` (all of them)."""
+    return str(summary.get("latency_over") or "run")
 
 
 def lower_is_better(metric: str) -> bool:

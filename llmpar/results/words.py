@@ -25,11 +25,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def figure(one: Figure, digits: int = 3) -> str:
-    """`17.8 (17.2 to 18.4)`; the value alone without an interval; `needs 100` where there are too few values."""
+    """`17.8 (17.2 to 18.4)`; the value alone without an interval, with the requests needed for one where they are too few."""
     if one.value is None:
         return f"needs {one.needed}" if one.needed else DASH
     if one.low is None or one.high is None:
-        return number(one.value, digits)
+        return number(one.value, digits) + (f" (interval needs {one.needed} requests)" if one.needed else "")
     return f"{number(one.value, digits)} ({number(one.low, digits)} to {number(one.high, digits)})"
 
 

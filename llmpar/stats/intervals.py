@@ -1,4 +1,4 @@
-"""Estimates with honest intervals: percentiles, means, rates of correlated requests; the steady part of a run.
+"""Estimates with honest intervals: percentiles, means, rates of correlated requests.
 
 Everything is 95 % and two-sided unless told otherwise. Values come in the order in which the requests were sent, since
 neighbours in time share the engine's state and are not independent. docs/metrics.md says why each method was taken and
@@ -7,8 +7,7 @@ what simulation shows about it.
 Sources: Hahn and Meeker, Statistical Intervals (1991), 5.2 (order statistics); Korn and Graubard, Survey Methodology 24
 (1998) (binomial intervals with an effective sample size); Woodruff, JASA 47 (1952) (percentiles through the interval of
 the distribution function); Schmeiser, Operations Research 30 (1982) (10 to 30 batches suffice); Tafazzoli et al.,
-INFORMS J. Computing 23 (2011) (Skart: batch means corrected for what correlation is left between batches);
-White, Simulation 69 (1997) and White, Cobb and Spratt, WSC 2000 (MSER-5).
+INFORMS J. Computing 23 (2011) (Skart: batch means corrected for what correlation is left between batches).
 """
 
 from __future__ import annotations
@@ -50,14 +49,7 @@ def ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int, in
     """
     if n < needed(percent, confidence):
         return None
-    tail, share = (1 - confidence) / 2, percent / 100
-    near, far = n * share, 10 * math.sqrt(n * share * (1 - share)) + 10
-    first = max(0, int(near - far))
-    below = bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)  # P(at most k values lie below)
-    low = first + int(np.searchsorted(below, tail, side="right"))  # largest rank l with P(count <= l - 1) <= tail
-    high = (
-        first + int(np.searchsorted(below, 1 - tail, side="left")) + 1
-    )  # smallest u with P(count <= u - 1) >= 1 - tail
+    low, high, first, below = _tails(n, percent, (1 - confidence) / 2)
     if low < 1 or high > n:
         return None
     # Counts are whole, so this covers more than asked; give up the outer ranks while what is left still covers enough.
@@ -74,6 +66,29 @@ def ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int, in
     return low, high
 
 
+def _tails(n: int, percent: int, tail: float) -> tuple[int, int, int, np.ndarray]:
+    """The largest rank l with P(count <= l - 1) <= tail and the smallest u with P(count <= u - 1) >= 1 - tail.
+
+    `count` is the number of n values at or below the percentile; l may be 0 and u n + 1, which no value has. With them
+    the probabilities of at most `first`, first + 1, … values.
+    """
+    share = percent / 100
+    near, far = n * share, 10 * math.sqrt(n * share * (1 - share)) + 10
+    first = max(0, int(near - far))
+    below = bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)
+    low = first + int(np.searchsorted(below, tail, side="right"))
+    return low, first + int(np.searchsorted(below, 1 - tail, side="left")) + 1, first, below
+
+
+def one_sided_ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:
+    """Ranks of the order statistics at or below and at or above which the percentile lies, each alone; None for none.
+
+    The upper one of p95 exists from 59 values, of p99 from 299.
+    """
+    low, high, _, _ = _tails(n, percent, 1 - confidence)
+    return low if low >= 1 else None, high if high <= n else None
+
+
 def shares(percent: int, effective: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Shares (0 … 1) whose order statistics enclose a percentile known from `effective` independent values."""
     if effective < needed(percent, confidence):
@@ -81,6 +96,15 @@ def shares(percent: int, effective: float, confidence: float = CONFIDENCE) -> tu
     tail, count = (1 - confidence) / 2, percent / 100 * effective
     low = float(betaincinv(count, effective - count + 1, tail))
     high = float(betaincinv(count + 1, max(effective - count, 1e-9), 1 - tail))
+    return low, high
+
+
+def one_sided(percent: int, effective: float, confidence: float = CONFIDENCE) -> tuple[float | None, float | None]:
+    """The same for `effective` independent values, as shares (0 … 1): the limits of Clopper and Pearson, one-sided."""
+    tail, share = 1 - confidence, percent / 100
+    count = share * effective
+    low = float(betaincinv(count, effective - count + 1, tail)) if (1 - share) ** effective <= tail else None
+    high = float(betaincinv(count + 1, effective - count, 1 - tail)) if share**effective <= tail else None
     return low, high
 
 
@@ -130,7 +154,7 @@ def _batch_starts(n: int) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> dict[str, Any]:
-    """The mean with a t interval from the values, or from batches of neighbours where those are correlated."""
+    """The mean of times with a t interval from the values, or from batches of neighbours where those are correlated."""
     n = len(values)
     if n == 0:
         return {"value": None, "needed": 1}
@@ -146,41 +170,78 @@ def mean(values: np.ndarray) -> dict[str, Any]:
         found = batched(np.add.reduceat(values, starts), sizes, scatter)
         if found and found.correlated:
             width = max(width, student(found.freedom) * math.sqrt(found.variance))
-    return {"value": value, "low": value - width, "high": value + width}
+    return {"value": value, "low": max(0.0, value - width), "high": value + width}
 
 
 def percentile(values: np.ndarray, ordered: np.ndarray, percent: int) -> dict[str, Any]:
-    """A percentile by nearest rank, between order statistics; refused where no such interval exists.
+    """A percentile by nearest rank, with what order statistics say of it.
 
-    `values` as sent, `ordered` the same values sorted. Where batches of neighbours show correlation, the number of
-    values counts only as many independent ones as would know the share below it that well.
+    `values` as sent, `ordered` the same values sorted, at least one. Where batches of neighbours show correlation, the
+    number of values counts only as many independent ones as would know the share below it that well. The value is
+    always given; see `bounded` for the rest.
     """
     n = len(ordered)
-    enclosing = ranks(n, percent)
-    if enclosing is None:
-        return {"value": None, "needed": needed(percent)}
     value = float(ordered[rank(n, percent) - 1])
-    low, high = enclosing
+    effective = float(n)
     if n >= 5 * BATCHES:
         below = (values <= value).astype(float)
         share = float(below.sum()) / n
         independent = share * (1 - share) / n
         starts = _batch_starts(n)
         sizes = np.diff(np.append(starts, n)).astype(float)
-        found = batched(np.add.reduceat(below, starts), sizes, independent)
-        if found and found.correlated and independent > 0 and found.variance > independent:
-            spread = (student(1e9) / student(found.freedom)) ** 2
-            effective = n * independent / found.variance * spread
-            between = shares(percent, effective)
-            if between is None:
-                return {"value": None, "needed": math.ceil(needed(percent) * n / effective)}
-            low = min(low, max(1, math.floor(between[0] * n)))
-            high = max(high, min(n, math.ceil(between[1] * n)))
-    return {"value": value, "low": float(ordered[low - 1]), "high": float(ordered[high - 1])}
+        scatter = batched(np.add.reduceat(below, starts), sizes, independent)
+        if scatter and scatter.correlated and independent > 0 and scatter.variance > independent:
+            effective = n * independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2
+
+    enclosing, (least, most) = ranks(n, percent), one_sided_ranks(n, percent)
+    if effective < n:
+        between, alone = shares(percent, effective), one_sided(percent, effective)
+        enclosing = None if enclosing is None or between is None else _wider(enclosing, between, n)
+        least = None if least is None or alone[0] is None else _wider((least, n), (alone[0], 1.0), n)[0]
+        most = None if most is None or alone[1] is None else _wider((1, most), (0.0, alone[1]), n)[1]
+    low, high = (None, None) if enclosing is None else (float(ordered[place - 1]) for place in enclosing)
+    at_least = None if least is None else float(ordered[least - 1])
+    at_most = None if most is None else float(ordered[most - 1])
+    lacking = None if enclosing is not None else max(math.ceil(needed(percent) * n / effective), n + 1)
+    return bounded(value, low, high, at_least, at_most, lacking)
+
+
+def _wider(between: tuple[int, int], share: tuple[float, float], n: int) -> tuple[int, int]:
+    """The wider at each end of two pairs of ranks, the second given as shares of n values."""
+    return min(between[0], max(1, math.floor(share[0] * n))), max(between[1], min(n, math.ceil(share[1] * n)))
+
+
+def bounded(
+    value: float,
+    low: float | None,
+    high: float | None,
+    at_least: float | None,
+    at_most: float | None,
+    lacking: int | None = None,
+) -> dict[str, Any]:
+    """A percentile's estimate: `low` and `high` of the two-sided interval, or neither and how many values it `needed`.
+
+    `at_least` and `at_most` are one-sided bounds, each true with 95 % by itself; they exist from fewer values.
+    """
+    return {"value": value, "low": low, "high": high, "at_least": at_least, "at_most": at_most, "needed": lacking}
+
+
+def coherent(found: dict[str, Any]) -> dict[str, Any]:
+    """A distribution in which no percentile has an interval, or needs fewer values for one, where a lower one has none."""
+    lacking = 0
+    for percent in PERCENTS:
+        estimate = found[f"p{percent}"]
+        lacking = max(lacking, estimate["needed"] or 0)
+        if lacking:
+            estimate.update(low=None, high=None, needed=lacking)
+    return found
 
 
 def distribution(values: np.ndarray) -> dict[str, Any] | None:
-    """n, extremes, mean and percentiles of values in the order of sending; None where there are none."""
+    """n, extremes, mean and percentiles of values in the order of sending; None where there are none.
+
+    The values are times: no interval reaches below 0.
+    """
     if len(values) == 0:
         return None
     ordered = np.sort(values)
@@ -192,7 +253,7 @@ def distribution(values: np.ndarray) -> dict[str, Any] | None:
     }
     for percent in PERCENTS:
         result[f"p{percent}"] = percentile(values, ordered, percent)
-    return result
+    return coherent(result)
 
 
 @dataclass
@@ -231,8 +292,8 @@ def clustered(
     `histogram`: all values, exactly. `sums`, `sizes`: total and number of values in each consecutive batch of clusters.
     `below[percent]`: for each batch, the number of values at or below that percentile, and of all values.
     `clusters`: how many clusters (requests) there are. The share below a percentile gets an interval from the batches
-    (Korn and Graubard), which the histogram turns into values (Woodruff). With fewer than 10 batches or 20 clusters the
-    intervals do not exist: means keep their value, percentiles are refused. `needed` counts clusters.
+    (Korn and Graubard), which the histogram turns into values (Woodruff). With fewer than 10 batches or 20 clusters
+    there are no intervals. `needed` counts clusters.
     """
     if histogram.total == 0:
         return None
@@ -246,34 +307,35 @@ def clustered(
     found = batched(sums, sizes) if enough else None
     if found:
         width = student(found.freedom) * math.sqrt(found.variance)
-        result["mean"] = {"value": value, "low": value - width, "high": value + width}
+        result["mean"] = {"value": value, "low": max(0.0, value - width), "high": value + width}
     else:
         result["mean"] = {"value": value, "low": None, "high": None}
     for percent in PERCENTS:
         name, at = f"p{percent}", histogram.percentile(percent)
         if not enough:
-            result[name] = {"value": None, "needed": max(BATCHES, clusters + 1)}
+            result[name] = bounded(at, None, None, None, None, max(BATCHES, clusters + 1))
             continue
         under, all_of = below[percent]
         share = float(under.sum()) / float(all_of.sum())
         scatter = batched(under, all_of)
         independent = share * (1 - share)
-        if scatter is None or scatter.variance <= 0 or independent <= 0:
-            effective = float(histogram.total)
-        else:
-            effective = min(
-                independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2, float(histogram.total)
-            )
+        effective = float(histogram.total)
+        if scatter is not None and scatter.variance > 0 and independent > 0:
+            known = independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2
+            effective = min(known, effective)
+        least, most = one_sided(percent, effective)
+        bounds = (
+            None if least is None else min(at, histogram.at(least)),
+            None if most is None else max(at, histogram.at(most)),
+        )
         between = shares(percent, effective)
         if between is None:
-            result[name] = {"value": None, "needed": math.ceil(clusters * needed(percent) / max(effective, 1.0))}
+            lacking = max(math.ceil(clusters * needed(percent) / max(effective, 1.0)), clusters + 1)
+            result[name] = bounded(at, None, None, *bounds, lacking)
         else:
-            result[name] = {
-                "value": at,
-                "low": min(at, histogram.at(between[0])),
-                "high": max(at, histogram.at(between[1])),
-            }
-    return result
+            low, high = min(at, histogram.at(between[0])), max(at, histogram.at(between[1]))
+            result[name] = bounded(at, low, high, *bounds)
+    return coherent(result)
 
 
 def scaled(found: dict[str, Any], divisor: float) -> dict[str, Any]:
@@ -310,25 +372,3 @@ def rate(counts: np.ndarray, step_s: float) -> dict[str, Any]:
         return {"value": value, "low": None, "high": None}
     width = student(found.freedom) * math.sqrt(found.variance)
     return {"value": value, "low": max(0.0, value - width), "high": value + width}
-
-
-def mser5(series: np.ndarray, floor: float = 0.0) -> int | None:
-    """How many leading values of a series belong to its start-up, by MSER-5: a multiple of 5, or None for "all of it".
-
-    Groups of five values are averaged; the cut is where the squared standard error of the mean of the rest is least.
-    A least value in the second half means that the series has not settled (White, Cobb and Spratt). `floor`: deviations
-    of this share of the mean are added to every remainder's own, so that a series which hardly varies is not cut to
-    the stretch that varies least.
-    """
-    groups = len(series) // 5
-    if groups < 10:
-        return None
-    means = series[: groups * 5].reshape(groups, 5).mean(axis=1)
-    left = np.arange(groups, 0, -1).astype(float)
-    total = np.cumsum(means[::-1])[::-1]
-    squares = np.cumsum((means * means)[::-1])[::-1]
-    mean = total / left
-    error = (np.maximum(squares / left - mean * mean, 0.0) + (floor * mean) ** 2) / left
-    # The last few groups have a small error by chance alone.
-    cut = int(np.argmin(error[: groups - 5]))
-    return None if cut > groups // 2 else cut * 5

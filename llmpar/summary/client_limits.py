@@ -1,4 +1,4 @@
-"""What the client itself may have added to the figures, and which of them that could move beyond their interval."""
+"""What the client itself may have added to the figures, and which of them that moves by more than a verdict's margin."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ import numpy as np
 
 from llmpar.stats import intervals
 from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.latencies import Latencies
+from llmpar.summary.window import Run
+
+LIMIT = 0.03  # the margin within which verdicts call two sides the same
+RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_per_s")
+PER_REQUEST = {"pool", "cold", None}  # launchers of one process a request: others start once, not once a turn
 
 
-def describe(
-    columns: Columns, order: np.ndarray, seconds: dict[str, np.ndarray], result: dict[str, Any]
-) -> dict[str, Any]:
-    """The summary's `client`. `order` puts ok requests in the order of `seconds`; `result` holds the figures so far."""
+def describe(columns: Columns, run: Run, found: Latencies, result: dict[str, Any]) -> dict[str, Any]:
+    """The summary's `client`. `result` holds the figures so far."""
+    order = found.order
     wait = _known(columns.array("cpu_wait")[order])
     delay = _known(columns.array("launch_delay")[order])
     late = _known(columns.array("late")[order])
+    over, lost = turn_lost(run, result)
+    launching = _launching(columns, delay, late, found)
     return {
-        "limited": _limited(columns, order, wait, delay, late, seconds, result),
+        "limited": _limited(columns, wait, late, found, result, lost if lost is not None else launching),
+        "turn_lost_ratio": lost,
+        "turn_lost_over": over,
+        "turn_launch_ratio": launching,
         "clock": {str(key): columns.clocks[key] for key in sorted(filter(None, columns.clocks))},
         "cpu_wait_s": _plain(wait),
         "launch_delay_s": _plain(delay),
@@ -28,6 +38,34 @@ def describe(
         },
         "hosts": sorted(filter(None, columns.names["host"])),
     }
+
+
+def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Share of the clients' time in which one had no request out though there was work: launching and waiting.
+
+    Over the steady window; without one ("run"), from the moment when all clients had started until the last request was
+    sent. (None, None) for open loads and where nobody says how many clients there were.
+    """
+    asked = result["concurrency"]["asked"]
+    if not asked or not run.known:
+        return None, None
+    if result["window"]["steady"]:
+        return "steady", max(0.0, 1 - result["concurrency"]["steady"] / asked)
+    starts = np.sort(run.starts)
+    if len(starts) <= asked:
+        return None, None
+    flying = run.mean_in_flight(int(starts[asked - 1]), int(starts[-1]))
+    return (None, None) if flying is None else ("run", max(0.0, 1 - flying / asked))
+
+
+def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, found: Latencies) -> float | None:
+    """Share of a client's turn between its process's start and the first byte sent; None where it is not once a turn."""
+    turn, delay = found.seconds["e2e_s"], delay[~np.isnan(delay)]
+    scheduled = bool((~np.isnan(late)).any())
+    if scheduled or not set(columns.names["launcher"]) <= PER_REQUEST or not len(delay) or np.isnan(turn).all():
+        return None
+    launch, mean_turn = max(float(delay.mean()), 0.0), float(np.nanmean(turn))
+    return launch / (launch + mean_turn) if launch + mean_turn > 0 else None
 
 
 def _known(micro: np.ndarray) -> np.ndarray:
@@ -49,24 +87,17 @@ def _plain(values: np.ndarray) -> dict[str, Any] | None:
 
 
 def _limited(
-    columns: Columns,
-    order: np.ndarray,
-    wait: np.ndarray,
-    delay: np.ndarray,
-    late: np.ndarray,
-    seconds: dict[str, np.ndarray],
-    result: dict[str, Any],
+    columns: Columns, wait: np.ndarray, late: np.ndarray, found: Latencies, result: dict[str, Any], lost: float | None
 ) -> list[str]:
-    """Figures that leave their own interval when the client's delay is taken off every request.
+    """Figures that move by more than LIMIT when the client's delay is taken off every request.
 
     A worker that waited for a processor stamps late where it stamps itself. The kernel's stamps are on time, but segments
     that wait to be read are joined and keep the last one's: the wait reaches a request's latencies only where events of it
     bear one stamp (as those of an engine that sends in bursts do too, but there nobody waited). The end is never joined
-    away. Launch delay is time in which a client held its place without a request out: it lowers
-    throughput by its share of a client's turn. Only launchers of one process a request have such a delay; in the others
-    the process starts once and `launched_at` says nothing about a turn.
+    away. A client's turn that passes without a request out lowers throughput by that share at most (`lost`): a server
+    with fewer requests answers each sooner. Whether an interval is wide or missing does not matter.
     """
-    found, latency = [], result["latency"]
+    limited, latency, order = [], result["latency"], found.order
     user, joined = (
         columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined")
     )
@@ -85,33 +116,25 @@ def _limited(
         ("effective_ttft_s", first + own),
         ("effective_e2e_s", stamped + own),
     ):
-        figure, values = latency[name], seconds[name]
-        if figure is None or not off.any():
+        figure, kept = latency[name], found.chosen(name)
+        if figure is None or not off[kept].any():
             continue
-        kept = ~np.isnan(values)
-        moved = np.sort((values - off)[kept])
-        if _leaves(figure["mean"], float(moved.mean())) or any(
-            _leaves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1]))
+        moved = np.sort((found.seconds[name] - off)[kept])
+        if _moves(figure["mean"], float(moved.mean())) or any(
+            _moves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1]))
             for percent in intervals.PERCENTS
         ):
-            found.append(name)
+            limited.append(name)
     for name in ("itl_s", "event_latency_s"):
-        if latency[name] is not None and between.any():
-            shift = float(between.sum()) / latency[name]["n"]
-            if _leaves(latency[name]["mean"], latency[name]["mean"]["value"] - shift):
-                found.append(name)
-    turn, gone = seconds["e2e_s"], delay[~np.isnan(delay)]
-    if set(columns.names["launcher"]) <= {"pool", "cold", None} and len(gone) and not np.isnan(turn).all():
-        share = float(gone.mean()) / (float(gone.mean()) + float(np.nanmean(turn)))
-        for name in ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s"):
-            steady = result["throughput"][name]["steady"]
-            if steady.get("high") is not None and steady["value"] > 0 and share > steady["high"] / steady["value"] - 1:
-                found.append(name)
-        if "output_tokens_per_s" in found:
-            found.append("wall_s")
-    return found
+        figure, spoilt = latency[name], float(between[found.sent_in].sum())
+        if figure is not None and spoilt and _moves(figure["mean"], figure["mean"]["value"] - spoilt / figure["n"]):
+            limited.append(name)
+    if lost is not None and lost > LIMIT:
+        limited += [name for name in RATES if result["throughput"][name] is not None]
+        limited.append("wall_s")
+    return limited
 
 
-def _leaves(estimate: dict[str, Any], moved: float) -> bool:
-    """Whether a value moved by the client's delay falls out of the estimate's interval."""
-    return estimate.get("low") is not None and not estimate["low"] <= moved <= estimate["high"]
+def _moves(estimate: dict[str, Any], moved: float) -> bool:
+    """Whether the client's delay moves a figure by more than LIMIT of it."""
+    return abs(moved - estimate["value"]) > LIMIT * estimate["value"]

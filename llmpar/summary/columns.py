@@ -256,6 +256,7 @@ class Columns:
         when = np.where(sent == NONE, (e2e * 40503) & 0xFFFFF, sent) if bool((sent == NONE).any()) else sent
         if not chunk.odd and len(times) and bool(lengths.all()):
             self._plain_gaps(when, lengths, times)
+            self._keep(first_tokens=np.full(len(lengths), NONE, dtype=np.int64))
             self._arrivals(sent, e2e, output, lengths, times, None, lengths)
             disputed = disputed | ((output != NONE) & (np.abs(lengths - output) > 1))
             self.disputed += int(np.count_nonzero(disputed))
@@ -275,18 +276,29 @@ class Columns:
         sums = np.bincount(owner, carried, minlength=len(lengths)).astype(np.int64)
         disputed = disputed | (~unknown & (lengths > 0) & (output != NONE) & (np.abs(sums - output) > 1))
         self.disputed += int(np.count_nonzero(disputed))
+        # Tokens of the first event, NONE for one; where nobody tells, an even share.
+        begun = np.full(len(lengths), NONE, dtype=np.int64)
+        told = ~single & ~unknown & (lengths > 0)
+        begun[told] = carried[starts[told]]
+        guessed = unknown & ~alike & (lengths > 0) & (output != NONE)
+        begun[guessed] = np.maximum(output[guessed] // lengths[guessed], 1)
+        self._keep(first_tokens=begun)
         self._gaps(when, lengths, times, owner, single, unknown, carried)
         self._arrivals(sent, e2e, output, lengths, times, carried, sums)
 
     def _plain_gaps(self, sent: np.ndarray, lengths: np.ndarray, times: np.ndarray) -> None:
-        """Gaps of requests with an event for each token: the place before each request's first event is a filler."""
-        gaps = np.empty_like(times)
-        np.subtract(times[1:], times[:-1], out=gaps[1:])
-        gaps[np.cumsum(lengths) - lengths] = 0
-        if int(gaps.min()) < 0:
-            self.backwards += int(np.count_nonzero(gaps < 0))
-            gaps = np.maximum(gaps, 0)
-        self.single.add(sent, lengths, gaps, fillers=np.ones(len(lengths), dtype=np.int64))
+        """Steps of requests with an event for each token."""
+        self.single.add(sent, lengths, self._steps(times, np.cumsum(lengths) - lengths))
+
+    def _steps(self, times: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Times of events to steps from one to the next; a request's first is from its sending. None is negative."""
+        steps = np.empty_like(times)
+        np.subtract(times[1:], times[:-1], out=steps[1:])
+        steps[starts] = times[starts]
+        if int(steps.min()) < 0:
+            self.backwards += int(np.count_nonzero(steps < 0))
+            steps = np.maximum(steps, 0)
+        return steps
 
     def _gaps(
         self,
@@ -298,28 +310,24 @@ class Columns:
         unknown: np.ndarray,
         carried: np.ndarray,
     ) -> None:
-        """Gaps of requests of every sort."""
+        """Steps of requests of every sort."""
         if len(times) < 2:
             return
-        gaps, inside = np.diff(times), owner[1:] == owner[:-1]
-        self.backwards += int(np.count_nonzero(inside & (gaps < 0)))
-        gaps, whose = np.maximum(gaps, 0)[inside], owner[1:][inside]
-        counts = np.maximum(lengths - 1, 0)
-        chosen = single[whose]
-        self.single.add(sent, np.where(single, counts, 0), gaps[chosen])
-        self.events.add(sent, np.where(single, 0, counts), gaps[~chosen])
+        first = np.concatenate([[True], owner[1:] != owner[:-1]])
+        steps = self._steps(times, np.flatnonzero(first))
+        chosen = single[owner]
+        self.single.add(sent, np.where(single, lengths, 0), steps[chosen])
+        self.events.add(sent, np.where(single, 0, lengths), steps[~chosen])
         multi = ~single & ~unknown
         if not multi.any():
             return
         # An event of k tokens: k gaps of a k-th. Events that carry none add their time to the next that does.
-        first = np.concatenate([[True], owner[1:] != owner[:-1]])
         kept = multi[owner] & ((carried > 0) | first)
-        times, owner, carried = times[kept], owner[kept], carried[kept]
-        inside = owner[1:] == owner[:-1]
-        weights = np.maximum(carried[1:][inside], 1)
-        gaps = np.maximum(np.diff(times)[inside], 0)
-        each = np.bincount(owner[1:][inside], minlength=len(sent))
-        self.split.add(sent, each, (2 * gaps + weights) // (2 * weights), weights)
+        times, owner, carried, first = times[kept], owner[kept], carried[kept], first[kept]
+        steps = np.diff(times, prepend=0)
+        steps[first] = times[first]
+        lengths = np.bincount(owner, minlength=len(sent))
+        self.split.add(sent, lengths, np.maximum(steps, 0), np.maximum(carried, 1))
 
     def _arrivals(
         self,

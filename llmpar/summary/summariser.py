@@ -10,21 +10,14 @@ from typing import Any
 import numpy as np
 import orjson
 
+from llmpar import records
 from llmpar.stats import intervals
-from llmpar.summary import client_limits, join, tally, window
+from llmpar.summary import client_limits, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.latencies import OBJECTIVES
 from llmpar.summary.warnings import of_summary
 from llmpar.summary.window import Run, both, describe, find, series
-
-# What --slo may name, and the figure it bounds.
-OBJECTIVES = {
-    "ttft": "ttft_s",
-    "tpot": "tpot_s",
-    "e2e": "e2e_s",
-    "effective_ttft": "effective_ttft_s",
-    "effective_e2e": "effective_e2e_s",
-}
 
 
 class Summariser:
@@ -64,17 +57,11 @@ class Summariser:
         """The summary record. `objectives`: seconds by name in OBJECTIVES. Needs at least one request."""
         columns, run = self.columns, Run(self.columns)
         window = find(run)
-        order = _order(columns)
-        values = {
-            name: columns.array(name)[order]
-            for name in ("ttft_s", "e2e_s", "output", "effective_ttft_s", "effective_e2e_s")
-        }
-        seconds = {name: _seconds(values[name]) for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")}
-        seconds["tpot_s"] = _tpot(values)
+        found = latencies.of_run(columns, run, window)
         cell, server, host = self.only("cell"), self.only("server"), self.only("host")
         result: dict[str, Any] = {
             "kind": "summary",
-            "v": 1,
+            "v": records.VERSIONS["summary"][-1],
             "label": label if label is not None else (cell or {}).get("id"),
             "session": session if session is not None else _session(cell, server, host),
             "cell": cell,
@@ -94,27 +81,27 @@ class Summariser:
             if run.start is None or run.end is None
             else {"value": (run.end - run.start) / 1e6, "low": None, "high": None}
         )
-        result["window"] = describe(run, window)
-        result["latency"] = _latency(columns, seconds)
-        good = _good(seconds, objectives or {})
-        result["throughput"] = _throughput(columns, run, window, order, good if objectives else None)
-        requests = result["n"]["requests"]
-        result["goodput"] = (
-            None
-            if not objectives
-            else {
-                "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
-                "met": int(np.count_nonzero(good)),
-                "ratio": int(np.count_nonzero(good)) / requests,
-            }
+        drift, convoy = latencies.ttft_drift(found, window)
+        result["window"] = {**describe(run, window), "ttft_drift_ratio": drift}
+        result["latency"] = latencies.distributions(columns, found, run, window)
+        result["latency_over"] = "steady" if window.steady else "run"
+        result["latency_run"] = (
+            latencies.distributions(columns, found, run, None) if window.steady else result["latency"]
         )
+        good = latencies.good(found, objectives or {})
+        result["throughput"] = _throughput(columns, run, window, found.order, good if objectives else None)
+        result["goodput"] = None
+        if objectives:
+            result["goodput"] = latencies.goodput(
+                found, good, objectives, result["n"]["requests"], result["window"]["requests"]
+            )
         result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
         result["tokens"] = _tokens(columns)
-        result["client"] = client_limits.describe(columns, order, seconds, result)
+        result["client"] = client_limits.describe(columns, run, found, result)
         result["workload"] = _workload(columns)
         result["series"] = series(run)
         result.update(server=server, host=host, gpu=None, engine=None, joined=None)
-        result["warnings"] = of_summary(result, columns, cell, server)
+        result["warnings"] = of_summary(result, columns, cell, server, convoy)
         result["provenance"] = {
             "llmpar": version,
             "confidence": intervals.CONFIDENCE,
@@ -128,32 +115,6 @@ class Summariser:
 
         join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
         return result
-
-
-def _order(columns: Columns) -> np.ndarray:
-    """Ok requests in the order of sending. Without instants they are shuffled, always in the same way."""
-    sent, e2e, ttft = columns.array("sent"), columns.array("e2e_s"), columns.array("ttft_s")
-    first = sent
-    if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
-        return np.arange(len(sent))
-    if len(sent) and bool((sent == NONE).any()):
-        mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
-            ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
-        )
-        first = (mixed >> np.uint64(8)).astype(np.int64)
-    last = [columns.array(name) for name in ("prompt", "effective_e2e_s", "effective_ttft_s", "output")]
-    return np.lexsort((*last, ttft, e2e, first))
-
-
-def _seconds(micro: np.ndarray) -> np.ndarray:
-    """Microseconds to seconds, NONE to NaN."""
-    return np.where(micro == NONE, np.nan, micro / 1e6)
-
-
-def _tpot(values: dict[str, np.ndarray]) -> np.ndarray:
-    ttft, e2e, output = values["ttft_s"], values["e2e_s"], values["output"]
-    known = (ttft != NONE) & (e2e != NONE) & (output >= 2)
-    return np.where(known, (e2e - ttft) / 1e6 / np.where(known, output - 1, 1), np.nan)
 
 
 def _session(cell: dict[str, Any] | None, server: dict[str, Any] | None, host: dict[str, Any] | None) -> str | None:
@@ -171,35 +132,6 @@ def _session(cell: dict[str, Any] | None, server: dict[str, Any] | None, host: d
 
 def _counts(counter: Counter[Any]) -> dict[str, int]:
     return {str(key): counter[key] for key in sorted(filter(None, counter), key=str)}
-
-
-def _latency(columns: Columns, seconds: dict[str, np.ndarray]) -> dict[str, Any]:
-    # Where every event is one token, the gaps serve both figures.
-    events, tokens = tally.Gaps(), tally.Gaps()
-    for gaps, rest in ((events, columns.events), (tokens, columns.split)):
-        gaps.merge(columns.single)
-        gaps.merge(rest)
-    found = {name: intervals.distribution(values[~np.isnan(values)]) for name, values in seconds.items()}
-    return {
-        "ttft_s": found["ttft_s"],
-        "itl_s": tokens.distribution(),
-        "event_latency_s": events.distribution(),
-        "tpot_s": found["tpot_s"],
-        "e2e_s": found["e2e_s"],
-        "effective_ttft_s": found["effective_ttft_s"],
-        "effective_e2e_s": found["effective_e2e_s"],
-    }
-
-
-def _good(seconds: dict[str, np.ndarray], objectives: dict[str, float]) -> np.ndarray:
-    """Which ok requests meet every objective; a single token has no time per output token to miss."""
-    good = np.ones(len(seconds["e2e_s"]), dtype=bool)
-    for name, bound in objectives.items():
-        values = seconds[OBJECTIVES[name]]
-        with np.errstate(invalid="ignore"):
-            met = values <= bound
-        good &= met | np.isnan(values) if name == "tpot" else met
-    return good
 
 
 def _throughput(

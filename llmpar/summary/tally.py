@@ -6,7 +6,7 @@ Instants and durations are whole microseconds (records hold six decimals), so su
 from __future__ import annotations
 
 import copy
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,29 +14,8 @@ import numpy as np
 from llmpar.stats import intervals
 
 SPLIT = 1 << 18  # durations from here up (262 ms) are counted sparsely
-BLOCKS = 128  # stretches of time into which requests are grouped while reading
-MANTISSA = 7  # coarse bins: exact to 128 us, then 1/128 wide
-
-
-def coarse(durations: np.ndarray) -> np.ndarray:
-    """Bin numbers of microsecond durations (int64, from 0), each at most 1/128 of its value wide; ascending with it."""
-    try:
-        return _table().take(durations)
-    except IndexError:
-        return _coarse(durations)
-
-
-@cache
-def _table() -> np.ndarray:
-    return _coarse(np.arange(SPLIT))
-
-
-def _coarse(durations: np.ndarray) -> np.ndarray:
-    shifted = (durations + 1).astype(np.float64).view(np.int64) >> (52 - MANTISSA)
-    return shifted - (1023 << MANTISSA)
-
-
-COARSE_BINS = 42 << MANTISSA  # to 2**42 us, 50 days
+SLAB = 1 << 20  # gaps looked at in one go
+LONGEST = (1 << 32) - 1  # microseconds of one gap, 71 minutes
 
 
 class Exact:
@@ -141,83 +120,135 @@ class Timeline:
 
 
 class Gaps:
-    """Durations between events of many requests: exact counts in all, coarse ones by the time of their request."""
+    """Durations between events of many requests, kept one by one (4 bytes each) until the steady window is known.
+
+    Each request has a run of `steps`: microseconds from its sending to its first event, then from event to event.
+    """
 
     def __init__(self) -> None:
-        self.exact = Exact()
-        self.bins = Timeline(BLOCKS, COARSE_BINS)
-        self.totals = Timeline(BLOCKS, 3)  # microseconds, gaps, requests
-        self.requests = 0
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in ("sent", "lengths", "steps", "weights")}
 
-    def add(
-        self,
-        sent: np.ndarray,
-        lengths: np.ndarray,
-        durations: np.ndarray,
-        weights: np.ndarray | None = None,
-        fillers: np.ndarray | None = None,
-    ) -> None:
-        """Durations of requests sent at `sent` (int64 us), `lengths` of them for each request, counting `weights` times.
+    def add(self, sent: np.ndarray, lengths: np.ndarray, steps: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Requests sent at `sent` (int64 us) with `lengths` events each, and their steps (int64), one after the other.
 
-        `fillers` says how many of each request's durations are 0 and only fill a place: they are not counted.
+        `weights`: tokens that each event carries, 1 where None. A gap before an event of k tokens counts k times, with a
+        k-th of it.
         """
-        if not len(durations):
-            return
-        low, high = int(sent.min()), int(sent.max())
-        self.bins.cover(low, high)
-        self.totals.cover(low, high)
-        filled = 0 if fillers is None else int(fillers.sum())
-        self.exact.add(durations, weights)
-        self.exact.dense[0] -= filled
-        blocks = self.bins.places(sent)
-        if bool((blocks == blocks[0]).all()):
-            counts = np.bincount(coarse(durations), weights)
-            row = self.bins.ring[blocks[0]]
-            row[: len(counts)] += counts.astype(np.int64)
-            row[0] -= filled
-        else:
-            self.bins.add(np.repeat(blocks * COARSE_BINS, lengths) + coarse(durations), weights)
-            if fillers is not None:
-                np.subtract.at(self.bins.ring[:, 0], blocks, fillers)
-        own = lengths if fillers is None else lengths - fillers
-        self.requests += int(np.count_nonzero(own))
-        self.totals.add(blocks * 3, _sums(durations if weights is None else durations * weights, lengths))
-        self.totals.add(blocks * 3 + 1, own if weights is None else _sums(weights, lengths))
-        self.totals.add(blocks * 3 + 2, (own > 0).astype(np.int64))
+        filled = lengths > 0
+        self._parts["sent"].append(sent[filled])
+        self._parts["lengths"].append(lengths[filled].astype(np.int32))
+        self._parts["steps"].append(np.minimum(steps, LONGEST).astype(np.uint32))
+        self._parts["weights"].append(np.ones(0) if weights is None else weights.astype(np.uint32))
 
     def merge(self, other: Gaps) -> None:
         """Add all that the other holds."""
-        self.exact.merge(other.exact)
-        self.bins.merge(other.bins)
-        self.totals.merge(other.totals)
-        self.requests += other.requests
+        for name, parts in other._parts.items():
+            self._parts[name] += parts
 
-    def distribution(self) -> dict[str, Any] | None:
-        """n, extremes, mean and percentiles in seconds, with intervals from consecutive blocks of requests."""
-        histogram = self.exact.histogram()
-        if not histogram.total:
+    @property
+    def empty(self) -> bool:
+        """Whether there is no gap at all."""
+        return not any(bool((lengths > 1).any()) for lengths in self._parts["lengths"])
+
+    def distribution(self, low: int | None = None, high: int | None = None) -> dict[str, Any] | None:
+        """n, extremes, mean and percentiles in seconds, with intervals from consecutive batches of requests.
+
+        Only of gaps that end at an instant from `low` on and before `high` (us), where these are given.
+        """
+        return _distribution(self._slabs(low, high))
+
+    def _slabs(self, low: int | None, high: int | None) -> list[_Slab]:
+        """Gaps in pieces of about SLAB: microseconds and weights of those that count, and of which request each is."""
+        slabs: list[_Slab] = []
+        held: list[int] = []
+        size = 0
+        for place, steps in enumerate(self._parts["steps"]):
+            held.append(place)
+            size += len(steps)
+            if size >= SLAB or place == len(self._parts["steps"]) - 1:
+                slab = self._slab(held, low, high)
+                if slab is not None:
+                    slabs.append(slab)
+                held, size = [], 0
+        return slabs
+
+    def _slab(self, held: list[int], low: int | None, high: int | None) -> _Slab | None:
+        sent, lengths, steps = (
+            np.concatenate([self._parts[name][place] for place in held]) for name in ("sent", "lengths", "steps")
+        )
+        if not len(steps):
             return None
-        # Consecutive bins are pooled into batches of about as many requests each.
-        sums = self.totals.sums
-        asked = np.cumsum(sums[:, 2])
-        batch = np.minimum((asked - sums[:, 2]) * intervals.BATCHES // max(int(asked[-1]), 1), intervals.BATCHES - 1)
-        starts = np.flatnonzero(np.diff(batch, prepend=-1))
-        totals = np.add.reduceat(sums, starts, axis=0).astype(float)
-        bins, below = self.bins.sums, {}
-        for percent in intervals.PERCENTS:
-            edge = int(coarse(np.array([histogram.percentile(percent)], dtype=np.int64))[0]) + 1
-            under = bins[:, :edge].sum(axis=1)
-            below[percent] = (np.add.reduceat(under, starts).astype(float), totals[:, 1])
-        found = intervals.clustered(histogram, below, totals[:, 0], totals[:, 1], self.requests)
-        return None if found is None else intervals.scaled(found, 1e6)
+        weights = None
+        if any(len(self._parts["weights"][place]) for place in held):
+            weights = np.concatenate(
+                [
+                    self._parts["weights"][place]
+                    if len(self._parts["weights"][place])
+                    else np.ones(len(self._parts["steps"][place]), dtype=np.uint32)
+                    for place in held
+                ]
+            ).astype(np.int64)
+        lengths = lengths.astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        counted = np.ones(len(steps), dtype=bool)
+        if low is not None and high is not None:
+            ends = sent + np.add.reduceat(steps, starts, dtype=np.int64)
+            counted = np.repeat((sent >= low) & (ends < high), lengths)
+            for request in np.flatnonzero((ends >= low) & (sent < high) & ((sent < low) | (ends >= high))).tolist():
+                part = slice(starts[request], starts[request] + lengths[request])
+                instants = sent[request] + np.cumsum(steps[part], dtype=np.int64)
+                counted[part] = (instants >= low) & (instants < high)
+        counted[starts] = False
+        own = np.add.reduceat(counted, starts, dtype=np.int64)
+        if not own.any():
+            return None
+        durations = steps[counted].astype(np.int64)
+        if weights is not None:
+            weights = weights[counted]
+            durations = (2 * durations + weights) // (2 * weights)
+        return _Slab(sent[own > 0], own[own > 0], durations, weights)
 
 
-def _sums(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The sum of each stretch of consecutive values, of `lengths` values (int64, 0 too)."""
-    sums = np.zeros(len(lengths), dtype=np.int64)
-    filled = lengths > 0  # reduceat takes the next value for an empty stretch
-    sums[filled] = np.add.reduceat(values, (np.cumsum(lengths) - lengths)[filled])
-    return sums
+@dataclass
+class _Slab:
+    """Gaps of some requests: when each was sent, how many gaps it has, the gaps (us) and how often each counts."""
+
+    sent: np.ndarray
+    lengths: np.ndarray
+    durations: np.ndarray
+    weights: np.ndarray | None
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """The sum of each request's values (one for each gap), times their weights."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return np.add.reduceat(values if self.weights is None else values * self.weights, starts, dtype=np.int64)
+
+
+def _distribution(slabs: list[_Slab]) -> dict[str, Any] | None:
+    if not slabs:
+        return None
+    exact = Exact()
+    for slab in slabs:
+        exact.add(slab.durations, slab.weights)
+    histogram = exact.histogram()
+    # Batches of about as many consecutive requests each; requests sent at one instant share theirs, whatever their order.
+    sent = np.concatenate([slab.sent for slab in slabs])
+    place = np.searchsorted(np.sort(sent), sent)
+    batch = place * intervals.BATCHES // len(sent)
+
+    def batched(values: list[np.ndarray]) -> np.ndarray:
+        return np.bincount(batch, np.concatenate(values), minlength=intervals.BATCHES)
+
+    sizes = batched([slab.sums(np.ones(len(slab.durations), dtype=np.int64)) for slab in slabs])
+    used = sizes > 0
+    below = {}
+    for percent in intervals.PERCENTS:
+        edge = histogram.percentile(percent)
+        under = batched([slab.sums(slab.durations <= edge) for slab in slabs])
+        below[percent] = (under[used], sizes[used])
+    totals = batched([slab.sums(slab.durations) for slab in slabs])
+    found = intervals.clustered(histogram, below, totals[used], sizes[used], len(sent))
+    return None if found is None else intervals.scaled(found, 1e6)
 
 
 def in_flight(starts: np.ndarray, ends: np.ndarray, start: int, step: int, count: int) -> np.ndarray:

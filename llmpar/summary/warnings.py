@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from llmpar.summary.client_limits import LIMIT
 from llmpar.summary.columns import NONE, Columns
 
-FULL_CONCURRENCY = 0.97
 OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 
 # code: (message, what to try), both with places for the values given to `make`
 TABLE: dict[str, tuple[str, str]] = {
     "client_limited": (
-        "the client's own delay could move {figures} by more than the interval",
+        "the client's own delay could move {figures} by more than 3%",
         "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked",
     ),
     "low_concurrency": (
-        "{achieved:.1f} requests were in flight on average where {asked} were asked for",
+        "{achieved:.1f} requests were in flight on average where {asked} were asked for, while there was work left",
         "let processes take prompts in turn (llmpar-request --queue)",
     ),
     "out_of_memory": (
@@ -34,6 +34,10 @@ TABLE: dict[str, tuple[str, str]] = {
     "no_steady_state": (
         "no steady state: {reason}",
         "send more prompts; compare whole-run figures only between equal prompt sets",
+    ),
+    "convoy": (
+        "TTFT falls by {fall:.0%} from the first third of the steady window to the last: the start still echoes in it",
+        "send more prompts, with answers of different lengths; clients that start together wait for one another's prompts",
     ),
     "no_instants": (
         "{count} requests have no instants, so there is no throughput",
@@ -93,17 +97,33 @@ def _prefix_cache_on(cell: dict[str, Any] | None, server: dict[str, Any] | None)
     return False
 
 
+def _concurrency(result: dict[str, Any]) -> list[dict[str, str]]:
+    """Whether fewer requests were in flight than asked for, while there was work left to send."""
+    concurrency, lost, requests = result["concurrency"], result["client"]["turn_lost_ratio"], result["n"]["requests"]
+    asked = concurrency["asked"]
+    if lost is None and asked and concurrency["ratio"] is not None and requests <= asked:
+        lost = 1 - concurrency["ratio"]
+    if lost is None or lost <= LIMIT:
+        return []
+    warning = make("low_concurrency", achieved=(1 - lost) * asked, asked=asked)
+    if requests < 10 * asked:
+        warning["try"] = f"send at least ten times as many prompts as clients, or {warning['try']}"
+    return [warning]
+
+
 def of_summary(
-    result: dict[str, Any], columns: Columns, cell: dict[str, Any] | None, server: dict[str, Any] | None
+    result: dict[str, Any],
+    columns: Columns,
+    cell: dict[str, Any] | None,
+    server: dict[str, Any] | None,
+    convoy: bool = False,
 ) -> list[dict[str, str]]:
+    """The warnings of a summary whose figures are all there. `convoy`: TTFT still falls within its window."""
     found: list[dict[str, str]] = []
-    n, tokens, concurrency, client = result["n"], result["tokens"], result["concurrency"], result["client"]
+    n, tokens, client = result["n"], result["tokens"], result["client"]
     if client["limited"]:
         found.append(make("client_limited", figures=", ".join(client["limited"])))
-    if concurrency["ratio"] is not None and concurrency["ratio"] < FULL_CONCURRENCY:
-        found.append(make("low_concurrency", achieved=concurrency["achieved"], asked=concurrency["asked"]))
-        if n["requests"] < 10 * concurrency["asked"]:
-            found[-1]["try"] = f"send at least ten times as many prompts as clients, or {found[-1]['try']}"
+    found += _concurrency(result)
     failed = n["requests"] - n["ok"]
     # A server that ran out of memory later has other cells of its session behind it, which it served well.
     if server and server.get("outcome") == OUT_OF_MEMORY and (failed or not n["requests"]):
@@ -131,6 +151,8 @@ def of_summary(
             found.append(make(code, count=count))
     if not result["window"]["steady"] and n["ok"]:
         found.append(make("no_steady_state", reason=result["window"]["reason"]))
+    if convoy:
+        found.append(make("convoy", fall=-result["window"]["ttft_drift_ratio"]))
     cached = columns.array("cached")
     cached_sum = int(cached[cached != NONE].sum())
     if cached_sum and not _prefix_cache_on(cell, server):

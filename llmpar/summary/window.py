@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from llmpar.stats import intervals
+from llmpar.stats import intervals, steady
 from llmpar.summary import tally
 from llmpar.summary.columns import NONE, Columns
 
-METHOD = "mser-5"
+METHOD = "mser-both-ends"
 DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
 LEAST_COMPLETIONS = 10
 POINTS = 512
+FLOOR = 0.10  # variations of requests in flight under this share of their mean are no transient
+LEAST_SHARE = 0.5  # of the time in which load came that must have settled
 
 
 @dataclass
@@ -69,64 +71,58 @@ class Run:
 
 
 def find(run: Run) -> Window:
-    """The steady window: where the load is steady and throughput does not drift.
+    """The steady window: where the load is steady and neither throughput nor the requests in flight drift.
 
-    MSER-5 on the requests in flight takes off the ramp from the front and the drain from the back; variations under a
-    tenth of the mean are no transient. The window starts no sooner than the first request ends: until then the server
-    works through prompts alone. No window: requests in flight that have not settled in half of the run, less than one
-    median request or ten completions left, or output that drifts on. Output itself is not given to MSER: it comes
-    in waves as long as a request, and a wave's trough looks like the steadiest stretch there is.
+    Both cuts at once, on the requests in flight (`steady.span`). The window starts no sooner than the first request
+    ends, since until then the server works through prompts alone, and ends no later than the last is sent: after that
+    no load comes. No window: less than half of that time settles, less than one median request or ten completions are
+    in it, or output or the requests in flight drift on. Output itself does not choose the cuts: it comes in waves as long
+    as a request, and a wave's trough looks like the steadiest stretch there is.
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
-    flying = run.flying.astype(float)
-    ramp, drain = intervals.mser5(flying, DRIFT), intervals.mser5(flying[::-1], DRIFT)
-    if ramp is None:
-        return Window(reason="requests in flight never settle")
-    if drain is None:
-        return Window(reason="requests in flight fall for more than half of the run")
-    ended = -(-(int(run.ends.min()) - run.line.start) // run.line.step)
-    first, last = max(ramp, ended), run.steps - drain
-    if last - first < intervals.BATCHES:
+    begin = -(-(int(run.ends.min()) - run.line.start) // run.line.step)
+    close = min((int(run.starts.max()) - run.line.start) // run.line.step, run.steps)
+    chosen = steady.span(run.flying, FLOOR, begin, close)
+    if chosen is None:
         return Window(reason="ramp and drain leave nothing between them")
+    first, last = chosen
+    if last - first < LEAST_SHARE * (close - begin):
+        return Window(reason="requests in flight do not settle in half of the run")
     e2e = run.columns.array("e2e_s")
     e2e = e2e[e2e != NONE]
     median = float(np.median(e2e)) / 1e6 if len(e2e) else math.inf
     if (last - first) * run.step_s < median:
         return Window(reason="ramp and drain leave less than the time of one request")
-    done = run.ends[
-        (run.ends >= run.line.start + first * run.line.step) & (run.ends < run.line.start + last * run.line.step)
-    ]
-    if len(done) < LEAST_COMPLETIONS:
-        return Window(reason=f"only {len(done)} requests end between ramp and drain")
-    drift = _drift(run.tokens[first:last])
-    if abs(drift) > DRIFT:
-        return Window(
-            reason=f"throughput {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain"
-        )
+    low, high = run.line.start + first * run.line.step, run.line.start + last * run.line.step
+    done = int(np.count_nonzero((run.ends >= low) & (run.ends < high)))
+    if done < LEAST_COMPLETIONS:
+        return Window(reason=f"only {done} requests end between ramp and drain")
+    for what, values in (("throughput", run.tokens), ("the number of requests in flight", run.flying)):
+        drift = steady.drift(values[first:last])
+        if abs(drift) > DRIFT:
+            return Window(
+                reason=f"{what} {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain"
+            )
     return Window(first, last)
 
 
-def _drift(counts: np.ndarray) -> float:
-    """Relative change of a rate from start to end of a series by a straight line; 0 where chance (1 in 100) explains it."""
-    batches = intervals.BATCHES // 2
-    size = len(counts) // batches
-    if size == 0 or not counts.any():
-        return 0.0
-    sums = counts[: batches * size].reshape(batches, size).sum(axis=1).astype(float)
-    place = np.arange(batches) - (batches - 1) / 2
-    slope = float((place * sums).sum() / (place * place).sum())
-    rest = sums - sums.mean() - slope * place
-    error = math.sqrt(float((rest * rest).sum()) / (batches - 2) / float((place * place).sum()))
-    if abs(slope) <= intervals.student(batches - 2, 0.99) * error:
-        return 0.0
-    return slope * batches / float(sums.mean())
+def inside(run: Run, window: Window, instants: np.ndarray) -> np.ndarray:
+    """Which instants (us) lie in the steady window; all of them where there is none."""
+    if not window.steady:
+        return np.ones(len(instants), dtype=bool)
+    low, high = bounds(run, window)
+    return (instants >= low) & (instants < high)
+
+
+def bounds(run: Run, window: Window) -> tuple[int, int]:
+    """The window's first instant and the first one after it, in microseconds."""
+    return run.line.start + window.first * run.line.step, run.line.start + window.last * run.line.step
 
 
 def describe(run: Run, window: Window) -> dict[str, Any]:
     """The summary's `window`."""
-    steady = window.steady and run.start is not None and run.end is not None
-    if not steady:
+    if not window.steady or run.start is None or run.end is None:
         return {
             "steady": False,
             "reason": window.reason,
@@ -136,20 +132,21 @@ def describe(run: Run, window: Window) -> dict[str, Any]:
             "ramp_s": None,
             "drain_s": None,
             "requests": 0,
+            "completed": 0,
             "method": METHOD,
         }
-    start, end = run.instant(window.first), run.instant(window.last)
-    low, high = round(start * 1e6), round(end * 1e6)
-    sent = int(np.count_nonzero((run.starts >= low) & (run.starts < high)))
+    low, high = bounds(run, window)
+    sent = (run.starts >= low) & (run.starts < high)
     return {
         "steady": True,
         "reason": None,
-        "start_at": start,
-        "end_at": end,
+        "start_at": low / 1e6,
+        "end_at": high / 1e6,
         "duration_s": (high - low) / 1e6,
-        "ramp_s": max(low - (run.start or 0), 0) / 1e6,
-        "drain_s": max((run.end or 0) - high, 0) / 1e6,
-        "requests": sent,
+        "ramp_s": max(low - run.start, 0) / 1e6,
+        "drain_s": max(run.end - high, 0) / 1e6,
+        "requests": int(np.count_nonzero(sent)),
+        "completed": int(np.count_nonzero(sent & (run.ends < high))),
         "method": METHOD,
     }
 

@@ -1,4 +1,4 @@
-"""Percentiles, intervals, batches and MSER-5 against slow and obvious versions of themselves."""
+"""Percentiles, intervals, batches and the steady span against slow and obvious versions of themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar.stats import intervals
+from llmpar.stats import intervals, steady
 
 
 def binomial_at_most(count: int, n: int, percent: int) -> Fraction:
@@ -49,13 +49,48 @@ def test_needed_is_what_the_text_table_says() -> None:
     assert [intervals.needed(percent) for percent in intervals.PERCENTS] == [6, 36, 72, 368]
 
 
-def test_too_few_values_are_refused_with_the_number_needed() -> None:
+def test_too_few_values_keep_the_value_and_say_how_many_an_interval_needs() -> None:
     found = intervals.distribution(np.arange(1.0, 31.0))
     assert found is not None
-    assert found["p50"]["value"] == 15.0
-    assert found["p90"] == {"value": None, "needed": 36}
-    assert found["p99"] == {"value": None, "needed": 368}
+    assert found["p50"]["value"] == 15.0 and found["p50"]["needed"] is None
+    assert found["p90"] == {"value": 27.0, "low": None, "high": None, "at_least": 24.0, "at_most": 30.0, "needed": 36}
+    assert found["p99"] == {"value": 30.0, "low": None, "high": None, "at_least": 29.0, "at_most": None, "needed": 368}
     assert intervals.distribution(np.zeros(0)) is None
+
+
+@pytest.mark.parametrize("percent", intervals.PERCENTS)
+@pytest.mark.parametrize("n", [3, 4, 5, 28, 29, 30, 58, 59, 60, 150, 298, 299, 300])
+def test_one_sided_bounds_hold_by_exact_binomial_sums(n: int, percent: int) -> None:
+    low, high = intervals.one_sided_ranks(n, percent)
+    # 59 values suffice for p95: the largest lies below it only with probability 0.95 ** 59.
+    assert (high is not None) == (1 - Fraction(percent, 100) ** n >= Fraction(19, 20))
+    assert (low is not None) == (1 - Fraction(100 - percent, 100) ** n >= Fraction(19, 20))
+    if high is not None:
+        assert binomial_at_most(high - 1, n, percent) >= Fraction(19, 20) > binomial_at_most(high - 2, n, percent)
+    if low is not None:
+        assert binomial_at_most(low - 1, n, percent) <= Fraction(1, 20) < binomial_at_most(low, n, percent)
+    # As shares of an effective number of values: not the same, but near.
+    for rank, share in zip((low, high), intervals.one_sided(percent, n), strict=True):
+        assert (rank is None) == (share is None)
+        assert rank is None or share is None or abs(share * n - rank) <= 3
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=500), st.booleans())
+@settings(max_examples=60)
+def test_a_higher_percentile_never_needs_fewer_values_and_no_interval_reaches_below_0(
+    values: list[float], ordered: bool
+) -> None:
+    # In ascending order neighbours are as correlated as can be.
+    found = intervals.distribution(np.array(sorted(values) if ordered else values))
+    assert found is not None
+    estimates = [found[f"p{percent}"] for percent in intervals.PERCENTS]
+    needs = [each["needed"] or 0 for each in estimates]
+    assert needs == sorted(needs)
+    assert all(need > len(values) for need in needs if need)
+    assert found["mean"]["low"] is None or found["mean"]["low"] >= 0
+    for each in estimates:
+        bounds = [each[name] for name in ("low", "at_least", "value", "at_most", "high") if each[name] is not None]
+        assert bounds == sorted(bounds) and bounds[0] >= 0
 
 
 def test_mean_of_few_independent_values_has_students_interval() -> None:
@@ -63,7 +98,7 @@ def test_mean_of_few_independent_values_has_students_interval() -> None:
     found = intervals.mean(values)
     half = 3.182446305284263 * values.std(ddof=1) / 2
     assert found["value"] == 4.0
-    assert found["low"] == pytest.approx(4 - half) and found["high"] == pytest.approx(4 + half)
+    assert found["low"] == max(0, 4 - half) and found["high"] == pytest.approx(4 + half)
     assert intervals.mean(values[:2]) == {"value": 1.5, "low": None, "high": None}
 
 
@@ -80,49 +115,66 @@ def test_correlated_values_count_for_fewer() -> None:
     assert blocks["p50"]["value"] == mixed["p50"]["value"]
     assert width(blocks["mean"]) > 4 * width(mixed["mean"])
     assert width(blocks["p50"]) > 4 * width(mixed["p50"])
-    assert blocks["p99"]["value"] is None and blocks["p99"]["needed"] > 1000
-    assert mixed["p99"]["value"] is not None
+    assert blocks["p99"]["low"] is None and blocks["p99"]["needed"] > 1000
+    assert blocks["p99"]["value"] == mixed["p99"]["value"] and mixed["p99"]["low"] is not None
 
 
-@given(st.lists(st.integers(0, 1000), min_size=50, max_size=200))
-@settings(max_examples=60)
-def test_mser5_is_the_least_error_of_the_mean_by_brute_force(series: list[int]) -> None:
+@given(st.lists(st.integers(0, 1000), min_size=50, max_size=90), st.sampled_from([0, Fraction(1, 10)]))
+@settings(max_examples=40, deadline=None)
+def test_the_steady_span_has_the_least_relative_error_by_brute_force(series: list[int], floor: Fraction) -> None:
     means = [Fraction(sum(series[start : start + 5]), 5) for start in range(0, len(series) - len(series) % 5, 5)]
+    level = Fraction(sum(each * each for each in series), max(sum(series), 1))
 
-    def error(cut: int) -> Fraction:
-        rest = means[cut:]
-        mean = sum(rest, Fraction(0)) / len(rest)
-        return sum(((each - mean) ** 2 for each in rest), Fraction(0)) / len(rest) ** 2
+    def error(start: int, end: int) -> Fraction | None:
+        part = means[start:end]
+        mean = sum(part, Fraction(0)) / len(part)
+        if not mean or mean < level / 2:
+            return None
+        variance = sum(((each - mean) ** 2 for each in part), Fraction(0)) / len(part)
+        return (variance / mean**2 + floor**2) / len(part)
 
-    errors = [error(cut) for cut in range(len(means) - 5)]
-    found = intervals.mser5(np.array(series, dtype=float))
-    if found is None:
-        # Floating point may break an exact tie between a cut in the first half and one in the second.
-        assert min(errors[len(means) // 2 + 1 :], default=Fraction(0)) <= min(errors[: len(means) // 2 + 1]) + Fraction(
-            1, 10**6
-        )
-    else:
-        assert found % 5 == 0 and found // 5 <= len(means) // 2
-        assert float(errors[found // 5] - min(errors)) <= 1e-6
+    errors = {
+        (start, end): found
+        for start in range(len(means))
+        for end in range(start + 10, len(means) + 1)
+        if (found := error(start, end)) is not None
+    }
+    chosen = steady.span(np.array(series), float(floor))
+    if chosen is None:
+        assert not errors or sum(series) == 0
+        return
+    start, end = chosen[0] // 5, chosen[1] // 5
+    assert chosen == (5 * start, 5 * end)
+    assert float(errors[start, end] - min(errors.values())) <= 1e-9
 
 
-def test_mser5_cuts_a_ramp_and_refuses_a_slope() -> None:
+def test_the_steady_span_leaves_ramp_drain_and_stragglers_out() -> None:
     random = np.random.default_rng(1)
-    ramp = np.concatenate([np.linspace(0, 128, 100), 128 + random.standard_normal(900)])
-    found = intervals.mser5(ramp)
-    assert found is not None and 90 <= found <= 115
-    assert intervals.mser5(np.arange(1000.0)) is None
-    assert intervals.mser5(np.ones(20)) is None
+    level = 128 + random.standard_normal(900)
+    series = np.concatenate([np.linspace(0, 128, 100), level, np.linspace(128, 2, 60), np.full(940, 1.0)])
+    found = steady.span(series, 0.1)
+    assert found is not None and 85 <= found[0] <= 105 and 990 <= found[1] <= 1010
+    within = steady.span(series, 0.1, 200, 700)
+    assert within == (200, 700)
+    assert steady.span(np.zeros(1000), 0.1) is None
+    assert steady.span(np.ones(40), 0.1) is None
 
 
-def test_mser5_with_a_floor_leaves_small_variations_alone() -> None:
-    # One dip in a flat series: the stretch after it varies less, but nothing was ever starting up.
+def test_one_dip_does_not_cut_a_flat_series() -> None:
     series = np.full(1000, 8.0)
     series[600:605] = 7.5
-    assert intervals.mser5(series[::-1]) == 400 and intervals.mser5(series[::-1], 0.1) == 0
-    ramp = np.concatenate([np.linspace(0, 8, 100), np.full(900, 8.0)])
-    found = intervals.mser5(ramp, 0.1)
-    assert found is not None and 60 <= found <= 100
+    least = steady.span(series, 0.0)
+    assert least is not None and (least[1] <= 600 or least[0] >= 605)
+    assert steady.span(series, 0.1) == (0, 1000)
+
+
+def test_drift_is_a_change_beyond_chance() -> None:
+    noise = np.random.default_rng(1).poisson(100, 500)
+    assert steady.drift(noise) == 0.0
+    falling = np.random.default_rng(1).poisson(np.linspace(120, 80, 500))
+    assert steady.drift(falling) == pytest.approx(-0.4, abs=0.05)
+    assert steady.drift(falling[::-1]) == pytest.approx(0.4, abs=0.05)
+    assert steady.drift(np.zeros(500)) == 0.0 and steady.drift(np.ones(5)) == 0.0
 
 
 def test_rate_is_counts_over_time_and_has_no_interval_from_few_steps() -> None:

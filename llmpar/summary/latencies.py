@@ -1,0 +1,141 @@
+"""Latencies of a run's ok requests: of the steady window's, and of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmpar.stats import intervals, steady
+from llmpar.summary import tally
+from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.window import Run, Window, bounds, inside
+
+# What --slo may name, and the figure it bounds.
+OBJECTIVES = {
+    "ttft": "ttft_s",
+    "tpot": "tpot_s",
+    "e2e": "e2e_s",
+    "effective_ttft": "effective_ttft_s",
+    "effective_e2e": "effective_e2e_s",
+}
+CONVOY = 0.10  # TTFT that falls by more over the steady window is the start's echo
+
+
+@dataclass
+class Latencies:
+    """Figures of the ok requests in the order of sending, in seconds, NaN where there is none.
+
+    `order` puts the columns into that order. `sent_in` and `whole_in`: which requests were sent within the steady
+    window, and which also ended in it; all of them without a window.
+    """
+
+    order: np.ndarray
+    seconds: dict[str, np.ndarray]
+    sent_in: np.ndarray
+    whole_in: np.ndarray
+
+    def chosen(self, figure: str) -> np.ndarray:
+        """Which requests the window's figure is of. The time per token of one that ends in the drain is too short."""
+        return (self.whole_in if figure == "tpot_s" else self.sent_in) & ~np.isnan(self.seconds[figure])
+
+
+def of_run(columns: Columns, run: Run, window: Window) -> Latencies:
+    """All latencies of the requests that ended ok."""
+    order = _order(columns)
+    sent, e2e = columns.array("sent")[order], columns.array("e2e_s")[order]
+    seconds = {}
+    for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s"):
+        micro = columns.array(name)[order]
+        seconds[name] = np.where(micro == NONE, np.nan, micro / 1e6)
+    seconds["tpot_s"] = _tpot(columns, order)
+    sent_in = inside(run, window, sent)
+    return Latencies(order, seconds, sent_in, sent_in & inside(run, window, np.where(e2e == NONE, sent, sent + e2e)))
+
+
+def _order(columns: Columns) -> np.ndarray:
+    """Ok requests in the order of sending. Without instants they are shuffled, always in the same way."""
+    sent, e2e, ttft = columns.array("sent"), columns.array("e2e_s"), columns.array("ttft_s")
+    first = sent
+    if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
+        return np.arange(len(sent))
+    if len(sent) and bool((sent == NONE).any()):
+        mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
+            ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+        )
+        first = (mixed >> np.uint64(8)).astype(np.int64)
+    last = [columns.array(name) for name in ("prompt", "effective_e2e_s", "effective_ttft_s", "output")]
+    return np.lexsort((*last, ttft, e2e, first))
+
+
+def _tpot(columns: Columns, order: np.ndarray) -> np.ndarray:
+    """(E2E − TTFT) over the tokens that came after the first event; NaN where none did."""
+    ttft, e2e, output, begun = (columns.array(name)[order] for name in ("ttft_s", "e2e_s", "output", "first_tokens"))
+    rest = output - np.where(begun == NONE, 1, begun)
+    known = (ttft != NONE) & (e2e != NONE) & (output != NONE) & (rest >= 1)
+    return np.where(known, (e2e - ttft) / 1e6 / np.where(known, rest, 1), np.nan)
+
+
+def distributions(columns: Columns, found: Latencies, run: Run, window: Window | None) -> dict[str, Any]:
+    """The summary's `latency` of the steady window, or with None (or without a steady one) of the whole run."""
+    over_window = window is not None and window.steady
+    figures = {}
+    for name, values in found.seconds.items():
+        figures[name] = intervals.distribution(values[found.chosen(name) if over_window else ~np.isnan(values)])
+    low, high = bounds(run, window) if window is not None and window.steady else (None, None)
+    # Where every event is one token, the gaps serve both figures.
+    gaps = [tally.Gaps(), tally.Gaps()]
+    for each, rest in zip(gaps, (columns.split, columns.events), strict=True):
+        each.merge(columns.single)
+        each.merge(rest)
+    itl = gaps[0].distribution(low, high)
+    plain = columns.split.empty and columns.events.empty
+    return {
+        "ttft_s": figures["ttft_s"],
+        "itl_s": itl,
+        "event_latency_s": itl if plain else gaps[1].distribution(low, high),
+        "tpot_s": figures["tpot_s"],
+        "e2e_s": figures["e2e_s"],
+        "effective_ttft_s": figures["effective_ttft_s"],
+        "effective_e2e_s": figures["effective_e2e_s"],
+    }
+
+
+def ttft_drift(found: Latencies, window: Window) -> tuple[float | None, bool]:
+    """Mean TTFT of the last third of the window's requests over that of the first third, minus 1; is it a convoy?
+
+    Clients that start together and get answers of equal length go on together, and wait for one another's prompts: a
+    fall by more than CONVOY, and more than chance explains, says that the start still echoes.
+    """
+    values = found.seconds["ttft_s"][found.chosen("ttft_s")]
+    third = len(values) // 3
+    if not window.steady or third == 0 or not values[:third].any():
+        return None, False
+    change = float(values[-third:].mean()) / float(values[:third].mean()) - 1
+    return change, change < -CONVOY and steady.drift(values) < 0
+
+
+def good(found: Latencies, objectives: dict[str, float]) -> np.ndarray:
+    """Which ok requests meet every objective; a single token has no time per output token to miss."""
+    met_all = np.ones(len(found.seconds["e2e_s"]), dtype=bool)
+    for name, bound in objectives.items():
+        values = found.seconds[OBJECTIVES[name]]
+        with np.errstate(invalid="ignore"):
+            met = values <= bound
+        met_all &= met | np.isnan(values) if name == "tpot" else met
+    return met_all
+
+
+def goodput(
+    found: Latencies, met: np.ndarray, objectives: dict[str, float], requests: int, within: int
+) -> dict[str, Any]:
+    """The summary's `goodput`. `met`: as from `good`; `requests` in all, `within` the steady window (sent, failures too)."""
+    total = int(np.count_nonzero(met))
+    steadily = int(np.count_nonzero(met & found.sent_in))
+    return {
+        "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
+        "met": total,
+        "ratio": total / requests,
+        "steady": {"requests": within, "met": steadily, "ratio": steadily / within} if within else None,
+    }
