@@ -81,8 +81,10 @@ FORMATS = ("text", "json", "markdown")
     "--allow",
     metavar="WHAT",
     multiple=True,
-    type=click.Choice(["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "client_limited"]),
-    help="Compare though this differs: prompts, sampling, model, versions, host, failures, outputs, client_limited.",
+    type=click.Choice(
+        ["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times", "client_limited"]
+    ),
+    help="Compare even if these differ: prompts, sampling, model, versions, host, failures, outputs, times, client_limited.",
 )
 @click.option(
     "--fail-on",
@@ -116,6 +118,7 @@ def main(
 ) -> int:
     if sum(map(bool, (baseline, by, history))) != 1:
         raise click.UsageError("give one of --baseline, --by and --history")
+    from llmpar.results import rows
     from llmpar.verdicts import history as nights
     from llmpar.verdicts import verdict
     from llmpar.verdicts.pairs import against
@@ -130,7 +133,8 @@ def main(
             pairs = pairs_by(found, by, base) if by else against(found, _summaries(_expand(baseline)))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        verdicts = verdict.verdict_records(pairs, figure, margin, correction, method, allow)
+        cells = rows.group(found) if by else None
+        verdicts = verdict.verdict_records(pairs, figure, margin, correction, method, allow, cells=cells)
     if not verdicts:
         raise failure.Failure(
             "there is nothing to compare",

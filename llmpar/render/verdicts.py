@@ -6,6 +6,7 @@ from typing import Any
 
 from llmpar.render import markdown as tables
 from llmpar.results import words
+from llmpar.verdicts import sentences
 
 MARKS = {
     "faster": "▲ faster",
@@ -14,6 +15,9 @@ MARKS = {
     "cannot tell": "? cannot tell",
     "not comparable": "× not comparable",
 }
+
+# Reasons that are said beside a verdict that was reached.
+WEAKENING = ("own_settings", "failures", "outlier", "times", "left_out")
 
 
 def text(verdicts: list[dict[str, Any]]) -> str:
@@ -32,12 +36,10 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     rows = []
     for each in verdicts:
-        effect = each["effect"]
-        change = interval = ""
-        if effect:
-            change = words.signed(effect["speedup"] - 1) + " %"
-            if effect["speedup_low"] is not None:
-                interval = f"{words.signed(effect['speedup_low'] - 1)} to {words.signed(effect['speedup_high'] - 1)} %"
+        seen = size = interval = ""
+        if each["effect"]:
+            seen = sentences.values(each["figure"], each["a"]["value"], each["b"]["value"])
+            size, interval = sentences.change({**each, "verdict": "cannot tell"})
         at = ", ".join(words.setting_phrase(name, value) for name, value in each["at"].items())
         rows.append(
             [
@@ -46,21 +48,25 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
                 each["b"]["label"],
                 at,
                 words.title(each["figure"]),
-                change,
+                seen,
+                size,
                 interval,
                 f"{each['a']['sessions']} / {each['b']['sessions']}",
             ]
         )
     table = tables.table(
-        ["verdict", "candidate", "baseline", "at", "figure", "better by", "95 % interval", "sessions"], rows, (5, 6, 7)
+        ["verdict", "candidate", "baseline", "at", "figure", "values", "difference", "95% interval", "sessions"],
+        rows,
+        (5, 6, 7, 8),
     )
     notes = [
         f"- {tables.escape(each['sentence'])}\n"
         for each in verdicts
         if each["verdict"] in ("cannot tell", "not comparable")
     ]
-    own = dict.fromkeys(
-        reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] == "own_settings"
+    said = "".join(notes)
+    weakened = dict.fromkeys(
+        reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] in WEAKENING
     )
-    notes += [f"- {tables.escape(message)}\n" for message in own]
+    notes += [f"- {escaped}\n" for message in weakened if (escaped := tables.escape(message)) not in said]
     return f"**{head}**\n\n{table}" + ("\n" + "".join(notes) if notes else "")

@@ -1,4 +1,4 @@
-"""Is one set of sessions faster than another, the same, or can nobody tell: the arithmetic of verdicts.
+"""Is one set of server sessions faster than another, the same, or can it not be known: the arithmetic of verdicts.
 
 The unit is the server session: requests within one share its start, its memory layout and its machine's mood, so a
 thousand of them say little about the next start. Values are compared as logarithms, since effects of interest are
@@ -21,11 +21,15 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from llmpar.stats.borrowed import Borrowed, Prior, moderated
+
 CONFIDENCE = 0.95
 MARGIN = 0.03
+NOTHING = Borrowed()
 
 CORRECTIONS = ("holm", "benjamini-hochberg", "none")
 MOST_SPLITS = 20_000
+LARGEST = 690.0
 
 
 @dataclass
@@ -40,15 +44,18 @@ class Effect:
     freedom: float | None = None
     error: float | None = None  # standard error of the log ratio
     p_adjusted: float | None = None
+    p_same: float | None = None  # of "they differ by the margin or more", corrected like p_adjusted
     sessions_a: int = 0
     sessions_b: int = 0
+    sessions_shared: tuple[str, ...] = ()  # those that are paired
     left_out: int = 0  # sessions that measured one side only, where those that measured both are paired
 
 
-def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
+def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE, prior: Prior | None = None) -> Effect:
     """Ratio of geometric means of two independent sets of sessions, by Welch's t on logarithms.
 
-    Where the sets are not of one size, the degrees of freedom are at most those of the smaller.
+    Where the sets are not of one size, the degrees of freedom are at most those of the smaller, and nothing is borrowed:
+    a common variance does not forgive sides of different size and noise. `prior`: of a cell's variance, for sets of one size.
 
     With fewer than two sessions on either side there is no interval and no p-value.
     """
@@ -57,21 +64,32 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     if len(x) < 2 or len(y) < 2:
         return Effect(math.exp(difference), None, None, None, "one-session")
     u, v = float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y)
-    error = math.sqrt(u + v)
-    freedom = (u + v) ** 2 / (u * u / (len(x) - 1) + v * v / (len(y) - 1)) if error > 0 else float(len(x) + len(y) - 2)
+    freedom = (u + v) ** 2 / (u * u / (len(x) - 1) + v * v / (len(y) - 1)) if u + v > 0 else float(len(x) + len(y) - 2)
     if len(x) != len(y):
         # Where the side of fewer sessions is the noisier, Welch's test errs more often than it says; this bound never does.
         freedom = min(freedom, float(min(len(x), len(y)) - 1))
-    return _effect(difference, error, freedom, "welch-log", confidence)
+    elif prior is not None:
+        variance, freedom = moderated((u + v) * len(x) / 2, freedom, prior)
+        return _effect(difference, math.sqrt(2 * variance / len(x)), freedom, "moderated-welch-log", confidence)
+    return _effect(difference, math.sqrt(u + v), freedom, "welch-log", confidence)
 
 
-def paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
-    """The same where each session measured both sides: Student's t on the differences of logarithms."""
+def paired(
+    a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE, prior: Prior | None = None
+) -> Effect:
+    """The same where each session measured both sides: Student's t on the differences of logarithms.
+
+    `prior`: of the variance of such differences; it counts from three sessions on, since one degree of freedom of a
+    pair's own is too little to notice that the pair is not like the others.
+    """
     off = np.log(np.asarray(a, dtype=float)) - np.log(np.asarray(b, dtype=float))
     difference = float(off.mean())
     if len(off) < 2:
         return Effect(math.exp(difference), None, None, None, "one-session")
-    return _effect(difference, float(off.std(ddof=1)) / math.sqrt(len(off)), len(off) - 1, "paired-log", confidence)
+    borrows = prior is not None and len(off) > 2
+    variance, freedom = moderated(float(off.var(ddof=1)), len(off) - 1, prior if borrows else None)
+    method = "moderated-paired-log" if borrows else "paired-log"
+    return _effect(difference, math.sqrt(variance / len(off)), freedom, method, confidence)
 
 
 def _effect(difference: float, error: float, freedom: float, method: str, confidence: float) -> Effect:
@@ -80,9 +98,9 @@ def _effect(difference: float, error: float, freedom: float, method: str, confid
         p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
     else:
         p_value = 1.0 if difference == 0 else 0.0
-    return Effect(
-        math.exp(difference), math.exp(difference - half), math.exp(difference + half), p_value, method, freedom, error
-    )
+    # One degree of freedom of wild sessions reaches beyond what a float can hold.
+    low, high = (math.exp(min(max(end, -LARGEST), LARGEST)) for end in (difference - half, difference + half))
+    return Effect(math.exp(difference), low, high, p_value, method, freedom, error)
 
 
 def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Effect:
@@ -142,38 +160,80 @@ def adjust(p_values: Sequence[float | None], correction: str) -> list[float | No
     return result
 
 
-def equivalent(effect: Effect, margin: float = MARGIN, confidence: float = CONFIDENCE) -> bool:
-    """Whether the ratio is within 1/(1+margin) … 1+margin: both one-sided tests reject, each at 1 - confidence."""
+def same_p_value(effect: Effect, margin: float = MARGIN) -> float | None:
+    """The p-value of "they differ by the margin or more": the larger of two one-sided tests; None without an interval."""
     if effect.error is None or effect.freedom is None:
-        return False
-    half = float(stdtrit(effect.freedom, confidence)) * effect.error
-    bound = math.log1p(margin)
-    return abs(math.log(effect.ratio)) + half < bound
+        return None
+    beyond = abs(math.log(effect.ratio)) - math.log1p(margin)
+    if effect.error == 0:
+        return 0.0 if beyond < 0 else 1.0
+    return float(stdtr(effect.freedom, beyond / effect.error))
+
+
+def equivalent(effect: Effect, margin: float = MARGIN, confidence: float = CONFIDENCE) -> bool:
+    """Whether the ratio is within 1/(1+margin) … 1+margin: both one-sided tests reject, each at 1 - confidence.
+
+    Of several pairs, where `correct` has corrected their p-values.
+    """
+    p_value = effect.p_same if effect.p_same is not None else same_p_value(effect, margin)
+    return p_value is not None and p_value < 1 - confidence
+
+
+def correct(found: Sequence[Effect | None], correction: str, margin: float = MARGIN) -> None:
+    """Correct the p-values of effects, of difference and of sameness alike, for how many there are."""
+    different = adjust([None if effect is None else effect.p_value for effect in found], correction)
+    same = adjust([None if effect is None else same_p_value(effect, margin) for effect in found], correction)
+    for effect, p_different, p_same in zip(found, different, same, strict=True):
+        if effect is not None:
+            effect.p_adjusted, effect.p_same = p_different, p_same
 
 
 def effect(
-    a: Mapping[str, float], b: Mapping[str, float], method: str = "auto", confidence: float = CONFIDENCE
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    method: str = "auto",
+    confidence: float = CONFIDENCE,
+    borrowed: Borrowed = NOTHING,
 ) -> Effect | None:
     """The ratio of `a` over `b`, values by server session: the one rule that every command compares by.
 
     `auto` pairs the sessions that measured both sides, where there are two or more of them and they are over half of
     each side's, and leaves out the others; else it is Welch's t over all sessions. A session without a name ("") is
-    never paired. None where a side has no value, where a value is not above 0, or where `paired` finds no pair.
+    never paired. `borrowed`: what other cells say of the noise (verdicts.noise); only `auto` uses it. None where a side
+    has no value, where a value is not above 0, or where `paired` finds no pair.
     """
     if not a or not b or min(*a.values(), *b.values()) <= 0:
         return None
-    both = sorted((set(a) & set(b)) - {""})
-    if method == "paired" or (method == "auto" and len(both) >= 2 and 2 * len(both) > max(len(a), len(b))):
+    if method != "auto":
+        borrowed = NOTHING
+    both = pairable(a, b)
+    if method == "paired" or (method == "auto" and both):
+        both = both or shared(a, b)
         if not both:
             return None
-        found = paired([a[name] for name in both], [b[name] for name in both], confidence)
+        found = paired([a[name] for name in both], [b[name] for name in both], confidence, borrowed.paired)
         found.sessions_a = found.sessions_b = len(both)
+        found.sessions_shared = tuple(both)
         found.left_out = len(set(a) ^ set(b))
         return found
-    test = permutation if method == "permutation" else welch
-    found = test(list(a.values()), list(b.values()), confidence)
+    values = list(a.values()), list(b.values())
+    if method == "permutation":
+        found = permutation(*values, confidence)
+    else:
+        found = welch(*values, confidence, borrowed.between)
     found.sessions_a, found.sessions_b = len(a), len(b)
     return found
+
+
+def shared(a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
+    """The named sessions that measured both sides."""
+    return sorted((set(a) & set(b)) - {""})
+
+
+def pairable(a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
+    """The same, where they are enough for a comparison within sessions, else none."""
+    both = shared(a, b)
+    return both if len(both) >= 2 and 2 * len(both) > max(len(a), len(b)) else []
 
 
 def described(found: Effect | None) -> dict[str, Any]:

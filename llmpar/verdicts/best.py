@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from llmpar.results import rows, words, workload
 from llmpar.results.words import shortened
-from llmpar.stats.effects import MARGIN, effect
+from llmpar.stats.effects import MARGIN
 from llmpar.verdicts.claims import MOST_FAILURES
+from llmpar.verdicts.noise import Noise
 
 
 def answer(rows: Sequence[rows.Row]) -> str:
@@ -35,10 +36,8 @@ def answer(rows: Sequence[rows.Row]) -> str:
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
         lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
-    effects = [
-        (row, effect(row.by_session("wall_s"), best.by_session("wall_s"), confidence=1 - 0.05 / len(rest)))
-        for row in rest
-    ]
+    noise = Noise(rows)
+    effects = [(row, noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest))) for row in rest]
     compared = [(row, one) for row, one in effects if one is not None]
     single = [words.name(row) for row, one in compared if one.low is None]
     if len(single) == len(rest):

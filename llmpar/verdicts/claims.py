@@ -16,7 +16,9 @@ from typing import Any
 from llmpar.results import rows, workload
 from llmpar.stats import effects
 from llmpar.stats.effects import MARGIN, Effect
+from llmpar.verdicts import times
 from llmpar.verdicts.claim_table import Claim, values_of
+from llmpar.verdicts.noise import Noise
 
 SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
 
@@ -52,10 +54,11 @@ def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.R
     return found
 
 
-def evaluate(claim: Claim, rows: Sequence[rows.Row]) -> dict[str, Any]:
-    """The claim record of docs/records.md for what the rows say."""
+def evaluate(claim: Claim, rows: Sequence[rows.Row], noise: Noise | None = None) -> dict[str, Any]:
+    """The claim record of docs/records.md for what the rows say. `noise`: of these rows, where it is there already."""
     matched = pairs(claim, rows)
-    made = [_compare(claim, a, b, len(matched)) for a, b in matched]
+    noise = noise or Noise(rows)
+    made = [_compare(claim, a, b, len(matched), noise) for a, b in matched]
     outcomes = [one.outcome for one in made]
     if not made:
         verdict = NOT_RUN
@@ -82,9 +85,8 @@ def evaluate(claim: Claim, rows: Sequence[rows.Row]) -> dict[str, Any]:
     }
 
 
-def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
-    values_a, values_b = a.by_session(claim.metric), b.by_session(claim.metric)
-    one = Comparison(a, b, effects.effect(values_a, values_b))
+def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int, noise: Noise) -> Comparison:
+    one = Comparison(a, b, noise.effect(a, b, claim.metric))
     for row, side in ((a, "A"), (b, "B")):
         limited = [name for name in row.limited if claim.metric.startswith(name.removesuffix("_s"))]
         if limited:
@@ -106,10 +108,13 @@ def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int) -> Comparison:
     if one.effect is None:
         one.reasons.append(f"no {claim.metric} on one side or both")
     elif one.effect.low is None:
-        one.reasons.append(f"{len(values_a)} and {len(values_b)} server sessions: an interval needs 2 of each")
+        counts = " and ".join(str(len(row.by_session(claim.metric))) for row in (a, b))
+        one.reasons.append(f"{counts} server sessions: an interval needs 2 of each")
+    elif not one.effect.method.endswith("paired-log") and (when := times.apart(a.summaries, b.summaries)):
+        one.reasons.append(f"not measured side by side: {when}")
     if one.reasons:
         return one
-    wide = effects.effect(values_a, values_b, confidence=1 - 0.05 / max(1, count))
+    wide = noise.effect(a, b, claim.metric, confidence=1 - 0.05 / max(1, count))
     effect = one.effect
     assert effect is not None and effect.low is not None and effect.high is not None
     assert wide is not None and wide.low is not None and wide.high is not None

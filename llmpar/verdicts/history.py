@@ -78,13 +78,9 @@ def verdicts(
         }
         prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history))
     pairs.told_apart([pair for pair, *_ in prepared])
-    adjusted = effects.adjust(
-        [None if effect is None or differ else effect.p_value for _, _, effect, differ, _, _ in prepared], correction
-    )
+    effects.correct([None if differ else effect for _, _, effect, differ, _, _ in prepared], correction, margin)
     records = []
-    for (pair, figure, effect, differ, allowed, history), p_adjusted in zip(prepared, adjusted, strict=True):
-        if effect is not None:
-            effect.p_adjusted = p_adjusted
+    for pair, figure, effect, differ, allowed, history in prepared:
         record = verdict.verdict_record(
             pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared)
         )
@@ -100,7 +96,7 @@ def verdicts(
         for each in history["change_points"]:
             turned = each["ratio"] if not rows.lower_is_better(figure) else 1 / each["ratio"]
             record["sentence"] += (
-                f"; the level {'rose' if turned > 1 else 'fell'} by {words.percent(abs(turned - 1))} % "
+                f"; the level {'rose' if turned > 1 else 'fell'} by {words.percent(abs(turned - 1))}% "
                 f"at night {each['index'] + 1} of {len(history['nights'])}"
             )
         records.append(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from llmpar import sizes
@@ -90,9 +91,10 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     """Each value of one or more settings against the base value (the first seen unless told), cell by cell.
 
     An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one are
-    compared with it, and are told of.
+    compared with it, and are named. Raises ValueError for a setting that no cell has, and for a base value that is not there.
     """
     found = [settings(summary) for summary in summaries]
+    _check(names, found)
     values = [_label(each, names, "unset") for each in found]
     follow = _following(found, names, values)
     server = (
@@ -138,6 +140,18 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
                     )
                 )
     return told_apart(pairs)
+
+
+def _check(names: tuple[str, ...], found: list[dict[str, Any]]) -> None:
+    """Raises ValueError for a name that no cell has."""
+    known = sorted({name for each in found for name in each})
+    for name in names:
+        if found and name not in known:
+            vary = [key for key in known if len({str(each.get(key)) for each in found}) > 1]
+            close = get_close_matches(name.replace("-", "_"), known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            there = f"these differ: {', '.join(vary)}" if vary else f"there are: {', '.join(known)}, and none differs"
+            raise ValueError(f"no cell has a setting '{name}'{hint} ({there})")
 
 
 def _following(found: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:

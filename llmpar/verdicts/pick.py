@@ -15,6 +15,7 @@ from typing import Any
 from llmpar.results import rows
 from llmpar.stats import effects
 from llmpar.verdicts.claims import MOST_FAILURES
+from llmpar.verdicts.noise import Noise
 
 RATE = "output_tokens_per_s"
 # What the front is drawn over, besides cost or rate, where every ranked cell has it.
@@ -52,8 +53,9 @@ def judge(
     priced = bool(ranked) and all(choice.cost.value is not None for choice in ranked)
     ranked.sort(key=lambda choice: _of(choice.cost) if priced else -_of(choice.row.figure(RATE)))
     _front(ranked, priced)
+    noise = Noise(rows)
     for choice in ranked[1:]:
-        choice.against_best = effects.effect(choice.row.by_session(RATE), ranked[0].row.by_session(RATE))
+        choice.against_best = noise.effect(choice.row, ranked[0].row, RATE)
     return ranked + [choice for choice in choices if not choice.ranked]
 
 

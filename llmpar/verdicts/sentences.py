@@ -24,41 +24,100 @@ NAMED = (
 
 
 def sentence(record: dict[str, Any]) -> str:
-    """The verdict for people: "vllm is 12 % faster than tgi at 128 clients (9 to 15 %, 3 sessions each)"."""
-    a, b, effect = record["a"], record["b"], record["effect"]
+    """The verdict for people, with both values.
+
+    "vllm is 12% faster than tgi at 128 clients: 112 against 100 output tokens/s (9 to 15%, 3 server sessions each)";
+    times, energy and memory speak in their own direction: "vllm is slower than tgi in TTFT p50 at 2 clients: 346 ms
+    against 182 ms, 1.9 times as long (1.8 to 2, 3 server sessions each)".
+    """
+    a, b, effect, figure = record["a"], record["b"], record["effect"], record["figure"]
     at = " at " + ", ".join(setting_phrase(name, value) for name, value in record["at"].items()) if record["at"] else ""
-    main = record["figure"] in ("wall_s", "output_tokens_per_s", "output_tokens_per_s_steady")
-    of = "" if main else f" in {title(record['figure'])}"
+    main = figure in ("wall_s", "output_tokens_per_s", "output_tokens_per_s_steady")
+    of = "" if main else f" in {title(figure)}"
     if record["verdict"] == "not comparable":
         first = [each["message"] for each in record["reasons"] if each["code"] in NAMED]
         return f"{a['label']} and {b['label']} are not comparable{of}{at}: {'; '.join(dict.fromkeys(first))}"
-    sessions = (
-        f"{a['sessions']} sessions each"
-        if a["sessions"] == b["sessions"]
-        else f"{a['sessions']} and {b['sessions']} sessions"
-    )
-    if a["sessions"] == b["sessions"] == 1:
-        sessions = "1 session each"
     if effect is None:
         why = "; ".join(each["message"] for each in record["reasons"][:2])
         return f"cannot tell {a['label']} from {b['label']}{of}{at}: {why}"
-    speedup, low, high = effect["speedup"], effect["speedup_low"], effect["speedup_high"]
+    seen = values(figure, a["value"], b["value"])
+    measured = counts(a["sessions"], b["sessions"])
     if record["verdict"] in ("faster", "slower"):
-        ends = sorted((abs(low - 1), abs(high - 1)))
-        between = f"{percent(ends[0])} to {percent(ends[1])}"
-        if low < 1 < high:  # an exact p-value may be surer than the interval by Student's t
-            between = f"{signed(low - 1)} to {signed(high - 1)}"
-        return f"{a['label']} is {percent(abs(speedup - 1))} % {record['verdict']} than {b['label']}{of}{at} ({between} %, {sessions})"
-    between = "" if low is None else f"{signed(low - 1)} to {signed(high - 1)} %, "
+        size, interval = change(record)
+        if record["better"] == "higher":
+            lead = f"{a['label']} is {size} {record['verdict']} than {b['label']}{of}{at}: {seen}"
+        else:
+            lead = f"{a['label']} is {_word(record)} than {b['label']}{of}{at}: {seen}, {size}"
+        return f"{lead} ({interval}, {measured})"
     if record["verdict"] == "same":
-        return (
-            f"{a['label']} and {b['label']} are the same{of}{at}: within {percent(record['margin_ratio'])} % "
-            f"({between}{sessions})"
-        )
+        within = f"within {percent(record['margin_ratio'])}% ({_interval(effect)}, {measured})"
+        return f"{a['label']} and {b['label']} are the same{of}{at}: {seen}, {within}"
     why = next((each["message"] for each in record["reasons"]), "")
-    seen = f"{signed(speedup - 1)} % seen" + (f", {between.rstrip(', ')}" if between else "")
-    more = f"; {record['needed']['sessions']} sessions each would tell" if record["needed"] else ""
-    return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {sessions}): {why}{more}"
+    size, interval = change(record)
+    interval = f", {interval}" if interval else ""
+    more = f"; {sessions(record['needed']['sessions'])} each would tell" if record["needed"] else ""
+    return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {size}{interval}, {measured}): {why}{more}"
+
+
+def values(figure: str, a: float, b: float) -> str:
+    """`346 ms against 182 ms`, `112 against 100 output tokens/s`."""
+    left, right = words.quantity(figure, a), words.quantity(figure, b)
+    unit = words.named(figure).unit
+    if unit and left.endswith(f" {unit}") and right.endswith(f" {unit}"):
+        left = left.removesuffix(f" {unit}")
+    return f"{left} against {right}"
+
+
+def change(record: dict[str, Any]) -> tuple[str, str]:
+    """How much A differs from B, in the figure's own direction, and the interval of that; empty without one.
+
+    Rates: `12%` with a verdict, else `+12%`. What is better lower: `12% longer`, `1.9 times as long`.
+    """
+    effect, decided = record["effect"], record["verdict"] in ("faster", "slower")
+    ratio, low, high = effect["ratio"], effect["low"], effect["high"]
+    if record["better"] == "higher":
+        size = f"{percent(abs(ratio - 1))}%" if decided else f"{signed(ratio - 1)}%"
+        return size, "" if low is None else _ends(low, high) if decided else _interval(effect)
+    many, more, less = _degrees(record["figure"])
+    if not 1 / 1.5 < ratio < 1.5:
+        return f"{words.number(ratio, 2)} times as {many}", "" if low is None else _times(low, high)
+    size = f"{percent(abs(ratio - 1))}% {more if ratio >= 1 else less}"
+    return size, "" if low is None else _ends(low, high) if decided else _interval(effect)
+
+
+def _ends(low: float, high: float) -> str:
+    """`9 to 15%` of a difference whose direction was said; signed where the interval holds both directions."""
+    if low < 1 < high:  # an exact p-value may be surer than the interval by Student's t
+        return f"{signed(low - 1)} to {signed(high - 1)}%"
+    ends = sorted((abs(low - 1), abs(high - 1)))
+    return f"{percent(ends[0])} to {percent(ends[1])}%"
+
+
+def _interval(effect: dict[str, Any]) -> str:
+    """`−1.2 to +3%`, or factors where an end is far away."""
+    low, high = effect["low"], effect["high"]
+    return f"{signed(low - 1)} to {signed(high - 1)}%" if high < 3 else _times(low, high)
+
+
+def _times(low: float, high: float) -> str:
+    return f"{words.number(low, 2)} to {words.number(high, 2) if high < 1000 else 'over 1000'} times"
+
+
+def _degrees(figure: str) -> tuple[str, str, str]:
+    """The words for much, more and less of a figure that is better lower."""
+    return ("long", "longer", "shorter") if words.named(figure).unit == "s" else ("much", "more", "less")
+
+
+def _word(record: dict[str, Any]) -> str:
+    """The verdict as an adjective: faster and slower are for time."""
+    if words.named(record["figure"]).unit == "s":
+        return str(record["verdict"])
+    return "lower" if record["verdict"] == "faster" else "higher"
+
+
+def counts(a: int, b: int) -> str:
+    """`3 server sessions each`, `1 and 8 server sessions`."""
+    return f"{sessions(a)} each" if a == b else f"{a} and {b} server sessions"
 
 
 def own(a: str, b: str, settings: dict[str, tuple[Any, Any]]) -> str:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmpar.engines import ENGINES
-from llmpar.results import rows, workload
-from llmpar.stats import effects, power
-from llmpar.stats.effects import CONFIDENCE, MARGIN, Effect, adjust, equivalent
-from llmpar.verdicts import sentences
+from llmpar.results import rows, words, workload
+from llmpar.stats import effects, outliers, power
+from llmpar.stats.effects import CONFIDENCE, MARGIN, Effect, equivalent
+from llmpar.verdicts import sentences, times
+from llmpar.verdicts.noise import Cell, Noise
 from llmpar.verdicts.pairs import Pair, Side
 
 VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
 
 # What two sides must share unless it is what is compared or is allowed by name.
-CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs")
+CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times")
 MOST_FAILED = 0.01
 OUTPUT_DIFFERENCE = 0.03
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
 
 
 def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confidence: float = CONFIDENCE) -> str:
-    """faster, slower, same or cannot tell, from an effect whose p-value was adjusted.
+    """faster, slower, same or cannot tell, from an effect whose p-values were corrected for how many comparisons there are.
 
     `same` goes first: a difference too small to matter is no news even when it is certain. Faster and slower need
     both: not explained by chance, and estimated beyond the margin.
@@ -98,8 +99,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
     )
     differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
     for side in (pair.a, pair.b):
-        requests = sum(each["n"]["requests"] for each in side.summaries)
-        failed = requests - sum(each["n"]["ok"] for each in side.summaries)
+        failed, requests = _failed(side)
         if failed > MOST_FAILED * requests:
             found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
         name = figure.removesuffix("_steady")
@@ -156,27 +156,36 @@ def verdict_records(
     method: str = "auto",
     allow: tuple[str, ...] = (),
     confidence: float = effects.CONFIDENCE,
+    cells: Sequence[Cell] | None = None,
 ) -> list[dict[str, Any]]:
-    """One verdict record for each pair and figure; p-values are corrected over all of them."""
+    """One verdict record for each pair and figure; p-values are corrected over all of them.
+
+    `cells`: all cells that were measured, for the noise that pairs borrow; the sides of the pairs where it is None.
+    """
     work = [(pair, figure) for pair in pairs for figure in figures]
-    found_effects, reasons, noted = [], [], []
+    noise = Noise(cells if cells is not None else [side for pair in pairs for side in (pair.a, pair.b)])
+    found, reasons, noted = [], [], []
     for pair, figure in work:
-        differ, allowed = parted(differences(pair, figure), allow)
-        reasons.append(differ)
+        effect = noise.effect(pair.a, pair.b, figure, method, confidence)
+        forbidding, allowed = parted([*differences(pair, figure), *not_side_by_side(pair, effect)], allow)
+        found.append(effect)
+        reasons.append(forbidding)
         noted.append(allowed)
-        found_effects.append(effects.effect(pair.a.values(figure), pair.b.values(figure), method, confidence))
-    p_values = [
-        None if each is None or differ else each.p_value for each, differ in zip(found_effects, reasons, strict=True)
+    effects.correct(
+        [None if differ else effect for effect, differ in zip(found, reasons, strict=True)], correction, margin
+    )
+    return [
+        verdict_record(pair, figure, effect, differ, allowed, margin, correction, confidence, len(work))
+        for (pair, figure), effect, differ, allowed in zip(work, found, reasons, noted, strict=True)
     ]
-    adjusted = adjust(p_values, correction)
-    records = []
-    for (pair, figure), found, differ, allowed, p_adjusted in zip(
-        work, found_effects, reasons, noted, adjusted, strict=True
-    ):
-        if found is not None:
-            found.p_adjusted = p_adjusted
-        records.append(verdict_record(pair, figure, found, differ, allowed, margin, correction, confidence, len(work)))
-    return records
+
+
+def not_side_by_side(pair: Pair, effect: Effect | None) -> list[dict[str, str]]:
+    """That the sides were measured at different times, unless each session measured both."""
+    if effect is None or effect.method.endswith("paired-log"):
+        return []
+    when = times.apart(pair.a.summaries, pair.b.summaries)
+    return [] if when is None else [{"code": "times", "message": f"not measured side by side: {when}"}]
 
 
 def parted(differ: list[dict[str, str]], allow: tuple[str, ...]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -197,8 +206,10 @@ def verdict_record(
 ) -> dict[str, Any]:
     higher = not rows.lower_is_better(figure)
     reasons, needed = list(differ), None
-    if differ:
+    if any(each["code"] != "times" for each in differ):
         verdict = "not comparable"
+    elif differ:
+        verdict = "cannot tell"
     elif found is None:
         verdict = "cannot tell"
         for side in (pair.a, pair.b):
@@ -236,13 +247,13 @@ def verdict_record(
                 many = power.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
     reasons += allowed
-    reasons += _partial(pair, figure, found)
+    reasons += [*_partial(pair, figure, found), *_few_failed(pair, reasons), *_outlying(pair, figure, margin)]
     if pair.own and found is not None:
         reasons.append({"code": "own_settings", "message": sentences.own(pair.a.label, pair.b.label, pair.own)})
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
     for side in (pair.a, pair.b):
         codes = sorted({each["code"] for summary in side.summaries for each in summary.get("warnings") or []} & weak)
-        reasons += [{"code": code, "message": f"{side.label} warns of {code.replace('_', ' ')}"} for code in codes]
+        reasons += [{"code": code, "message": f"{side.label}: warning {code}"} for code in codes]
     record: dict[str, Any] = {
         "kind": "verdict",
         "v": 1,
@@ -250,13 +261,14 @@ def verdict_record(
         "better": "higher" if higher else "lower",
         "verdict": verdict,
         "at": pair.at,
-        "a": _side(pair.a, figure),
-        "b": _side(pair.b, figure),
+        "a": _side(pair.a, figure, found),
+        "b": _side(pair.b, figure, found),
         "effect": _effect(found, higher),
         "confidence": confidence,
         "margin_ratio": margin,
         "p_value": None if found is None else found.p_value,
         "p_adjusted": None if found is None else found.p_adjusted,
+        "p_same": None if found is None else found.p_same,
         "method": None if found is None else found.method,
         "correction": correction,
         "reasons": reasons,
@@ -281,6 +293,41 @@ def _partial(pair: Pair, figure: str, found: effects.Effect | None) -> list[dict
     return reasons
 
 
+def _few_failed(pair: Pair, reasons: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Failures that forbid nothing; they have no latency that could be compared, so they are said beside every verdict."""
+    if any(each["code"] == "failures" for each in reasons):
+        return []
+    counted = [(side.label, *_failed(side)) for side in (pair.a, pair.b)]
+    return [
+        {"code": "failures", "message": f"{failed} of {requests} requests of {label} failed"}
+        for label, failed, requests in counted
+        if failed
+    ]
+
+
+def _failed(side: Side) -> tuple[int, int]:
+    """Requests of a side that did not end ok, and all of them."""
+    requests = sum(each["n"]["requests"] for each in side.summaries)
+    return requests - sum(each["n"]["ok"] for each in side.summaries), requests
+
+
+def _outlying(pair: Pair, figure: str, margin: float) -> list[dict[str, str]]:
+    """Server sessions that are unlike the others of their side by more than the margin."""
+    values = [side.values(figure) for side in (pair.a, pair.b)]
+    if any(value <= 0 for side in values for value in side.values()):
+        return []
+    return [
+        {
+            "code": "outlier",
+            "message": f"server session '{session}' of {(pair.a, pair.b)[place].label} is unlike the others: "
+            f"{words.quantity(figure, values[place][session])}, {words.number(ratio, 2)} times theirs; look at its log "
+            "before trusting either",
+        }
+        for place, session, ratio in outliers.outlying(values)
+        if abs(math.log(ratio)) > math.log1p(margin)
+    ]
+
+
 def _why(
     pair: Pair, figure: str, found: effects.Effect, margin: float, confidence: float, family: int
 ) -> dict[str, str]:
@@ -288,24 +335,35 @@ def _why(
         unknown = any(summary.get("session") is None for side in (pair.a, pair.b) for summary in side.summaries)
         return {
             "code": "one_session",
-            "message": "one server session is no measure of how sessions differ; measure at least three"
+            "message": "one server session does not show how sessions differ; measure at least three"
             + (" and name them (llmpar-summarise --session)" if unknown else ""),
         }
     p_adjusted = found.p_value if found.p_adjusted is None else found.p_adjusted
     if p_adjusted <= 1 - confidence:
         return {
             "code": "within_margin",
-            "message": f"the difference is real, but nobody can tell whether it exceeds {margin:.0%}",
+            "message": f"the difference is significant but may be smaller than the {margin:.0%} margin",
         }
     if found.p_value <= 1 - confidence:
         return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
     return {"code": "noise", "message": "sessions differ among themselves as much as the sides do"}
 
 
-def _side(side: Side, figure: str) -> dict[str, Any]:
-    values = list(side.values(figure).values())
-    mean = math.exp(math.fsum(map(math.log, values)) / len(values)) if values else None
-    return {"label": side.label, "sessions": len(values), "values": values, "value": mean, "cells": side.cells()}
+def _side(side: Side, figure: str, found: effects.Effect | None) -> dict[str, Any]:
+    """A side as the record holds it; `value` is of the sessions that count, where some are left out."""
+    by_session = side.values(figure)
+    counted = by_session
+    if found is not None and found.left_out and found.sessions_shared:
+        counted = {session: by_session[session] for session in found.sessions_shared}
+    known = [value for value in counted.values() if value > 0]
+    mean = math.exp(math.fsum(map(math.log, known)) / len(known)) if known and len(known) == len(counted) else None
+    return {
+        "label": side.label,
+        "sessions": len(counted),
+        "values": list(by_session.values()),
+        "value": mean,
+        "cells": side.cells(),
+    }
 
 
 def _effect(found: effects.Effect | None, higher: bool) -> dict[str, Any] | None:

@@ -141,7 +141,10 @@ def test_corrections_by_hand() -> None:
 def test_faster_says_so_in_the_sentence() -> None:
     found = verdict(sessions(VLLM), sessions(TGI, engine="tgi"))
     assert found["verdict"] == "faster" and found["at"] == {"clients": 128}
-    assert found["sentence"] == "vllm is 12 % faster than tgi at 128 clients (9.6 to 14 %, 3 sessions each)"
+    assert (
+        found["sentence"]
+        == "vllm is 12% faster than tgi at 128 clients: 112 against 100 output tokens/s (9.6 to 14%, 3 server sessions each)"
+    )
     assert found["a"]["values"] == VLLM and found["effect"]["ratio"] == pytest.approx(1.12, abs=0.001)
 
 
@@ -156,7 +159,7 @@ def test_lower_is_better_for_latencies_and_wall_time() -> None:
 
 def test_same_needs_evidence_not_absence_of_it() -> None:
     close = verdict(sessions([100, 100.4, 99.7, 100.1]), sessions([100.2, 100, 99.9, 100.3], engine="tgi"))
-    assert close["verdict"] == "same" and "within 3 %" in close["sentence"]
+    assert close["verdict"] == "same" and "within 3%" in close["sentence"]
     noisy = verdict(sessions([100, 130, 80]), sessions([105, 90, 120], engine="tgi"))
     assert noisy["verdict"] == "cannot tell" and noisy["needed"]["sessions"] > 3
     assert "would tell" in noisy["sentence"]
@@ -165,7 +168,7 @@ def test_same_needs_evidence_not_absence_of_it() -> None:
 def test_one_session_each_cannot_tell_however_many_requests() -> None:
     found = verdict(sessions([200.0]), sessions([100.0], engine="tgi"))
     assert found["verdict"] == "cannot tell" and found["p_value"] is None
-    assert "one server session" in found["sentence"] and "+100 % seen" in found["sentence"]
+    assert "one server session" in found["sentence"] and "200 against 100 output tokens/s, +100%" in found["sentence"]
     # Summaries that name no session are one session.
     unnamed = verdict([made(200.0, None), made(201.0, None)], [made(100.0, None, "tgi"), made(101.0, None, "tgi")])
     assert unnamed["a"]["sessions"] == 1 and "--session" in unnamed["sentence"]
@@ -310,7 +313,7 @@ def test_a_cell_that_one_side_lacks_is_not_forgotten() -> None:
 def test_a_weakness_is_noted_beside_the_verdict() -> None:
     warned = sessions(VLLM, warnings=[{"code": "low_concurrency", "message": "m", "try": "t"}])
     found = verdict(warned, sessions(TGI, engine="tgi"))
-    assert found["verdict"] == "faster" and "note: vllm warns of low concurrency" in rendered.text([found])
+    assert found["verdict"] == "faster" and "note: vllm: warning low_concurrency" in rendered.text([found])
 
 
 def test_an_interval_that_holds_no_difference_shows_its_signs() -> None:
@@ -384,7 +387,7 @@ def test_a_slow_night_is_told_from_the_nights_before() -> None:
     steady = [100.0, 101.0, 99.5, 100.4, 99.8, 100.9, 100.1]
     found = history.verdicts(nights([*steady, 90.0]), ("output_tokens_per_s",), 14)
     assert [each["verdict"] for each in found] == ["slower"] and found[0]["method"] == "prediction-t"
-    assert "the newest night is 10 % slower than the 7 nights before at 128 clients" in found[0]["sentence"]
+    assert "the newest night is 10% slower than the 7 nights before at 128 clients" in found[0]["sentence"]
     usual = history.verdicts(nights([*steady, 100.2]), ("output_tokens_per_s",), 14)
     assert usual[0]["verdict"] == "same" and not usual[0]["history"]["change_points"]
 
@@ -394,7 +397,7 @@ def test_a_change_of_level_starts_the_baseline_anew() -> None:
     after = [80.0, 80.5, 79.6, 80.2, 79.9]
     found = history.verdicts(nights([*before, *after, 80.1]), ("output_tokens_per_s",), 20)[0]
     assert found["verdict"] == "same" and [each["index"] for each in found["history"]["change_points"]] == [8]
-    assert "the level fell by 20 % at night 9 of 14" in found["sentence"]
+    assert "the level fell by 20% at night 9 of 14" in found["sentence"]
 
 
 def test_change_points_are_rare_in_noise_and_found_in_steps() -> None:
@@ -430,7 +433,7 @@ def test_the_command_reads_files_and_fails_on_request(tmp_path: Path, capsys: py
         (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(records.encode, group)))
     run = lambda *arguments: cli.run("llmpar-compare", command.main.command, list(arguments))  # type: ignore[attr-defined]  # noqa: E731
     assert run("a.jsonl", "--baseline", "b.jsonl") == 0
-    assert "candidate is 11 % slower than baseline at 128 clients" in capsys.readouterr().out
+    assert "candidate is 11% slower than baseline at 128 clients" in capsys.readouterr().out
     assert run("a.jsonl", "--baseline", "b*.jsonl", "--fail-on", "slower") == 5
     capsys.readouterr()
     assert run("a.jsonl", "--baseline", "b.jsonl", "--format", "json", "-o", "v.jsonl") == 0
