@@ -17,6 +17,17 @@ def instant(nanoseconds: int) -> float:
     return round(nanoseconds / 1e9, 6)
 
 
+def parse(text: str) -> int:
+    """Epoch nanoseconds of an instant as options take it: epoch seconds, or `+SECONDS` from now. Raises ValueError."""
+    try:
+        seconds = float(text.removeprefix("+"))
+        if not 0 <= seconds < 1e11:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"'{text}' is not an instant") from None
+    return (time.time_ns() if text.startswith("+") else 0) + round(seconds * 1e9)
+
+
 def duration(nanoseconds: int) -> float:
     """Seconds with six decimals from a difference in nanoseconds."""
     return round(nanoseconds / 1e9, 6)

@@ -23,17 +23,9 @@ def by_size(value: Any) -> tuple[int, float, str]:
     return 0 if value is None else 2 if size is None else 1, size or 0.0, str(value)
 
 
-def bytes_of(text: str) -> float:
-    """Bytes from `20GiB` or a plain number. Raises ValueError."""
-    value = quantity(text)
-    if value is None or value <= 0:
-        raise ValueError(f"'{text}' is not a size such as 20GiB")
-    return value
-
-
-def size(text: str | int) -> int:
+def parse(text: str | int) -> int:
     """Bytes from `8GiB`, `24GB`, `16MiB` or a plain number. Raises ValueError."""
-    found = quantity(text)
-    if found is None:
+    size = quantity(text)
+    if size is None or size <= 0:
         raise ValueError(f"'{text}' is not a size; write 8GiB, 24GB or a number of bytes")
-    return int(found)
+    return int(size)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from llmpar import apikey, procfs
+from llmpar import apikey, clock, procfs
 from llmpar.client.request import Settings
 from llmpar.dialects import Sampling
 
@@ -165,22 +164,15 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _key(path: str | None) -> str | None:
-    if not path:
-        return None
     try:
-        return apikey.read(path)
+        return apikey.read(path) if path else None
     except ValueError as error:
         raise Wrong(str(error)) from None
 
 
 def due_ns(text: str | None) -> int | None:
-    """Epoch nanoseconds of --at."""
-    if text is None:
-        return None
+    """Epoch nanoseconds of --at. Raises Wrong."""
     try:
-        seconds = float(text.removeprefix("+"))
-        if not 0 <= seconds < 1e11:
-            raise ValueError
-    except ValueError:
-        raise Wrong(f"'{text}' is not an instant", "give epoch seconds, or +SECONDS from now") from None
-    return (time.time_ns() if text.startswith("+") else 0) + round(seconds * 1e9)
+        return None if text is None else clock.parse(text)
+    except ValueError as error:
+        raise Wrong(str(error), "give epoch seconds, or +SECONDS from now") from None

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 
 from llmpar import runtime_directory
-from llmpar.procfs import process_key
+from llmpar.procfs import fan_out_key, process_key
 
 ENTRY = 11  # bytes
 
@@ -39,7 +39,7 @@ class Queue:
         folder = runtime_directory.directory()
         runtime_directory.sweep(folder)
         self.folder, self.kind = folder, f"queue-{mark}"
-        self.file = f"{folder}/{owner or family()}.{self.kind}"
+        self.file = f"{folder}/{owner or fan_out()}.{self.kind}"
 
     def take(self, taker: int) -> Iterator[str]:
         """The names that fall to process `taker`, each taken when it is wanted."""
@@ -90,12 +90,9 @@ def _changed(path: str) -> float:
         return 0.0
 
 
-def family(environ: dict[str, str] | None = None) -> str:
+def fan_out(environ: dict[str, str] | None = None) -> str:
     """What the processes of one fan-out have in common: the GNU parallel (or other parent) that starts them."""
     environ = dict(os.environ) if environ is None else environ
     text = environ.get("PARALLEL_PID", "")
-    if text.isascii() and text.isdigit():
-        key = process_key(int(text))
-        if key is not None:
-            return key
-    return process_key(os.getppid()) or f"{os.getppid()}-0"
+    key = process_key(int(text)) if text.isascii() and text.isdigit() else None
+    return key or fan_out_key(os.getppid())

@@ -6,11 +6,10 @@ import io
 import math
 import os
 import sys
-import time
 
 import click
 
-from llmpar import cli, exit_codes, failure
+from llmpar import cli, clock, exit_codes, failure
 from llmpar.client import arrivals, run
 
 HELP = """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
@@ -105,7 +104,10 @@ def main(
             )
     if not all(math.isfinite(number or 0) for number in (rate, shape, to)):
         raise failure.Failure("rates and shape must be finite", exit_codes.USAGE)
-    begin = _start(start)
+    try:
+        begin = clock.parse(start) / 1e9
+    except ValueError as error:
+        raise failure.Failure(str(error), exit_codes.USAGE, "give epoch seconds, or +SECONDS from now") from None
     if trace is not None:
         times = _trace(trace)[:count]
         if not times:
@@ -126,18 +128,6 @@ def main(
     lines = [b"%.6f%b\n" % (begin + at, names[number % len(names)]) for number, at in enumerate(times)]
     sys.stdout.buffer.write(b"".join(lines))
     return exit_codes.OK
-
-
-def _start(text: str) -> float:
-    try:
-        seconds = float(text.removeprefix("+"))
-        if not 0 <= seconds < 1e11:
-            raise ValueError
-    except ValueError:
-        raise failure.Failure(
-            f"'{text}' is not an instant", exit_codes.USAGE, "give epoch seconds, or +SECONDS from now"
-        ) from None
-    return seconds + (time.time() if text.startswith("+") else 0)
 
 
 def _trace(name: str) -> list[float]:

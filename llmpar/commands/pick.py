@@ -96,7 +96,7 @@ def main(
     wanted = {metric: most for metric, most in objectives.items() if most is not None}
     if memory is not None:
         try:
-            wanted["memory_bytes"] = sizes.bytes_of(memory)
+            wanted["memory_bytes"] = float(sizes.parse(memory))
         except ValueError as error:
             raise failure.Failure(str(error), exit_codes.USAGE) from None
     rows = group(cli.read_records(files))

@@ -136,9 +136,9 @@ def main(
         settings["engine_args"] = tuple(word for text in engine_args for word in shlex.split(text))
     try:
         if "kv_bytes" in settings:
-            settings["kv_bytes"] = sizes.size(settings["kv_bytes"])
-        memory = sizes.size(gpu_memory_bytes) if gpu_memory_bytes else gpu_memory.gpu_memory()
-        weights = sizes.size(weight_bytes) if weight_bytes else None
+            settings["kv_bytes"] = sizes.parse(settings["kv_bytes"])
+        memory = sizes.parse(gpu_memory_bytes) if gpu_memory_bytes else gpu_memory.gpu_memory()
+        weights = sizes.parse(weight_bytes) if weight_bytes else None
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
 

@@ -43,7 +43,7 @@ class Pool:
         self.streams = {number: _stream_of(pid, number) for number in (1, 2)} if self.watch is not None else {}
         self.idle_s = float(os.environ.get("LLMPAR_POOL_IDLE_S") or IDLE_S)
         # Of another host's GNU parallel nothing can be told but that this pool serves it.
-        self.family = procfs.process_key(pid if self.watch is not None else os.getpid()) or f"{pid}-0"
+        self.fan_out = procfs.fan_out_key(pid if self.watch is not None else os.getpid())
         self.alive_read, self.alive_write = os.pipe()
         self.need_read, self.need_write = _pipe()
         self.spans_read, self.spans_write = _pipe()
@@ -136,7 +136,7 @@ class Pool:
                 number,
                 SPARE,
                 self.parser,
-                self.family,
+                self.fan_out,
                 self.attempts,
             ).run()
             code = 0
@@ -224,7 +224,7 @@ class Pool:
             with contextlib.suppress(OSError):
                 if (
                     (self.parallel_gone or self.watch is None)
-                    and name.startswith(f"{self.family}.")
+                    and name.startswith(f"{self.fan_out}.")
                     or name == f"{self.pid}.lock"
                     and runtime_directory.unlocked(f"{self.folder}/{name}")
                 ):

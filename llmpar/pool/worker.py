@@ -50,11 +50,11 @@ class Worker:
         number: int,
         spare: int,
         parser: Parser,
-        family: str,
+        fan_out: str,
         attempts: Any,
     ):
         self.listener, self.alive, self.need, self.spans, self.orphans = listener, alive, need, spans, orphans
-        self.states, self.number, self.spare, self.parser, self.family = states, number, spare, parser, family
+        self.states, self.number, self.spare, self.parser, self.fan_out = states, number, spare, parser, fan_out
         self.attempts = attempts
         self.gate = gate.Gate()
         self.connections = exchange.Connections()
@@ -183,7 +183,7 @@ class Worker:
             said: list[str] = []
             tally.say = said.append  # type: ignore[method-assign, assignment]
             paths = (
-                prompt_queue.Queue(plan.queue, self.family).take(peer(launcher)[0])
+                prompt_queue.Queue(plan.queue, self.fan_out).take(peer(launcher)[0])
                 if plan.queue
                 else iter(plan.prompts)
             )

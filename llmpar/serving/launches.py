@@ -6,12 +6,11 @@ import dataclasses
 import shlex
 from typing import Any
 
-from llmpar import exit_codes
+from llmpar import exit_codes, sizes
 from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 from llmpar.failure import Failure
-from llmpar.sizes import size
 
 NSYS = (
     "nsys",
@@ -40,7 +39,7 @@ def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if "engine_args" in server:
         server["engine_args"] = tuple(shlex.split(server["engine_args"]))
     if "kv_bytes" in server:
-        server["kv_bytes"] = size(server["kv_bytes"])
+        server["kv_bytes"] = sizes.parse(server["kv_bytes"])
     return cell["server"]["engine"], server
 
 

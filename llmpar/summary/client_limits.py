@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from llmpar.stats import intervals
-from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.columns import NONE, Columns, in_seconds
 from llmpar.summary.latencies import Latencies
 from llmpar.summary.window import Run
 
@@ -19,9 +19,9 @@ PER_REQUEST = {"pool", "cold", None}  # launchers of one process a request: othe
 def describe(columns: Columns, run: Run, found: Latencies, result: dict[str, Any]) -> dict[str, Any]:
     """The summary's `client`. `result` holds the figures so far."""
     order = found.order
-    wait = _known(columns.array("cpu_wait")[order])
-    delay = _known(columns.array("launch_delay")[order])
-    late = _known(columns.array("late")[order])
+    wait = in_seconds(columns.array("cpu_wait")[order])
+    delay = in_seconds(columns.array("launch_delay")[order])
+    late = in_seconds(columns.array("late")[order])
     over, lost = turn_lost(run, result)
     launching = _launching(columns, delay, late, found)
     return {
@@ -30,9 +30,9 @@ def describe(columns: Columns, run: Run, found: Latencies, result: dict[str, Any
         "turn_lost_over": over,
         "turn_launch_ratio": launching,
         "clock": {str(key): columns.clocks[key] for key in sorted(filter(None, columns.clocks))},
-        "cpu_wait_s": _plain(wait),
-        "launch_delay_s": _plain(delay),
-        "lateness_s": _plain(late),
+        "cpu_wait_s": _seconds_spread(wait),
+        "launch_delay_s": _seconds_spread(delay),
+        "lateness_s": _seconds_spread(late),
         "launchers": {
             str(key): columns.names["launcher"][key] for key in sorted(filter(None, columns.names["launcher"]))
         },
@@ -68,11 +68,7 @@ def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, found: Lat
     return launch / (launch + mean_turn) if launch + mean_turn > 0 else None
 
 
-def _known(micro: np.ndarray) -> np.ndarray:
-    return np.where(micro == NONE, np.nan, micro / 1e6)
-
-
-def _plain(values: np.ndarray) -> dict[str, Any] | None:
+def _seconds_spread(values: np.ndarray) -> dict[str, Any] | None:
     values = np.sort(values[~np.isnan(values)])
     if not len(values):
         return None

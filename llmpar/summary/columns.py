@@ -22,6 +22,11 @@ NONE = -(1 << 62)  # "not measured" among whole numbers
 SUMS = ("retried", "disputed", "short", "unknown_split", "backwards", "cut_short", "asked_known", "asked_sum")
 
 
+def in_seconds(micro: np.ndarray) -> np.ndarray:
+    """Microseconds to seconds, NONE to NaN."""
+    return np.where(micro == NONE, np.nan, micro / 1e6)
+
+
 def _micro(column: Sequence[Any]) -> np.ndarray:
     """Seconds to whole microseconds (int64), None to NONE."""
     if column[0] is None and column.count(None) == len(column):

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmpar.stats import intervals, steady
 from llmpar.summary import tally
-from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.columns import NONE, Columns, in_seconds
 from llmpar.summary.window import Run, Window, bounds, inside
 
 # What --slo may name, and the figure it bounds.
@@ -47,8 +47,7 @@ def of_run(columns: Columns, run: Run, window: Window) -> Latencies:
     sent, e2e = columns.array("sent")[order], columns.array("e2e_s")[order]
     seconds = {}
     for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s"):
-        micro = columns.array(name)[order]
-        seconds[name] = np.where(micro == NONE, np.nan, micro / 1e6)
+        seconds[name] = in_seconds(columns.array(name)[order])
     seconds["tpot_s"] = _tpot(columns, order)
     sent_in = inside(run, window, sent)
     return Latencies(order, seconds, sent_in, sent_in & inside(run, window, np.where(e2e == NONE, sent, sent + e2e)))

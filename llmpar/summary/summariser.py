@@ -198,7 +198,7 @@ def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked
     }
 
 
-def _plain(values: np.ndarray) -> dict[str, Any] | None:
+def _tokens_spread(values: np.ndarray) -> dict[str, Any] | None:
     values = values[values != NONE]
     if not len(values):
         return None
@@ -223,8 +223,8 @@ def _tokens(columns: Columns) -> dict[str, Any]:
         "output": total("output"),
         "cached": total("cached"),
         "output_asked": columns.asked_sum if ok and columns.asked_known == ok else None,
-        "output_per_request": _plain(columns.array("output")),
-        "prompt_per_request": _plain(columns.array("prompt")),
+        "output_per_request": _tokens_spread(columns.array("output")),
+        "prompt_per_request": _tokens_spread(columns.array("prompt")),
         "sources": _counts(columns.sources),
         "disputed": columns.disputed,
         "short": columns.short,
