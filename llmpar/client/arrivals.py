@@ -91,5 +91,5 @@ def scaled(times: list[float], rate: float) -> list[float]:
     """The same pattern at a mean rate of `rate` requests per second: gaps over their whole length."""
     if len(times) < 2 or times[-1] <= 0:
         return times
-    factor = (len(times) - 1) / rate / times[-1]
-    return [at * factor for at in times]
+    # Divided first: the factor itself has no number where all times are next to nothing.
+    return [at / times[-1] * ((len(times) - 1) / rate) for at in times]
