@@ -16,6 +16,7 @@ import click
 
 from llmpar import exit_codes, records
 from llmpar.failure import Failure
+from llmpar.outside import printable
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -144,9 +145,9 @@ def version() -> str:
 
 def say(name: str, message: str, hint: str | None = None) -> None:
     """A message on stderr as `name: message`, with what to try on a line of its own."""
-    text = f"{name}: {message}\n"
+    text = f"{name}: {_lines(message)}\n"
     if hint:
-        text += f"  {hint}\n"
+        text += f"  {_lines(hint)}\n"
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -164,6 +165,11 @@ def assignments(variables: Mapping[str, Any]) -> str:
         text = words[value] if isinstance(value, bool | None) else str(value)
         lines.append(f"{name}={shlex.quote(text)}\n")
     return "".join(lines)
+
+
+def _lines(message: str) -> str:
+    """Our own messages may have several lines; nothing in them may drive a terminal."""
+    return "\n".join([printable(line) for line in message.split("\n")])
 
 
 def flush() -> None:
@@ -196,6 +202,17 @@ sampling_duration = click.option(
     metavar="S",
     type=click.FloatRange(min=0, min_open=True),
     help="Without COMMAND: stop after this many seconds.",
+)
+INT64 = 2**63 - 1
+certificates = click.option(
+    "--ca",
+    metavar="FILE",
+    envvar="LLMPAR_CA_FILE",
+    type=click.Path(),
+    help="Certificates to trust for https, PEM.  [LLMPAR_CA_FILE; SSL_CERT_FILE, the system's]",
+)
+insecure = click.option(
+    "--insecure", is_flag=True, envvar="LLMPAR_INSECURE", help="Trust any https server.  [LLMPAR_INSECURE=1]"
 )
 files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
 output = click.option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import sys
 import threading
@@ -25,6 +26,7 @@ from llmpar.client.plan import Missing, Plan
 from llmpar.client.request import Launch, Settings, ask, read_prompt, record, request_headers
 
 Take = Callable[[], Awaitable[str | None]]
+TEXT_LIMIT = 200  # characters of an error's text, which quotes what came
 OURS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")  # headers that aiohttp would add by itself
 
 
@@ -36,7 +38,13 @@ class _Socket(socket.socket):
     def recv(self, size: int, flags: int = 0) -> bytes:
         raw = self.client.raw
         if raw is None:
-            return super().recv(size, flags)
+            data = super().recv(size, flags)
+            # Under TLS that may be a record of the protocol's own; otherwise nobody asked for it.
+            self.client.spoiled = self.client.spoiled or bool(data) and not self.client.tls
+            return data
+        if raw.bytes_received > self.client.settings.max_bytes:
+            raw.error = exchange.too_many(self.client.settings.max_bytes)
+            return b""
         if self.client.tls:
             data = super().recv(size, flags)
             raw.bytes_received += len(data)
@@ -80,13 +88,23 @@ class Client:
         )
         self._waited: int | None = None
         self._connecting = 0
+        self.spoiled = False  # something came while no request was out
+        self.sock: _Socket | None = None
+        self.acked: int | None = None
+        self.session = self._open()
+
+    def _open(self) -> Any:
+        import aiohttp
+
+        settings = self.settings
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_start.append(self._connect)
         trace.on_connection_create_end.append(self._connected)
         trace.on_connection_reuseconn.append(self._reused)
         kept: dict[str, Any] = {"keepalive_timeout": 3600} if settings.keep_alive else {"force_close": True}
-        connector = aiohttp.TCPConnector(limit=1, ttl_dns_cache=None, socket_factory=self._socket, **kept)
-        self.session = aiohttp.ClientSession(
+        context = exchange.tls_context(settings.target) if self.tls else True
+        connector = aiohttp.TCPConnector(limit=1, ttl_dns_cache=None, socket_factory=self._socket, ssl=context, **kept)
+        return aiohttp.ClientSession(
             connector=connector,
             trace_configs=[trace],
             auto_decompress=False,
@@ -101,6 +119,7 @@ class Client:
         family, kind, protocol, _, _ = address
         made = _Socket(family, kind, protocol)
         made.client = self
+        self.sock = made
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.raw is not None and self.raw.asked_kernel:
             stamps.enable(made)
@@ -118,6 +137,7 @@ class Client:
     async def _reused(self, *_: Any) -> None:
         if self.raw is not None:
             self.raw.reused = True
+            self.acked = exchange.acknowledged(self.sock) if self.sock is not None else None
             if self.tls:
                 self.begin()
 
@@ -129,12 +149,21 @@ class Client:
 
     async def perform(self, launch: Launch, path: str, gate: Gate) -> dict[str, Any]:
         """One request, one record; cancelling the task makes it one that says so."""
-        prompt = read_prompt(path)
+        prompt = read_prompt(path, self.settings.timeout_s)
         asked = ask(self.settings, prompt)
         if asked.fault is not None:
             return record(self.settings, launch, prompt, asked, Raw(error=asked.fault))
         kernel = self.settings.kernel and not self.tls
         while True:
+            if (
+                self.spoiled
+                or self.sock is not None
+                and self.sock.fileno() >= 0
+                and not self.tls
+                and not _quiet(self.sock)
+            ):
+                await self.session.close()
+                self.session, self.spoiled, self.sock = self._open(), False, None
             raw = self.raw = Raw(kernel, kernel)
             offset = stamps.clock_offset()
             try:
@@ -154,8 +183,10 @@ class Client:
                 and raw.error is not None
                 and raw.error[0] in ("no_response", "connection_reset")
             )
-            # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
-            if not dead:
+            # Only where the server's kernel took no byte of it was the request certainly not seen.
+            if not dead or self.tls or self.acked is None or self.sock is None:
+                return record(self.settings, launch, prompt, asked, raw)
+            if exchange.acknowledged(self.sock) != self.acked:
                 return record(self.settings, launch, prompt, asked, raw)
 
     async def _converse(self, raw: Raw, path: str, body: bytes) -> None:
@@ -225,8 +256,14 @@ class Client:
             if missing is not None:
                 return "cut_body" if framer.started else "no_response", missing
         if isinstance(error, aiohttp.ClientResponseError):
-            return "bad_http", error.message
-        return "bad_http", str(error) or type(error).__name__
+            return "bad_http", error.message[:TEXT_LIMIT]
+        return "bad_http", str(error)[:TEXT_LIMIT] or type(error).__name__
+
+
+def _quiet(sock: socket.socket) -> bool:
+    ready = select.poll()
+    ready.register(sock, select.POLLIN | select.POLLRDHUP)
+    return not ready.poll(0)
 
 
 def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Gate) -> None:

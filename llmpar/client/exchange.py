@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +21,8 @@ from llmpar.client.http1 import BadFraming, Framer
 from llmpar.client.target import Target
 
 READ_BYTES = 1 << 16
+SLACK_NS = 200_000_000  # a request may outlive its time limit by so much
+_ACKED = struct.Struct("=120xQ")  # struct tcp_info: tcpi_bytes_acked
 
 
 @dataclass(slots=True)
@@ -74,8 +79,13 @@ class Connections:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def take(self, target: Target, kernel: bool) -> socket.socket | None:
-        self._current = self._open.pop((target, kernel), None)
-        return self._current
+        """The connection kept for the target; none that the server has closed meanwhile, or sent something unasked on."""
+        sock = self._open.pop((target, kernel), None)
+        if sock is not None and not idle(sock):
+            sock.close()
+            sock = None
+        self._current = sock
+        return sock
 
     def done(self, raw: Raw, target: Target, keep_alive: bool) -> None:
         """Keep the connection of a finished exchange, or close it."""
@@ -97,10 +107,12 @@ class Connections:
 
     def connect(self, target: Target, kernel: bool, deadline: int) -> socket.socket:
         """A new connection. `deadline` in monotonic nanoseconds. Raises OSError (TimeoutError when too late)."""
+        if target.unix is not None:
+            return self._connect_unix(target.unix, deadline)
         key = target.host, target.port
         addresses = self._addresses.get(key)
         if addresses is None:
-            addresses = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+            addresses = _look_up(target.host, target.port, deadline)
         failure: OSError | None = None
         for family, kind, protocol, _, address in addresses:
             sock: socket.socket = (socket.socket if target.tls else PlainSocket)(family, kind, protocol)
@@ -112,7 +124,8 @@ class Connections:
                 _limit(sock, deadline)
                 sock.connect(address)
                 if target.tls:
-                    sock = self._current = self._wrap(sock, target.host)
+                    sock.settimeout(_left(deadline))
+                    sock = self._current = self._wrap(sock, target)
             except OSError as error:
                 sock.close()
                 failure = error
@@ -125,13 +138,86 @@ class Connections:
             return sock
         raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
 
-    def _wrap(self, sock: socket.socket, host: str) -> socket.socket:
-        import ssl  # 40 ms that plain HTTP need not pay
+    def _connect_unix(self, path: str, deadline: int) -> socket.socket:
+        sock = PlainSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._current = sock
+        try:
+            _limit(sock, deadline)
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
+    def _wrap(self, sock: socket.socket, target: Target) -> socket.socket:
         if self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls.wrap_socket(sock, server_hostname=host)
+            self._tls = tls_context(target)
+        return self._tls.wrap_socket(sock, server_hostname=target.host)
+
+
+def tls_context(target: Target) -> Any:
+    """How servers are trusted: by the system's certificates (or SSL_CERT_FILE's), those of --ca, or all with --insecure."""
+    import ssl  # 40 ms that plain HTTP need not pay
+
+    context = ssl.create_default_context(cafile=target.ca)
+    if target.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def idle(sock: socket.socket) -> bool:
+    """Whether a kept connection may carry a request: open, and with nothing on it that nobody asked for."""
+    ready = select.poll()
+    ready.register(sock, select.POLLIN | select.POLLRDHUP)
+    if not ready.poll(0):
+        return True
+    if isinstance(sock, PlainSocket):
+        return False
+    # Under TLS records of the protocol's own may have come (session tickets); reading takes them in.
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return type(error).__name__ == "SSLWantReadError"
+
+
+def acknowledged(sock: socket.socket) -> int | None:
+    """Bytes that the peer's kernel has acknowledged so far; None where that cannot be known."""
+    try:
+        return int(_ACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size))[0])
+    except (OSError, struct.error, AttributeError):
+        return None
+
+
+def _look_up(host: str, port: int, deadline: int) -> list[Any]:
+    """The addresses of a name, in time: the resolver has no limit of its own."""
+    try:  # a number needs no resolver, and no thread
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_left(deadline))
+    if not answer:
+        raise TimeoutError
+    if isinstance(answer[0], UnicodeError):
+        raise socket.gaierror(socket.EAI_NONAME, "the host's name is not one that can be looked up")
+    if isinstance(answer[0], OSError):
+        raise answer[0]
+    return list(answer[0])
 
 
 def _left(deadline: int) -> float:
@@ -177,11 +263,17 @@ def exchange(
                 began = time.monotonic_ns()
                 raw.sock = connections.connect(target, kernel, deadline)
                 raw.connect_ns = time.monotonic_ns() - began
-            if not _converse(raw.sock, message, deadline, max_bytes, raw) or connections.interrupted is not None:
+            before = acknowledged(raw.sock) if raw.reused else None
+            dead = _converse(raw.sock, message, deadline, max_bytes, raw)
+            if not dead or connections.interrupted is not None:
                 break
-            # The server had closed an idle connection before it saw the request: ask anew on a fresh one.
+            # Only where the server's kernel took no byte of the request is it certain that the server did not either: it had
+            # closed the idle connection. Anything else is a failure of this request.
+            if target.tls or before is None or acknowledged(raw.sock) != before:
+                raw.error = raw.error or ("no_response", "the kept connection was closed before a response")
+                break
             raw.sock.close()
-            raw.sock, raw.reused, raw.framer = None, False, Framer()
+            raw.sock, raw.reused, raw.framer, raw.error = None, False, Framer(), None
     except Exception as error:
         raw.error = named(error, timeout_s)
     finally:
@@ -196,8 +288,7 @@ def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int
         _limit(sock, deadline)
         raw.sent_ns = time.time_ns()
         try:
-            sock.sendall(message)
-            raw.bytes_sent = len(message)
+            _send(sock, message, deadline, raw)
         except (BrokenPipeError, ConnectionResetError):
             # A server may answer (413, 401) and close before it has read all; its answer matters more.
             if raw.reused and not framer.started:
@@ -215,11 +306,21 @@ def _converse(sock: socket.socket, message: bytes, deadline: int, max_bytes: int
             raw.cpu_wait_ns = None if now is None else now - waited
 
 
+def _send(sock: socket.socket, message: bytes, deadline: int, raw: Raw) -> None:
+    """Send it all before the deadline, however slowly the peer reads."""
+    raw.bytes_sent = sock.send(message)
+    while raw.bytes_sent < len(message):
+        _limit(sock, deadline)
+        raw.bytes_sent += sock.send(memoryview(message)[raw.bytes_sent :])
+
+
 def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> None:
     """Read until the response has ended. What `receive` does, with everything at hand: this loop wakes for each token, in
     as many processes as there are streams, none of which finds the others' caches warm."""
-    # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out.
-    latest = time.time_ns() + deadline - time.monotonic_ns()
+    # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out. That was set for
+    # the time left when the wait began, and is set again where much less is left.
+    monotonic = time.monotonic_ns
+    limited = monotonic()
     receipts, marks, feed, body = raw.stamps, raw.marks, framer.feed, framer.body
     kernel, space, stamp, now_ns = raw.kernel, stamps.SPACE, stamps.stamp, time.time_ns
     recvmsg, recv = sock.recvmsg, sock.recv
@@ -251,8 +352,12 @@ def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, frame
             if received > max_bytes:
                 raw.error = too_many(max_bytes)
                 return
-            if now > latest:
+            at = monotonic()
+            if at > deadline:
                 raise TimeoutError
+            if at - limited > SLACK_NS:
+                _limit(sock, deadline)
+                limited = at
     finally:
         raw.bytes_received = received
 
@@ -304,7 +409,9 @@ def named(error: Exception, timeout_s: float) -> tuple[str, str]:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return "too_many_files", "too many open files: raise `ulimit -n`"
         if type(error).__module__ == "ssl":
-            return "tls", str(error)
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            why = "; name its certificates with --ca FILE, or --insecure to trust it as it is" if untrusted else ""
+            return "tls", f"{str(error)[:500]}{why}"
         name = errno.errorcode.get(error.errno or 0, "OSError").lower()
         return f"socket_{name}", error.strerror or str(error)
     raise error

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 
 HEAD_LIMIT = 1 << 16  # bytes of status line and headers together, and of trailers
+INTERIM_LIMIT = 64  # 1xx responses before the real one
 LINE_LIMIT = 1 << 12  # bytes of a chunk-size line with its extensions
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?\Z")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 _FORBIDDEN = re.compile(rb"[\0\r\n]")
 
@@ -128,6 +129,8 @@ class Framer:
             if status >= 200:
                 break
             self.interim += 1
+            if self.interim > INTERIM_LIMIT:
+                raise BadFraming(f"more than {INTERIM_LIMIT} interim responses")
         self.status, self.headers = status, headers
         words = [word.strip().lower() for word in headers.get("connection", "").split(",")]
         self.reusable = "close" not in words if minor else "keep-alive" in words
@@ -233,21 +236,22 @@ def parse_head(head: bytes) -> tuple[int, int, dict[str, str]]:
     start = _STATUS.match(lines[0])
     if start is None:
         raise BadFraming(f"status line {lines[0][:40]!r}")
-    headers: dict[str, str] = {}
+    parts: dict[str, list[str]] = {}
     name = None
     for line in lines[1:]:
         if _FORBIDDEN.search(line):
             raise BadFraming(f"header {line[:40]!r}")
         if line[:1] in (b" ", b"\t") and name is not None:  # a folded line, obsolete but alive
-            headers[name] = f"{headers[name]} {line.strip().decode('latin-1')}"
+            parts[name].append(f"{parts[name].pop()} {line.strip().decode('latin-1')}")
             continue
         field = _FIELD.match(line)
         if field is None:
             raise BadFraming(f"header {line[:40]!r}")
         name = field[1].decode("ascii").lower()
-        value = field[2].decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return int(start[2]), int(start[1]), headers
+        # Not by the expression: it would try blanks again and again where a line holds nothing else.
+        value = line[field.end() :].strip(b" \t").decode("latin-1")
+        parts.setdefault(name, []).append(value)
+    return int(start[2]), int(start[1]), {name: ", ".join(values) for name, values in parts.items()}
 
 
 def post(path: str, host: str, headers: list[tuple[str, str]], body: bytes, keep_alive: bool) -> bytes:

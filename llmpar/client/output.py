@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from llmpar import exit_codes, records
+from llmpar.outside import printable
 
 
 class Output:
@@ -15,6 +16,7 @@ class Output:
 
     def __init__(self, path: str | None):
         self.path = path
+        self.torn = False
 
     def put(self, record: dict[str, Any]) -> None:
         """Raises OSError (disk full, closed pipe)."""
@@ -25,9 +27,12 @@ class Output:
             if self.path is not None:
                 records.append(self.path, line)
                 return
-            view = memoryview(line)
+            # After a disk that was full there may be room again: what was cut short stays on a line of its own.
+            view = memoryview(b"\n" + line if self.torn else line)
+            self.torn = True
             while view:
                 view = view[os.write(1, view) :]
+            self.torn = False
         except OSError as error:
             raise OSError(
                 error.errno, f"cannot write a record: {error.strerror}", self.path or "standard output"
@@ -56,4 +61,4 @@ class Tally:
 
 def warn(text: str) -> None:
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"llmpar-request: {text}\n")
+        sys.stderr.write(f"llmpar-request: {printable(text)}\n")

@@ -11,6 +11,7 @@ from llmpar import apikey, clock, procfs
 from llmpar.client.request import Settings
 from llmpar.dialects import Sampling
 
+LONGEST_S = 1e6  # of --timeout: eleven days
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)\Z")
 
 
@@ -78,6 +79,12 @@ def from_options(
     for name in ("temperature", "top_p", "timeout_s"):
         if not math.isfinite(options[name] or 0):
             raise Wrong(f"--{name.removesuffix('_s').replace('_', '-')} must be a finite number")
+    if options["timeout_s"] > LONGEST_S:
+        raise Wrong(f"--timeout is at most {LONGEST_S:g} s")
+    for name in ("base_url", "model", "engine", "stop"):
+        for text in [options[name]] if isinstance(options[name], str) else options[name] or ():
+            if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise Wrong(f"--{name.replace('_', '-')} is not UTF-8")
     check_at(options["at"], len(prompts) == 1 and not many)
     sampling = Sampling(
         max_tokens=options["max_tokens"],
@@ -106,7 +113,11 @@ def from_options(
             headers=tuple(_header(text) for text in options["headers"]),
             api_key=_key(options["api_key_file"]),
             concurrency=clients,
+            ca=trusted(options["ca"]),
+            insecure=options["insecure"],
         )
+        if settings.target.unix and options["coroutines"]:
+            raise Wrong("--asyncio does not reach a Unix socket", "use --threads")
     except ValueError as error:
         raise error if isinstance(error, Wrong) else Wrong(str(error)) from None
     launched = launched_ns or whole(environ.get("LLMPAR_LAUNCHED_NS")) or procfs.process_start()
@@ -150,6 +161,19 @@ def check_at(at: str | None, one: bool) -> None:
 
 def whole(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def trusted(path: str | None) -> str | None:
+    """A file of certificates to trust. Raises Wrong where it holds none."""
+    if not path:
+        return None
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:
+        raise Wrong(f"cannot read certificates from '{path}': {getattr(error, 'strerror', None) or error}") from None
+    return path
 
 
 def _header(text: str) -> tuple[str, str]:

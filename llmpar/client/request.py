@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import socket
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from llmpar import clock, records
+from llmpar import apikey, clock, files, records
 from llmpar.client import exchange, gate, http1, target
+from llmpar.client.coding import BadCoding, decode
 from llmpar.client.gate import Cancelled
 from llmpar.dialects import DIALECTS, Reply, Sampling, Unsupported
 
 AGENT = "llmpar"
+PROMPT_LIMIT = 64 << 20  # bytes of a prompt file
 STEP_WARNING_NS = 1_000_000  # a wall clock that moved by more than this under a request spoils its times
 
 
@@ -39,10 +42,12 @@ class Settings:
     headers: tuple[tuple[str, str], ...] = ()
     api_key: str | None = None
     concurrency: int | None = None
+    ca: str | None = None
+    insecure: bool = False
     target: target.Target = field(init=False)
 
     def __post_init__(self) -> None:
-        self.target = target.Target.of(self.base_url)
+        self.target = target.Target.of(self.base_url, self.ca, self.insecure)
 
 
 class Launch(NamedTuple):
@@ -75,27 +80,23 @@ class Asked(NamedTuple):
     body: bytes = b""
 
 
-def read_prompt(path: str) -> Prompt:
-    """Read a prompt file; never raises. One newline at its end belongs to the file, not to the prompt."""
+def read_prompt(path: str, timeout_s: float = 600.0) -> Prompt:
+    """Read a prompt file; never raises. One line end at its end belongs to the file, not to the prompt; nor does a byte
+    order mark at its start."""
     # Bytes that are not UTF-8 in a name arrive as surrogates, which no JSON can hold.
     name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            parts = []
-            while part := os.read(fd, 1 << 20):
-                parts.append(part)
-        finally:
-            os.close(fd)
+        data = files.read(path, PROMPT_LIMIT, timeout_s)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         return Prompt(name, "", None, ("prompt_unreadable", f"cannot read '{name}': {why}"))
-    data = b"".join(parts)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        text = data.decode().removesuffix("\n")
+        text = data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         return Prompt(name, "", digest, ("prompt_not_utf8", f"'{name}' is not UTF-8 at byte {error.start}"))
+    if text.endswith("\n"):
+        text = text.removesuffix("\r\n") if text.endswith("\r\n") else text[:-1]
     if not text.strip():
         return Prompt(name, text, digest, ("prompt_empty", f"'{name}' holds no text"))
     return Prompt(name, text, digest, None)
@@ -109,12 +110,14 @@ def ask(settings: Settings, prompt: Prompt) -> Asked:
         call = DIALECTS[settings.api].request(
             prompt.text, settings.model, settings.sampling, settings.stream, settings.engine
         )
+        headers = request_headers(settings)
+        body = orjson.dumps(call.body)
+        path = settings.target.path(call.path)
+        message = http1.post(path, settings.target.authority, headers, body, settings.keep_alive)
     except Unsupported as error:
         return Asked(b"", {}, ("unsupported", str(error)))
-    headers = request_headers(settings)
-    body = orjson.dumps(call.body)
-    path = settings.target.path(call.path)
-    message = http1.post(path, settings.target.authority, headers, body, settings.keep_alive)
+    except (ValueError, TypeError) as error:  # orjson: text or a number that JSON cannot hold
+        return Asked(b"", {}, ("cannot_ask", f"the request cannot be written: {error}"))
     return Asked(message, call.sampling, None, path, body)
 
 
@@ -123,6 +126,7 @@ def request_headers(settings: Settings) -> list[tuple[str, str]]:
     headers = [
         ("User-Agent", AGENT),
         ("Accept", "text/event-stream" if settings.stream else "application/json"),
+        ("Accept-Encoding", "identity"),
         ("Content-Type", "application/json"),
     ]
     if settings.api_key:
@@ -135,7 +139,7 @@ def perform(
     settings: Settings, launch: Launch, path: str, connections: exchange.Connections, gate: gate.Gate
 ) -> dict[str, Any]:
     """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its record."""
-    prompt = read_prompt(path)
+    prompt = read_prompt(path, settings.timeout_s)
     asked = ask(settings, prompt)
     if asked.fault is not None:
         return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault))
@@ -168,20 +172,47 @@ def wait_until(due_ns: int) -> None:
         time.sleep(left / 1e9)
 
 
+def read_reply(settings: Settings, raw: exchange.Raw, http_status: int) -> Reply:
+    """What the dialect reads in the answer. An answer that no code of ours was made for costs its own request alone."""
+    framer = raw.framer
+    body = bytes(framer.body)
+    try:
+        coding = framer.headers.get("content-encoding")
+        if coding is not None:
+            body, raw.marks = decode(coding, body, raw.marks, settings.max_bytes)
+        return DIALECTS[settings.api].parse(http_status, framer.headers, body, settings.stream)
+    except BadCoding as error:
+        return Reply(error={"type": "content_coding", "message": str(error), "http_status": http_status})
+    except Exception as error:
+        what = f"the answer cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        return Reply(error={"type": "bad_answer", "message": what, "http_status": http_status})
+
+
+def scrubbed(reply: Reply, error: dict[str, Any] | None, key: str) -> tuple[Reply, dict[str, Any] | None]:
+    """The same without the API key, wherever a server says it back."""
+    reply.text = apikey.scrub(reply.text, key)
+    reply.finish_reason = apikey.scrub(reply.finish_reason, key)
+    if error is not None:
+        error = error | {"type": apikey.scrub(error["type"], key), "message": apikey.scrub(error["message"], key)}
+    return reply, error
+
+
 def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw) -> dict[str, Any]:
     """The request record of docs/records.md."""
-    reply = Reply()
     http_status = raw.framer.status
-    if http_status is not None:
-        reply = DIALECTS[settings.api].parse(http_status, raw.framer.headers, bytes(raw.framer.body), settings.stream)
+    reply = Reply() if http_status is None else read_reply(settings, raw, http_status)
     sent, due = raw.sent_ns, launch.scheduled_ns
     error = reply.error
+    status = "ok" if error is None else "error"
     if raw.error is not None and (error is None or raw.error[0] != "cut_body"):
         # The transport's fault goes before what a dialect makes of the part that came, but a body cut after an error
         # event failed for the reason in the event.
         error = {"type": raw.error[0], "message": raw.error[1], "http_status": http_status}
-    kind = None if error is None else error["type"]
-    status = "ok" if kind is None else kind if raw.error and kind in ("timeout", "cancelled") else "error"
+        status = raw.error[0] if raw.error[0] in ("timeout", "cancelled") else "error"
+    elif error is not None and http_status in (404, 405) and asked.path:
+        error["message"] += f" (asked for: {asked.path})"
+    if settings.api_key:
+        reply, error = scrubbed(reply, error, settings.api_key)
     seconds = clock.duration
     times = []
     if sent is not None:

@@ -30,11 +30,11 @@ from llmpar.dialects import DIALECTS
     envvar="LLMPAR_ENGINE",
     help="What answers there (vllm, tgi, llamacpp, ...), for its ways with settings. [LLMPAR_ENGINE]",
 )
-@click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Output tokens at most.")
+@click.option("--max-tokens", metavar="N", type=click.IntRange(1, cli.INT64), help="Output tokens at most.")
 @click.option("--temperature", metavar="T", type=click.FloatRange(0), help="0 is greedy.")
-@click.option("--top-k", metavar="K", type=click.IntRange(-1), help="0 or -1 is off.")
+@click.option("--top-k", metavar="K", type=click.IntRange(-1, cli.INT64), help="0 or -1 is off.")
 @click.option("--top-p", metavar="P", type=click.FloatRange(0, 1), help="1 is off.")
-@click.option("--seed", metavar="N", type=int, help="Seed of the engine's sampling.")
+@click.option("--seed", metavar="N", type=click.IntRange(-cli.INT64, cli.INT64), help="Seed of the engine's sampling.")
 @click.option("--ignore-eos", is_flag=True, help="Go on to --max-tokens.")
 @click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be repeated.")
 @click.option("--cache-prompt", is_flag=True, help="Let llama.cpp reuse a cached prefix.")
@@ -51,7 +51,7 @@ from llmpar.dialects import DIALECTS
 @click.option(
     "--max-bytes",
     metavar="N",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1 << 40),
     default=64 << 20,
     show_default=True,
     help="Give up on a response longer than this.",
@@ -70,6 +70,8 @@ from llmpar.dialects import DIALECTS
     type=click.Path(),
     help="A file that holds the API key. [LLMPAR_API_KEY_FILE]",
 )
+@cli.certificates
+@cli.insecure
 @click.option("--keep-alive", is_flag=True, help="Reuse the connection for the next request of this process.")
 @click.option("--at", metavar="WHEN", help="Send at this instant: epoch seconds, or +SECONDS from now.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Prompt file names on standard input, a line (or NUL) each.")
@@ -79,12 +81,14 @@ from llmpar.dialects import DIALECTS
     type=click.Path(),
     help="Take prompt file names, a line each, in turn with every other process of the same queue.",
 )
-@click.option("--threads", metavar="N", type=click.IntRange(1), help="N client threads in this process.")
-@click.option("--asyncio", "coroutines", metavar="N", type=click.IntRange(1), help="N client coroutines (aiohttp).")
+@click.option("--threads", metavar="N", type=click.IntRange(1, 65536), help="N client threads in this process.")
+@click.option(
+    "--asyncio", "coroutines", metavar="N", type=click.IntRange(1, 65536), help="N client coroutines (aiohttp)."
+)
 @click.option(
     "--concurrency",
     metavar="N",
-    type=click.IntRange(1),
+    type=click.IntRange(1, cli.INT64),
     envvar="LLMPAR_CLIENTS",
     help="Clients asked for, for the record. [LLMPAR_CLIENTS; parallel's -j]",
 )

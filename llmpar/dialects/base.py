@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from llmpar import outside
 from llmpar.dialects import sse
 
 if TYPE_CHECKING:
     from llmpar.engines import Engine
 
+EVENTS_LIMIT = 1 << 20  # events of one stream; no engine generates so many tokens
+WORD_LIMIT = 200  # characters of an error's type or a finish reason
 MESSAGE_LIMIT = 2000  # characters of an engine's own error text that a record keeps
 
 
@@ -96,27 +99,35 @@ def finish(reason: Any) -> str | None:
         reason = reason.get("type")
     if not isinstance(reason, str) or not reason:
         return None
-    return _FINISH.get(reason, reason)
+    return _FINISH.get(reason, reason[:WORD_LIMIT])
 
 
-def whole(value: Any) -> int | None:
-    """A count that the engine sent, as an int that is not negative; None for anything else."""
-    if type(value) is int and value >= 0:
-        return value
-    return None
+whole = outside.count  # what an engine sent as a count
 
 
 def header_count(headers: dict[str, str], name: str) -> int | None:
     value = headers.get(name, "").strip()
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
+    return whole(int(value)) if value.isascii() and value.isdigit() and len(value) < 16 else None
 
 
 def failure(kind: Any, message: Any, status: int) -> dict[str, Any]:
     """An error as records hold it."""
-    kind = kind if isinstance(kind, str) and kind else f"http_{status}"
-    if not isinstance(message, str):
-        message = "" if message is None else orjson.dumps(message).decode()
-    return {"type": kind, "message": message[:MESSAGE_LIMIT], "http_status": status}
+    kind = kind[:WORD_LIMIT] if isinstance(kind, str) and kind else f"http_{status}"
+    return {"type": kind, "message": words(message), "http_status": status}
+
+
+def words(value: Any) -> str:
+    """Any decoded JSON as text for a message."""
+    if isinstance(value, str):
+        return value[:MESSAGE_LIMIT]
+    try:
+        return "" if value is None else orjson.dumps(value).decode()[:MESSAGE_LIMIT]
+    except (TypeError, RecursionError):  # orjson reads deeper than it writes
+        return "it is nested too deeply to be shown"
+
+
+# Fields of an answer: an object with one of them is no error, whatever else it holds.
+ANSWERS = {"choices", "content", "token", "generated_text", "usage"}
 
 
 def envelope(value: Any, status: int) -> dict[str, Any] | None:
@@ -141,18 +152,27 @@ def envelope(value: Any, status: int) -> dict[str, Any] | None:
             parts = [item for item in detail if isinstance(item, dict)]
             kinds = [item["type"] for item in parts if isinstance(item.get("type"), str)]
             texts = [
-                ": ".join(filter(None, (".".join(map(str, _list(item.get("loc")))), str(item.get("msg", "")))))
+                ": ".join(filter(None, (".".join(map(words, _list(item.get("loc")))), words(item.get("msg")))))
                 for item in parts
             ]
             return failure(kinds[0] if kinds else None, "; ".join(texts) or detail, status)
         return failure(None, detail, status)
+    # Words on the way out that stand in no envelope: {"message", "code"}.
+    message = value.get("message")
+    if (
+        isinstance(message, str)
+        and message
+        and value.keys() & {"code", "type", "status"}
+        and not value.keys() & ANSWERS
+    ):
+        return failure(value.get("type") or _coded(value, status), message, status)
     return None
 
 
 def _coded(error: dict[str, Any], status: int) -> str | None:
     """A type for an error that names none: its own code where there is one; inside a 200 never `http_200`."""
     code = error.get("http_status_code") or error.get("code")
-    if isinstance(code, int):
+    if type(code) is int and 100 <= code < 600:
         return f"http_{code}"
     return "engine_error" if status < 300 else None
 
@@ -170,6 +190,8 @@ def refused(status: int, headers: dict[str, str], body: bytes) -> dict[str, Any]
     if isinstance(value, dict) and value.get("message"):
         return failure(value.get("type"), value["message"], status)
     text = body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace").strip()
+    if 300 <= status < 400 and headers.get("location"):
+        return failure(None, f"redirected to {headers['location'][:500]}: give that as the base URL", status)
     return failure(None, text or "empty body", status)
 
 
@@ -179,6 +201,11 @@ def load(data: bytes) -> tuple[Any, str | None]:
         return orjson.loads(data), None
     except orjson.JSONDecodeError:
         pass
+    if b"\\u" in data:
+        try:
+            return orjson.loads(outside.whole_letters(data)), None
+        except orjson.JSONDecodeError:
+            pass
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -211,20 +238,37 @@ def objects(body: bytes, reply: Reply, status: int) -> Iterator[tuple[int, dict[
 
     A torn last event is none: it is the mark of a cut stream, for which `cut` has the words.
     """
-    for number, (offset, data) in enumerate(_events(body), 1):
+    names: dict[int, bytes] = {}
+    events = _events(body, names)
+    if len(events) > EVENTS_LIMIT:
+        reply.error = failure("too_many_events", f"more than {EVENTS_LIMIT} events came", status)
+        return
+    for number, (offset, data) in enumerate(events, 1):
+        name = names.get(offset)
         try:
             value = orjson.loads(data)
         except ValueError:
             value, bad = load(data)
-            if bad and offset < len(body) or value is not None:
+            # What stands under a name of its own is no part of the answer: pings come so.
+            if name in (None, b"message") and (bad and offset < len(body) or value is not None and bad):
                 what = "is not UTF-8" if bad == "invalid_utf8" else "is not JSON"
                 reply.error = reply.error or failure(bad, f"event {number} of the stream {what}", status)
-        if isinstance(value, dict):
+        if name == b"error":
+            found = envelope(value, status)
+            if found is None:
+                said = data.decode("utf-8", "replace") if value is None else value
+                flat = value if isinstance(value, dict) else {}
+                found = failure(flat.get("type") or _coded(flat, status), flat.get("message") or said, status)
+            reply.error = reply.error or found
+        elif isinstance(value, dict):
             yield offset, value
 
 
-def _events(body: bytes) -> list[tuple[int, bytes]]:
-    return [event for event in sse.events(body) if event[1] != b"[DONE]"]
+def _events(body: bytes, names: dict[int, bytes] | None = None) -> list[tuple[int, bytes]]:
+    """The events that are more than a ping or the end mark."""
+    return [
+        event for event in sse.events(body, names) if event[1] != b"[DONE]" and event[1].strip() not in (b"", b"[DONE]")
+    ]
 
 
 def cut(reply: Reply, body: bytes, status: int) -> None:
@@ -233,7 +277,9 @@ def cut(reply: Reply, body: bytes, status: int) -> None:
         return
     seen = len(_events(body))
     where = f"after {seen} event{'s' if seen > 1 else ''}" if seen else "before any event"
-    reply.error = failure("cut_stream", f"the stream ended {where}, without a finish reason", status)
+    last = body[-4 * WORD_LIMIT :].rpartition(b"\n\n")[2].strip()[-WORD_LIMIT:]
+    said = "" if not last or last.startswith(b"data:") else f"; its last words: {last.decode('utf-8', 'replace')}"
+    reply.error = failure("cut_stream", f"the stream ended {where}, without a finish reason{said}", status)
 
 
 def spread(reply: Reply) -> None:
@@ -250,12 +296,20 @@ def ended(reply: Reply, status: int) -> None:
         )
 
 
+_FIELD_NAMES = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
+
+
 def is_json(headers: dict[str, str], body: bytes) -> bool:
-    """Whether a 2xx answer to a streaming request is one JSON document after all: the engine did not stream."""
-    kind = headers.get("content-type", "")
-    if kind.startswith("text/event-stream"):
+    """Whether a 2xx answer to a streaming request is one JSON document after all: the engine did not stream.
+
+    The body says so before its label does: proxies label streams as documents, and documents as streams.
+    """
+    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] in (b"{", b"["):
+        return True
+    if start.startswith(_FIELD_NAMES):
         return False
-    return kind.startswith("application/json") or body[:1] in (b"{", b"[")
+    return headers.get("content-type", "").startswith("application/json")
 
 
 def keep(body: dict[str, Any], *content: str) -> dict[str, Any]:

@@ -78,25 +78,57 @@ def _generation_config(sampling: Sampling, engine: str | None) -> dict[str, Any]
     return {"generation_config": orjson.dumps(inner).decode()} if inner else {}
 
 
+# Under these names text stands inside a part of a message; other fields (ids, signatures, types) are none of it.
+_PARTS = ("thinking", "reasoning", "text", "content", "value", "summary", "refusal", "name", "arguments", "transcript")
+_DEPTH = 6
+
+
+def _text(value: Any, depth: int = _DEPTH) -> str:
+    """The text in a part of a message of any shape: a string, a list of parts, an object with text under a known name."""
+    if isinstance(value, str):
+        return value
+    if depth and isinstance(value, list):
+        return "".join([_text(item, depth - 1) for item in value])
+    if depth and isinstance(value, dict):
+        return "".join([_text(value[name], depth - 1) for name in _PARTS if name in value])
+    return ""
+
+
+def _call(value: Any) -> str:
+    """The generated text of one tool call: its name and its arguments, which some engines send as an object."""
+    function = value.get("function", value) if isinstance(value, dict) else None
+    if not isinstance(function, dict):
+        return ""
+    arguments = function.get("arguments")
+    name = function.get("name")
+    return (name if isinstance(name, str) else "") + (base.words(arguments) if arguments else "")
+
+
 def _piece(choice: dict[str, Any], chat: bool) -> str:
-    """The text in a choice: of a completion, of a message or of a delta; reasoning and tool calls are text as well."""
+    """The text in a choice: of a completion, of a message or of a delta; all that is generated is text, reasoning, refusals and
+    tool calls as well.
+    """
     if not chat:
         text = choice.get("text")
-        return text if isinstance(text, str) else ""
+        return text if isinstance(text, str) else _text(text)
     delta = choice.get("delta") or choice.get("message")
     if not isinstance(delta, dict):
         return ""
     content = delta.get("content")
-    thought = delta.get("reasoning_content") or delta.get("reasoning")
-    if not thought and "tool_calls" not in delta:
-        return content if isinstance(content, str) else ""
-    parts = [thought, content]
-    calls = delta.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            parts += [function.get("name"), function.get("arguments")]
-    return "".join([part for part in parts if isinstance(part, str)])
+    if isinstance(content, str) and (len(delta) == 1 or len(delta) == 2 and "role" in delta):
+        return content
+    # Some servers send a thought under two names.
+    thought = (
+        delta.get("reasoning_content")
+        or delta.get("reasoning")
+        or delta.get("thinking")
+        or delta.get("reasoning_details")
+    )
+    calls = delta.get("tool_calls") or []
+    parts = [_text(thought), _text(content), _text(delta.get("refusal")), _text(delta.get("audio"))]
+    parts += [_call(call) for call in (calls if isinstance(calls, list) else [calls])]
+    parts.append(_call(delta.get("function_call")))
+    return "".join(parts)
 
 
 def _counts(reply: Reply, value: dict[str, Any]) -> None:
@@ -119,6 +151,17 @@ def _counts(reply: Reply, value: dict[str, Any]) -> None:
             reply.prompt_tokens = evaluated + (reply.cached_tokens or 0)
         reply.output_tokens = base.whole(timings.get("predicted_n"))
         reply.token_source = "engine" if reply.output_tokens is not None else None
+
+
+def _nothing(usage: Any) -> bool:
+    return isinstance(usage, dict) and not usage.get("completion_tokens") and not usage.get("prompt_tokens")
+
+
+def _refuse_zero(reply: Reply) -> None:
+    """Gateways without counts send zeros: text was not made of no tokens, and no prompt is empty."""
+    if reply.text and reply.output_tokens == 0:
+        reply.output_tokens = reply.token_source = None
+        reply.prompt_tokens = reply.prompt_tokens or None
 
 
 def parse(status: int, headers: dict[str, str], body: bytes, stream: bool, chat: bool) -> Reply:
@@ -144,6 +187,7 @@ def _document(status: int, headers: dict[str, str], body: bytes, chat: bool) -> 
     choices = value.get("choices")
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         reply.text = _piece(choices[0], chat)
+        _refuse_zero(reply)
         reply.finish_reason = base.finish(choices[0].get("finish_reason"))
         reply.complete = reply.error is None
     elif reply.error is None:
@@ -163,7 +207,8 @@ def _stream(status: int, body: bytes, chat: bool) -> Reply:
         if first is None:
             first = value
         usage = value.get("usage")
-        if usage or "timings" in value:
+        # A last usage of nothing but zeros says less than one before it.
+        if (usage or "timings" in value) and (last is None or not _nothing(usage)):
             last = value
         choices = value.get("choices")
         if not choices:
@@ -183,6 +228,7 @@ def _stream(status: int, body: bytes, chat: bool) -> Reply:
     if last is not None:
         _counts(reply, last)
     reply.text = "".join([piece[1] for piece in pieces])
+    _refuse_zero(reply)
     if pieces and all([type(piece[2]) is int for piece in pieces]):
         before = 0
         for offset, text, sofar in pieces:
@@ -194,7 +240,7 @@ def _stream(status: int, body: bytes, chat: bool) -> Reply:
     reply.complete = reply.error is None and (
         reply.finish_reason is not None
         # TGI 1.x never tells the reason in /v1/completions streams: their end is all there is to see.
-        or (blank and str(first.get("system_fingerprint", "")).startswith("1."))
+        or (blank and base.words(first.get("system_fingerprint")).startswith("1."))
     )
     base.cut(reply, body, status)
     base.ended(reply, status)

@@ -16,6 +16,7 @@ from llmpar import exit_codes, records
 from llmpar.client import exchange, gate, prompt_queue, run
 from llmpar.client.output import Output, Tally
 from llmpar.client.plan import Unread, Wrong
+from llmpar.outside import printable
 from llmpar.pool.parser import Parser
 from llmpar.pool.protocol import (
     COLD,
@@ -190,7 +191,7 @@ class Worker:
             run.in_turn(plan, paths, put, tally, self.connections, self.gate)
             code = tally.status
             if said:
-                held += frame(STDERR, "".join(f"llmpar-request: {text}\n" for text in said).encode())
+                held += frame(STDERR, "".join(f"llmpar-request: {printable(text)}\n" for text in said).encode())
         except RunCold:
             launcher.sendall(FRAME.pack(COLD, 0))
             return
