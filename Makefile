@@ -11,26 +11,42 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # Words from the command line and the environment are taken as they stand: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS LLMPAR_RUNS LLMPAR_BASE_URL,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
 SEED ?= 0
 RUNS ?= $(or $(LLMPAR_RUNS),runs)
 BASE_URL ?= $(LLMPAR_BASE_URL)
+ENGINE ?= $(LLMPAR_ENGINE)
+MODEL ?= $(LLMPAR_MODEL)
+API ?= $(LLMPAR_API)
 VENV ?= .venv
 PYTHON ?= python3
 EXTRAS ?= cpu,plot,aio
 
 table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
-name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
-RUN := $(RUNS)/$(name)
+sweep_name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
 
 # Make splits names at blanks, and recipes hand them to a shell: such a path would reach another directory than the one
 # that was meant.
 empty :=
 hash := \#
 odd := ' " ` $$ \ ; & | < > ( ) { } [ ] * ? ! % = : ~ , $(hash)
+
+# What was measured on one server never passes for another: a server that already runs is part of the folder's name. In a
+# session LLMPAR_BASE_URL may be that of the server launched for it, so the make above says whether one ran already.
+ifdef LLMPAR_IN_SESSION
+running := $(LLMPAR_RUNNING)
+else
+running := $(BASE_URL)
+endif
+export LLMPAR_RUNNING := $(running)
+server := $(ENGINE)-$(MODEL)-$(patsubst %/,%,$(subst https://,,$(subst http://,,$(running))))
+server := $(subst $(empty) $(empty),-,$(server)$(if $(filter-out openai-completions,$(API)),-$(API)))
+$(foreach letter,/ $(odd),$(eval server := $$(subst $$(letter),-,$$(server))))
+name := $(sweep_name)$(if $(running),@$(server))
+RUN := $(RUNS)/$(name)
 ruined = $(strip $(if $(word 2,x$1x),blank) $(foreach letter,$(odd),$(findstring $(letter),$1)))
 plain = $(if $(strip $2),$(if $(call ruined,$2),$(error $1 is '$2': make cannot use blanks or any of $(odd) there)),$(error $1 is empty))
 $(foreach setting,RUNS SWEEP VENV REPEATS SEED,$(call plain,$(setting),$($(setting))))
@@ -79,9 +95,10 @@ ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
 include $(RUN)/cells.mk
 endif
 
-$(RUN)/cells.mk: $(table) llmpar/sweeps.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
+$(RUN)/cells.mk: $(table) llmpar/sweeps.py llmpar/sweep_folder.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
 	@mkdir -p $(@D)
-	@PYTHONPATH=. $(PYTHON) -m llmpar.sweeps $(table) $(name) $(RUN) $(REPEATS) $(SEED)
+	@PYTHONPATH=. $(PYTHON) -m llmpar.sweep_folder $(table) $(sweep_name) $(RUN) $(REPEATS) $(SEED) || \
+	  { rm -f $(RUN)/.repeats-*; rmdir --ignore-fail-on-non-empty $(RUN); exit 2; }
 
 # A changed REPEATS or SEED makes the list anew.
 $(RUN)/.repeats-$(REPEATS)-$(SEED):
@@ -90,15 +107,19 @@ $(RUN)/.repeats-$(REPEATS)-$(SEED):
 summaries = $(CELLS:%=$(RUN)/%/summary.json)
 measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
 
+.PHONY: announce
+announce:
+	@PYTHONPATH=. $(PYTHON) -m llmpar.sweep_folder --measured $(RUN)
+
 .PHONY: sweep
-sweep: $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
+sweep: announce $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
 	@cat $(RUN)/sweep.txt
 	@[ ! -e $(RUN)/sweep.png ] || printf '\npicture  %s' $(RUN)/sweep.png
 	@printf '\nrecords  %s\n' '$(RUN)/*/requests.jsonl'
 
 .PHONY: table
-table: $(RUN)/sweep.txt ## the wall-seconds table of SWEEP
-	@cat $<
+table: announce $(RUN)/sweep.txt ## the wall-seconds table of SWEEP
+	@cat $(RUN)/sweep.txt
 
 .PHONY: plot
 plot: $(RUN)/sweep.png ## latency and throughput against clients

@@ -2,8 +2,8 @@
 
 A sweep is a TSV file with a header; each column is a setting of the server or of the load, and a value may list
 alternatives separated by commas (`8,16`), which expand to a product; a value in double quotes is taken as it stands.
-Lines that begin with `#` are comments. `python3 -m llmpar.sweeps` writes the included Makefile fragment before anything
-is installed, so that `make -n` tells the truth on a fresh clone; `llmpar-cells` is the same thing as a command.
+Lines that begin with `#` are comments. llmpar/sweep_folder.py writes the cells into a folder of results; `llmpar-cells` is
+the same thing as a command.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
 import re
-import sys
+from dataclasses import dataclass
 from typing import Any
 
 # name -> type. Server settings are llmpar-serve's options with _ for -.
@@ -95,7 +94,36 @@ MOST = 10_000
 
 
 class BadSweep(ValueError):
-    """A sweep file that cannot be understood; the text names file, line and column."""
+    """A sweep that cannot be planned; the text names file, line and column where there are some."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that already runs: where it listens, and what its owner says answers there. `api` is a dialect's name."""
+
+    base_url: str
+    engine: str
+    model: str
+    api: str = ""
+
+    @classmethod
+    def named(cls, base_url: str, engine: str, model: str, api: str = "") -> Running | None:
+        """None without a base URL. Raises BadSweep where URL, engine and model are not all there."""
+        if not base_url:
+            given = [f"{name}={value}" for name, value in (("ENGINE", engine), ("MODEL", model), ("API", api)) if value]
+            if given:
+                raise BadSweep(
+                    f"{' '.join(given)} without BASE_URL: these name what answers at BASE_URL; "
+                    "a server that the sweep launches is named by the table's columns engine and model"
+                )
+            return None
+        missing = [name for name, value in (("ENGINE", engine), ("MODEL", model)) if not value]
+        if missing:
+            raise BadSweep(
+                f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set: results are kept by what answers at "
+                f"{base_url}; give for example ENGINE=vllm MODEL=my-7b (`curl {base_url.rstrip('/').removesuffix('/v1')}/v1/models` lists its models)"
+            )
+        return cls(base_url.rstrip("/"), engine, model, api)
 
 
 def parse(text: str, name: str) -> list[dict[str, Any]]:
@@ -227,13 +255,40 @@ def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) 
     return "-".join(parts) or "only"
 
 
-def cells(rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 0) -> list[dict[str, Any]]:
+def _on(running: Running, rows: list[dict[str, Any]], sweep: str) -> list[dict[str, Any]]:
+    """Rows as a server that already runs can have them: its own engine and model, no setting that only a launch sets.
+
+    Raises BadSweep where the rows differ in such a setting: one server cannot be two of them.
+    """
+    varied = [key for key in SERVER if len({json.dumps(row.get(key)) for row in rows}) > 1]
+    if varied:
+        raise BadSweep(
+            f"sweep '{sweep}' varies {', '.join(varied)}, which cannot be varied on a server that already runs "
+            f"({running.base_url}); take a table that varies the load only (SWEEP=clients), once for each server, "
+            "or leave BASE_URL out and let the sweep launch its servers"
+        )
+    own = {"engine": running.engine, "model": running.model}
+    api = {"api": running.api or "openai-completions"}
+    return [own | api | {key: value for key, value in row.items() if key in LOAD} for row in rows]
+
+
+def launch_settings(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The server settings that all rows share, besides engine and model: what a running server is not asked to obey."""
+    return {key: rows[0][key] for key in SERVER if key in rows[0] and key not in ("engine", "model")}
+
+
+def cells(
+    rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 0, running: Running | None = None
+) -> list[dict[str, Any]]:
     """Cell records in the order in which they are to run.
 
     Cells whose server settings agree share a session. Each repeat runs every session once, in an order shuffled by
     `seed` (the first repeat of a single-repeat sweep keeps the file's order), so that drift does not fall on one setting.
-    Raises BadSweep where two rows are the same cell.
+    The first repeat has the names of a sweep without repeats, so what was measured before counts. With `running` the
+    server's URL, engine, model and API are part of each cell. Raises BadSweep where two rows are the same cell.
     """
+    if running:
+        rows = _on(running, rows, sweep)
     full = [DEFAULTS | row for row in rows]
     varying = [key for key in (SERVER | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
     varying.sort(key=lambda key: (key in LOAD, key == "clients"))
@@ -242,6 +297,8 @@ def cells(rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 
     sessions: dict[str, list[dict[str, Any]]] = {}
     for row in full:
         server = {key: row[key] for key in SERVER if key in row}
+        if running:
+            server["base_url"] = running.base_url
         load = {key: row[key] for key in LOAD if key in row}
         name = _name(row, varying, widths)
         digest = hashlib.sha256(json.dumps([server, load]).encode()).hexdigest()
@@ -273,75 +330,7 @@ def cells(rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 
             order.shuffle(names)
         for session in names:
             for cell in sessions[session]:
-                if repeats > 1:
+                if repeat > 1:
                     cell = cell | {"id": f"{cell['id']}-r{repeat}", "session": f"{session}-r{repeat}", "repeat": repeat}
                 result.append(cell)
     return result
-
-
-def fragment(planned: list[dict[str, Any]]) -> str:
-    """The Makefile fragment: CELLS and SESSIONS in running order, and the cells of each session."""
-    sessions: dict[str, list[str]] = {}
-    for cell in planned:
-        sessions.setdefault(cell["session"], []).append(cell["id"])
-    lines = [
-        "# Made from the sweep's table by llmpar-cells; edit that instead.",
-        "CELLS := " + " ".join(cell["id"] for cell in planned),
-        "SESSIONS := " + " ".join(sessions),
-    ]
-    lines += [f"cells-of-{session} := {' '.join(ids)}" for session, ids in sessions.items()]
-    return "\n".join(lines) + "\n"
-
-
-def write(planned: list[dict[str, Any]], folder: str) -> None:
-    """Write FOLDER/<cell>/cell.json and FOLDER/cells.mk.
-
-    A cell.json whose settings did not change keeps its modification time, so that one edited row reruns one cell.
-    """
-    for cell in planned:
-        path = os.path.join(folder, cell["id"], "cell.json")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        text = json.dumps(cell, separators=(",", ":")) + "\n"
-        kept = None
-        try:
-            with open(path, encoding="utf-8") as stream:
-                old = stream.read()
-            if old == text:
-                continue
-            if json.loads(old).get("settings_sha256") == cell["settings_sha256"]:
-                kept = os.stat(path)
-        except (OSError, ValueError):
-            pass
-        _replace(path, text)
-        if kept is not None:
-            os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
-    _replace(os.path.join(folder, "cells.mk"), fragment(planned))
-
-
-def _replace(path: str, text: str) -> None:
-    part = path + ".part"
-    with open(part, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(part, path)
-
-
-def main(arguments: list[str]) -> int:
-    """TABLE SWEEP FOLDER REPEATS SEED: what the Makefile calls before anything is installed."""
-    table, sweep, folder, repeats, seed = arguments
-    try:
-        with open(table, encoding="utf-8") as stream:
-            planned = cells(parse(stream.read(), table), sweep, int(repeats), int(seed))
-    except OSError as error:
-        sys.stderr.write(
-            f"llmpar-cells: cannot read '{table}': {error.strerror}\n  SWEEP names a file sweeps/NAME.tsv\n"
-        )
-        return 2
-    except ValueError as error:
-        sys.stderr.write(f"llmpar-cells: {error}\n")
-        return 2
-    write(planned, folder)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

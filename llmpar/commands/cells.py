@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, exit_codes, failure, records, sweeps
+from llmpar import cli, exit_codes, failure, records, sweep_folder, sweeps
 
 
 @cli.command("llmpar-cells")
@@ -59,7 +59,7 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
     except sweeps.BadSweep as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     if folder:
-        sweeps.write(planned, folder)
+        sweep_folder.write(planned, folder)
     else:
         for cell in planned:
             sys.stdout.buffer.write(records.encode(cell))
@@ -67,8 +67,8 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
 
 
 def of_cell(cell: dict[str, Any]) -> dict[str, Any]:
-    """Shell variables of a cell: `id`, `session`, `sweep`, `settings_sha256`, `server_*`, `load_*`."""
-    names = ("id", "session", "sweep", "settings_sha256")
+    """Shell variables of a cell: `id`, `session`, `sweep`, `repeat`, `settings_sha256`, `server_*`, `load_*`."""
+    names = ("id", "session", "sweep", "repeat", "settings_sha256")
     variables: dict[str, Any] = {name: cell.get(name) for name in names}
     variables |= {f"server_{key}": cell["server"].get(key) for key in sweeps.SERVER}
     return variables | {f"load_{key}": cell["load"].get(key) for key in sweeps.LOAD}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Any
 
 import click
 import orjson
 
 from llmpar import cli, exit_codes, failure, records
+from llmpar.dialects import DIALECTS
 from llmpar.machine import checkup, host
 
 SIGNS = {checkup.OK: "ok", checkup.NOTE: "note", checkup.MISSING: "MISSING"}
@@ -23,21 +26,34 @@ SIGNS = {checkup.OK: "ok", checkup.NOTE: "note", checkup.MISSING: "MISSING"}
 @click.option(
     "--host", "as_host", is_flag=True, help="Write this machine's `host` record instead: hardware, limits, versions."
 )
+@click.option(
+    "--server",
+    "as_server",
+    is_flag=True,
+    help="Write the `server` record of what answers at LLMPAR_BASE_URL instead, after asking it for one token.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only what is not well.")
 @cli.output
-def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
+def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str | None) -> int:
     """Tell what this machine has and lacks for llmpar, and the command that mends each lack.
 
     \b
       llmpar-doctor
       llmpar-doctor --json | jq -r 'select(.state != "ok") | .mend'
       llmpar-doctor --host -o host.json
+      LLMPAR_BASE_URL=http://127.0.0.1:8000 LLMPAR_ENGINE=vllm LLMPAR_MODEL=my-7b llmpar-doctor --server
 
     A note is something that only one feature needs, or that makes figures less sure. Reads nothing; opens a loopback
-    connection to itself. Exit status: 0 all that the main job needs is there; 2 usage; 4 something needed is missing.
+    connection to itself; with --server, asks that server. Exit status: 0 all that the main job needs is there; 2 usage; 4
+    something needed is missing, or the server does not answer as it should.
     """
-    if as_json and as_host:
-        raise failure.Failure("--json and --host exclude each other", exit_codes.USAGE)
+    if as_json + as_host + as_server > 1:
+        raise failure.Failure("--json, --host and --server exclude one another", exit_codes.USAGE)
+    if as_server:
+        record = _server()
+        with cli.writing(output) as stream:
+            stream.write(records.encode(record))
+        return exit_codes.OK
     facts = host.record()
     with cli.writing(output) as stream:
         if as_host:
@@ -58,6 +74,23 @@ def main(as_json: bool, as_host: bool, quiet: bool, output: str | None) -> int:
     if not (as_json or quiet) and sys.stderr.isatty():
         cli.say("llmpar-doctor", "all that the main job needs is there")
     return exit_codes.OK
+
+
+def _server() -> dict[str, Any]:
+    """The record of the server that the environment names, as for llmpar-request."""
+    from llmpar.serving import running_server
+
+    names = {key: os.environ.get(f"LLMPAR_{key}", "") for key in ("BASE_URL", "ENGINE", "MODEL")}
+    missing = [f"LLMPAR_{key}" for key, value in names.items() if not value]
+    if missing:
+        raise failure.Failure(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set", exit_codes.USAGE)
+    api = os.environ.get("LLMPAR_API") or "openai-completions"
+    if api not in DIALECTS:
+        raise failure.Failure(f"unknown API '{api}'", exit_codes.USAGE, f"there are {', '.join(sorted(DIALECTS))}")
+    record = running_server.record(names["BASE_URL"], names["ENGINE"], names["MODEL"], api)
+    if record["message"]:
+        cli.say("llmpar-doctor", f"the server at {names['BASE_URL']} answers, but {record['message']}")
+    return record
 
 
 def _line(finding: checkup.Finding) -> bytes:

@@ -256,7 +256,28 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
                 name = name.removesuffix(f"-r{repeat}")
             found[key] = Row(key, sweep, name, host, merged, dict(cell.get("varies") or {}))
         found[key].summaries.append(summary)
-    return list(found.values())
+    rows = list(found.values())
+    for sweep in {row.sweep for row in rows if row.sweep}:
+        _tell_apart([row for row in rows if row.sweep == sweep])
+    return rows
+
+
+def _tell_apart(rows: list[Row]) -> None:
+    """Add to `varies` what differs between a sweep's rows and its table does not vary: engine and model of servers that
+    already ran, then any other setting as long as two rows would have the same name."""
+    others = {key for row in rows for key in row.settings} - {"engine", "model", "base_url"}
+    own = {(row.settings.get("engine"), row.settings.get("model")) for row in rows}
+    # A table that varies the engine may give each a file of its own, which goes with it.
+    follows = all("engine" in row.varies for row in rows) and len(own) == len({engine for engine, _ in own})
+    added: list[str] = []
+    for key in ("engine", "model", *sorted(others), "base_url"):
+        if len({json.dumps(row.settings.get(key)) for row in rows}) == 1 or all(key in row.varies for row in rows):
+            continue
+        names = {json.dumps([row.host, [row.settings.get(each) for each in (*added, *row.varies)]]) for row in rows}
+        if key == "engine" or key == "model" and not follows or len(names) < len(rows):
+            added.append(key)
+    for row in rows:
+        row.varies = {key: row.settings.get(key) for key in added} | row.varies
 
 
 def _number(value: Any) -> float | None:

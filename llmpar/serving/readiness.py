@@ -40,7 +40,7 @@ def wait_ready(
         engine.name,
     )
     last, refused_since = "nothing listens yet", None
-    with _session() as session:
+    with http_session() as session:
         while True:
             code = started.process.poll()
             if code is not None:
@@ -81,7 +81,7 @@ def wait_ready(
             time.sleep(0.1)
 
 
-def _session() -> requests.Session:
+def http_session() -> requests.Session:
     """For our own servers. Raises Failure where the file with their API key cannot be read."""
     session = requests.Session()
     session.trust_env = False  # no proxy between us and them
@@ -98,7 +98,7 @@ def _session() -> requests.Session:
 def look(url: str) -> Any:
     """What a server says at a URL, as JSON; None where it says nothing of the kind."""
     try:
-        with _session() as session:
+        with http_session() as session:
             answer = session.get(url, timeout=5)
             return answer.json() if answer.status_code == 200 else None
     except (requests.RequestException, ValueError):

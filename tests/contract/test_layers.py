@@ -29,6 +29,7 @@ GROUND = {
     "records",
     "runtime_directory",
     "sizes",
+    "sweep_folder",
     "sweeps",
 }
 ROOMS: dict[str, set[str]] = {
@@ -78,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
     "apikey": {"files"},
     "failure": {"exit_codes"},
     "foreground": {"failure"},
+    "sweep_folder": {"sweeps"},
     "runtime_directory": {"procfs"},
 }
 # Of a lower room only some modules may be imported from outside it.
@@ -89,7 +91,7 @@ ONLY = {
 # Which modules may import a package of the outside; `commands` stands for all of that room.
 OUTSIDE = {
     "click": {"cli", "commands"},
-    "requests": {"prompts.tokens", "sampling.scrape", "serving.readiness"},
+    "requests": {"prompts.tokens", "sampling.scrape", "serving.readiness", "serving.running_server"},
     "pynvml": {"machine.gpu_facts", "sampling.nvml", "sampling.nvml_gpm", "serving.gpu_memory"},
 }
 

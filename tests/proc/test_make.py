@@ -53,7 +53,7 @@ def project(root: Path, tmp_path: Path):
             )
 
         make.command, make.environment = command, environment
-        make.run = tmp_path / "runs" / "three"
+        make.run = tmp_path / "runs" / f"three@vllm-fake-127.0.0.1-{engine.port}"
         make.table = table
         yield make
 
@@ -139,6 +139,7 @@ def launching(project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options:
     project.table.write_text(
         HEADER.replace("engine", "engine\tmodel") + f"llamacpp\t{tmp_path}/m.gguf\t1,2,4\t{prompts}\t6\t6\t0\n"
     )
+    project.run = project.run.with_name("three")
     command = [word for word in project.command if not word.startswith(("BASE_URL=", "ENGINE=", "MODEL=", "API="))]
     environment = project.environment | {"PATH": os.environ["PATH"]}
     return lambda *arguments: subprocess.run(
@@ -345,3 +346,47 @@ def test_more_names_than_a_command_line_holds(root, tmp_path, launcher):
     made_records = records(cell / "requests.jsonl")
     assert [record["status"] for record in made_records] == ["ok"] * 250
     assert {record["prompt"] for record in made_records} == {f"a 'b' {number:02d}.txt" for number in range(20)}
+
+
+def test_another_server_never_shows_the_first_ones_results(project):
+    assert project("sweep").returncode == 0
+    dead = project("sweep", "BASE_URL=http://127.0.0.1:9", "ENGINE=tgi", "MODEL=other")
+    assert dead.returncode != 0 and "wall s" not in dead.stdout
+    assert "nothing answers at http://127.0.0.1:9: connection refused" in dead.stderr
+    assert "BASE_URL=http://HOST:PORT" in dead.stderr
+    with fake_engine(engine="vllm", tokens=6) as second:
+        done = project("sweep", f"BASE_URL={second.url}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(second.truth(22)) == 22, "a probe, three warm-ups, eighteen requests"
+    again = project("sweep")
+    assert "3 of 3 cells measured" in again.stderr and "on vllm fake at http://127.0.0.1" in again.stderr
+    assert len(list(project.run.parent.glob("three@*/c00*/summary.json"))) == 6
+
+
+def test_a_model_that_the_server_has_not_is_named_before_anything_is_measured(project):
+    with fake_engine(engine="vllm", tokens=6) as strict:
+        done = project("sweep", f"BASE_URL={strict.url}", "MODEL=my-7b")
+    assert done.returncode != 0
+    assert "has no model 'my-7b'" in done.stderr and "give MODEL=fake" in done.stderr
+    assert not list(project.run.parent.glob("*/c00*/requests.jsonl"))
+
+
+def test_a_launched_servers_settings_are_not_varied_on_a_running_one(project):
+    prompts = project.table.read_text().split("\t")[-4]
+    project.table.write_text(HEADER.replace("engine", "engine\tspeculate") + f"vllm\t0,2\t1\t{prompts}\t6\t6\t1\n")
+    done = project("sweep")
+    assert done.returncode == 2 and "varies speculate" in done.stderr
+    assert not project.run.exists()
+
+
+def test_repeats_count_the_session_that_was_measured(project):
+    assert project("table").returncode == 0
+    kept = (project.run / "c001" / "requests.jsonl").stat().st_mtime_ns
+    done = project("table", "REPEATS=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (project.run / "c001" / "requests.jsonl").stat().st_mtime_ns == kept
+    assert {path.parent.name for path in project.run.glob("*/summary.json")} == {
+        f"c00{clients}{repeat}" for clients in (1, 2, 4) for repeat in ("", "-r2")
+    }
+    wrong = project("table", "REPEATS=two")
+    assert wrong.returncode == 2 and "REPEATS is 'two', not a whole number from 1 on" in wrong.stderr

@@ -1,10 +1,11 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar import cli, sweeps
+from llmpar import cli, sweep_folder, sweeps
 from llmpar.dialects import DIALECTS
 
 
@@ -83,26 +84,29 @@ def test_slugs_are_safe_in_targets(text):
 
 
 def test_write_keeps_the_age_of_cells_that_did_not_change(tmp_path):
-    sweeps.write(plan("engine\tclients\nvllm\t4,8\n"), str(tmp_path))
+    sweep_folder.write(plan("engine\tclients\nvllm\t4,8\n"), str(tmp_path))
     first, second = tmp_path / "c004" / "cell.json", tmp_path / "c008" / "cell.json"
     import os
 
     for path in (first, second):
         os.utime(path, (1, 1))
     # Another varying column changes what varies in every cell, but measures only the new one again.
-    sweeps.write(plan("engine\tclients\tmax_tokens\nvllm\t4\t64\nvllm\t8\t32\n"), str(tmp_path))
-    assert first.stat().st_mtime == 1  # its name changed: the old cell is left as it was
+    sweep_folder.write(plan("engine\tclients\tmax_tokens\nvllm\t4\t64\nvllm\t8\t32\n"), str(tmp_path))
+    assert not first.exists()  # its name changed, and nothing was measured under the old one
+    sweep_folder.write(plan("engine\tclients\nvllm\t4,8\n"), str(tmp_path))
+    for path in (first, second):
+        os.utime(path, (1, 1))
     made = plan("engine\tclients\nvllm\t4\nvllm\t8\n")
     made[1]["load"] = made[1]["load"] | {"max_tokens": 1}
     made[1]["settings_sha256"] = "new"
     made[0]["varies"] = {"clients": 4, "x": None}
-    sweeps.write(made, str(tmp_path))
+    sweep_folder.write(made, str(tmp_path))
     assert first.stat().st_mtime == 1 and json.loads(first.read_text())["varies"]["x"] is None
     assert second.stat().st_mtime > 1
 
 
 def test_fragment_lists_cells_by_session():
-    text = sweeps.fragment(plan("engine\tspeculate\tclients\nvllm\t0,2\t8\n"))
+    text = sweep_folder.fragment(plan("engine\tspeculate\tclients\nvllm\t0,2\t8\n"))
     assert "CELLS := speculate-0 speculate-2\n" in text
     assert "cells-of-speculate-2 := speculate-2\n" in text
 
@@ -134,3 +138,110 @@ def test_names_of_a_strangers_record_are_no_shell_code():
         cli.assignments({"ran_a": "x'y", "ran_b;id": 1, "ran_$(id)": 2, "ran_c": None})
         == "ran_a='x'\"'\"'y'\nran_c=''\n"
     )
+
+
+RUNNING = sweeps.Running("http://127.0.0.1:8000", "vllm", "org/my-7b")
+
+
+def test_a_running_server_is_part_of_what_identifies_a_cell():
+    text = "engine\tmodel\tdtype\tclients\nllamacpp\tgemma3-270m\tfloat16\t1,2\n"
+    made = plan(text, running=RUNNING)
+    assert [cell["id"] for cell in made] == ["c001", "c002"]
+    assert made[0]["server"] == {"engine": "vllm", "model": "org/my-7b", "base_url": "http://127.0.0.1:8000"}
+    assert made[0]["load"]["api"] == "openai-completions" and made[0]["session"] == "vllm"
+    others = [
+        sweeps.Running("http://127.0.0.1:8001", "vllm", "org/my-7b"),
+        sweeps.Running("http://127.0.0.1:8000", "tgi", "org/my-7b"),
+        sweeps.Running("http://127.0.0.1:8000", "vllm", "org/my-13b"),
+        sweeps.Running("http://127.0.0.1:8000", "vllm", "org/my-7b", "openai-chat"),
+        None,
+    ]
+    digests = {plan(text, running=each)[0]["settings_sha256"] for each in (RUNNING, *others)}
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize("column, values", [("speculate", "0,2"), ("quantize", "-,awq"), ("engine", "vllm,tgi")])
+def test_what_only_a_launch_sets_is_not_varied_on_a_running_server(column, values):
+    header, row = ("", "") if column == "engine" else ("engine\t", "vllm\t")
+    text = f"{header}{column}\tclients\n{row}{values}\t8\n"
+    with pytest.raises(sweeps.BadSweep, match=f"varies {column}, which cannot be varied on a server that already runs"):
+        plan(text, running=RUNNING)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (("http://h:1", "", "m"), "ENGINE is not set"),
+        (("http://h:1", "", ""), "ENGINE and MODEL are not set"),
+        (("", "vllm", ""), "ENGINE=vllm without BASE_URL"),
+    ],
+)
+def test_a_running_server_has_all_its_names(given, said):
+    with pytest.raises(sweeps.BadSweep, match=said):
+        sweeps.Running.named(*given)
+    assert sweeps.Running.named("", "", "") is None
+
+
+def test_the_first_repeat_is_the_sweep_without_repeats():
+    text = "engine\tspeculate\tclients\nvllm\t0,1\t8,16\n"
+    once, thrice = plan(text), plan(text, repeats=3, seed=2)
+    for cell in once:
+        assert cell in thrice
+    assert {cell["session"] for cell in thrice} == {f"speculate-{n}{r}" for n in (0, 1) for r in ("", "-r2", "-r3")}
+
+
+def measure(folder, *names):
+    for name in names:
+        cell = json.loads((folder / name / "cell.json").read_text())
+        request = {"kind": "request", "engine": cell["server"]["engine"], "model": "m"}
+        (folder / name / "requests.jsonl").write_text(json.dumps(request) + "\n")
+        (folder / name / "summary.json").write_text("{}\n")
+
+
+def test_cells_that_leave_the_table_leave_the_folder_and_come_back_with_it(tmp_path):
+    run = tmp_path / "sweep"
+    sweep_folder.write(plan("engine\tclients\nvllm\t4,8\n", repeats=2), str(run))
+    measure(run, "c004", "c008", "c004-r2", "c008-r2")
+    sweep_folder.write(plan("engine\tclients\nvllm\t8\nvllm\t16\n"), str(run))
+    there = {path.parent.name for path in run.glob("*/summary.json")}
+    assert there == {"c008", "c008-r2"}, "a further repeat stays, a removed cell goes"
+    sweep_folder.write(plan("engine\tclients\nvllm\t4,8\n"), str(run))
+    assert (run / "c004" / "summary.json").exists() and (run / "c004" / "requests.jsonl").exists()
+
+
+def test_an_edited_row_keeps_what_was_measured_before(tmp_path):
+    run = tmp_path / "sweep"
+    before, after = "engine\tclients\tcount\nvllm\t4\t40\n", "engine\tclients\tcount\nvllm\t4\t80\n"
+    sweep_folder.write(plan(before), str(run))
+    measure(run, "only")
+    sweep_folder.write(plan(after), str(run))
+    assert not (run / "only" / "requests.jsonl").exists() and len(list(run.glob("removed/*/requests.jsonl"))) == 1
+    measure(run, "only")
+    sweep_folder.write(plan(before), str(run))
+    assert json.loads((run / "only" / "cell.json").read_text())["load"]["count"] == 40
+    assert (run / "only" / "requests.jsonl").exists()
+
+
+def test_no_cell_moves_while_a_session_is_measured(tmp_path):
+    import fcntl
+
+    run = tmp_path / "sweep"
+    sweep_folder.write(plan("engine\tclients\nvllm\t4,8\n"), str(run))
+    measure(run, "c004")
+    with open(tmp_path / ".session.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(sweeps.BadSweep, match="try again when it has ended"):
+            sweep_folder.write(plan("engine\tclients\nvllm\t8\n"), str(run))
+    assert (run / "c004" / "requests.jsonl").exists()
+
+
+def test_what_is_reused_is_said_and_another_engines_results_are_not(tmp_path):
+    run = tmp_path / "sweep"
+    sweep_folder.write(plan("engine\tmodel\tclients\nvllm\torg/m\t4,8\n"), str(run))
+    assert sweep_folder.measured(str(run)) == ""
+    measure(run, "c004")
+    assert re.fullmatch(r"1 of 2 cells measured \d\d:\d\d on vllm m", sweep_folder.measured(str(run)))
+    path = run / "c004" / "requests.jsonl"
+    path.write_text(path.read_text().replace("vllm", "llamacpp"))
+    with pytest.raises(sweeps.BadSweep, match="measured with engine llamacpp, not vllm"):
+        sweep_folder.measured(str(run))

@@ -16,7 +16,7 @@ import pytest
 from llmpar import records
 from llmpar.report import document, provenance, study, tracks
 from llmpar.report.tracks import of
-from llmpar.results import rows
+from llmpar.results import rows, words
 from llmpar.results.rows import group
 
 BAD = "<script>alert('&')</script>\"'"
@@ -352,3 +352,19 @@ def test_command_exit_codes(root, tmp_path):
 def test_a_session_that_comes_twice_counts_once():
     row = rows.group([made.summary(10.0), made.summary(12.0)])[0]
     assert list(row.by_session("wall_s").values()) == [pytest.approx(120**0.5)]
+
+
+def test_engine_and_model_of_servers_that_already_ran_are_in_every_label():
+    def at(port: int, engine: str, model: str) -> list[dict]:
+        server = {"engine": engine, "model": model, "base_url": f"http://h:{port}"}
+        return [made.summary(load={"clients": clients}, server=server) for clients in (8, 16)]
+
+    def names(*servers: list[dict]) -> list[str]:
+        return [words.name(row) for row in rows.group(summary for each in servers for summary in each)]
+
+    assert names(at(1, "vllm", "m")) == ["clients 8", "clients 16"]
+    assert names(at(1, "vllm", "m"), at(2, "tgi", "m"))[::2] == ["vllm, clients 8", "tgi, clients 8"]
+    assert names(at(1, "vllm", "m"), at(1, "vllm", "n"))[::2] == ["m, clients 8", "n, clients 8"]
+    assert names(at(1, "vllm", "m"), at(2, "tgi", "n"))[::2] == ["vllm, m, clients 8", "tgi, n, clients 8"]
+    two = names(at(1, "vllm", "m"), at(2, "vllm", "m"))
+    assert two[::2] == ["base url http://h:1, clients 8", "base url http://h:2, clients 8"]
