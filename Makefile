@@ -184,6 +184,14 @@ report: | $(ready) ## one HTML file of all results (REPORT='--walls study/walls.
 pick: | $(ready) ## the best cells under objectives (PICK='--ttft-p95 0.5 --tpot-p95 0.05')
 	@llmpar-pick $(PICK) $(results)
 
+.PHONY: cards
+cards: | $(ready) ## which GPU? the study's rows predicted on cards (PROMPTS=DIR: your own lengths; PRICE='4090=0.35 a6000=0.5')
+	@llmpar-simulate sweeps/cards.tsv $(if $(PROMPTS),--prompts $(PROMPTS),--prompt-tokens 357) $(PRICE:%=--price %) --write $(RUNS)/simulated/cards
+
+.PHONY: hold-out
+hold-out: | $(ready) ## predictions against measurements of others: predicted, measured, error by card and figure
+	@PYTHONPATH=. $(VENV)/bin/python bench/hold_out.py $(HOLD_OUT)
+
 .PHONY: engines
 engines: | $(ready) ## prove the engines that run without a GPU: requests, failures, tokens/s
 	@scripts/engines

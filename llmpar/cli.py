@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, BinaryIO
 
@@ -222,6 +223,31 @@ output = click.option(
     type=click.Path(),
     help="Write here instead of standard output; written beside and renamed when complete.",
 )
+
+
+def refuse_simulated(summaries: Sequence[dict[str, Any]], alone: bool = False) -> None:
+    """A clear end where predictions stand among measurements; with `alone`, predictions by themselves may pass."""
+    from llmpar.results import simulated
+
+    try:
+        simulated.refuse(summaries, alone)
+    except simulated.Mixed as error:
+        raise Failure(str(error), exit_codes.USAGE, simulated.HINT) from None
+
+
+def prices_of(given: Sequence[str]) -> dict[str, float]:
+    """--price NAME=AMOUNT or AMOUNT to a mapping; the bare amount under the empty name."""
+    found = {}
+    for one in given:
+        name, _, amount = one.rpartition("=")
+        try:
+            value = float(amount)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise Failure(f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5")
+        found[name.strip()] = value
+    return found
 
 
 @contextlib.contextmanager

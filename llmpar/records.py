@@ -29,6 +29,8 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "plan": (1,),
     "claim": (1,),
     "pick": (1,),
+    "prediction": (1,),
+    "card": (1,),
     "prompt": (1,),
     "prompt_set": (1,),
 }

@@ -82,6 +82,8 @@ DEFAULTS: dict[str, Any] = {
     "stream": True,
     "timeout_s": 600.0,
 }
+# Columns of tables for llmpar-simulate.
+SIMULATED: dict[str, type] = {"card": str, "memory": str, "acceptance_length": float}
 LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
 # What GNU parallel's shell or a script's arithmetic would read is one of these words or a number.
 WORDS = {
@@ -126,9 +128,10 @@ class Running:
         return cls(base_url.rstrip("/"), engine, model, api)
 
 
-def parse(text: str, name: str) -> list[dict[str, Any]]:
-    """Rows of settings, alternatives expanded, in the file's order. Raises BadSweep."""
+def parse(text: str, name: str, more: dict[str, type] | None = None) -> list[dict[str, Any]]:
+    """Rows of settings, alternatives expanded, in the file's order. `more`: columns of this reader alone. Raises BadSweep."""
     header: list[str] | None = None
+    known = SERVER | LOAD | (more or {})
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -136,9 +139,12 @@ def parse(text: str, name: str) -> list[dict[str, Any]]:
         fields = [field.strip() for field in line.split("\t")]
         if header is None:
             header = [ALIASES.get(column, column) for column in fields]
-            known = SERVER | LOAD
             for column in header:
                 if column not in known:
+                    if column in SIMULATED:
+                        raise BadSweep(
+                            f"'{name}' line {number}: column '{column}' is for llmpar-simulate, nothing measures it"
+                        )
                     raise BadSweep(
                         f"'{name}' line {number}: unknown column '{column}'; known are {', '.join(sorted(known))}"
                     )
@@ -154,7 +160,7 @@ def parse(text: str, name: str) -> list[dict[str, Any]]:
         choices = []
         for column, value in itertools.zip_longest(header, fields, fillvalue=""):
             parts = [value[1:-1]] if len(value) > 1 and value[0] == value[-1] == '"' else value.split(",")
-            choices.append([_value(column, part.strip(), name, number) for part in parts])
+            choices.append([_value(column, part.strip(), name, number, known) for part in parts])
         if len(rows) + _product(choices) > MOST:
             raise BadSweep(f"'{name}' line {number}: more than {MOST} cells; give fewer alternatives")
         for values in itertools.product(*choices):
@@ -171,10 +177,10 @@ def _product(choices: list[list[Any]]) -> int:
     return count
 
 
-def _value(column: str, text: str, name: str, number: int) -> Any:
+def _value(column: str, text: str, name: str, number: int, known: dict[str, type]) -> Any:
     if text in ("", "-"):
         return None
-    wanted = (SERVER | LOAD)[column]
+    wanted = known[column]
     try:
         if wanted is bool:
             return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[text.lower()]
@@ -278,25 +284,31 @@ def launch_settings(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def cells(
-    rows: list[dict[str, Any]], sweep: str, repeats: int = 1, seed: int = 0, running: Running | None = None
+    rows: list[dict[str, Any]],
+    sweep: str,
+    repeats: int = 1,
+    seed: int = 0,
+    running: Running | None = None,
+    more: dict[str, type] | None = None,
 ) -> list[dict[str, Any]]:
     """Cell records in the order in which they are to run.
 
     Cells whose server settings agree share a session. Each repeat runs every session once, in an order shuffled by
     `seed` (the first repeat of a single-repeat sweep keeps the file's order), so that drift does not fall on one setting.
     The first repeat has the names of a sweep without repeats, so what was measured before counts. With `running` the
-    server's URL, engine, model and API are part of each cell. Raises BadSweep where two rows are the same cell.
+    server's URL, engine, model and API are part of each cell. `more`: further columns, taken as server settings. Raises BadSweep where two rows are the same cell.
     """
     if running:
         rows = _on(running, rows, sweep)
     full = [DEFAULTS | row for row in rows]
-    varying = [key for key in (SERVER | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
+    of_server = SERVER | (more or {})
+    varying = [key for key in (of_server | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
     varying.sort(key=lambda key: (key in LOAD, key == "clients"))
     widths = {"clients": max(3, *(len(str(row["clients"])) for row in full))}
     seen: dict[str, int] = {}
     sessions: dict[str, list[dict[str, Any]]] = {}
     for row in full:
-        server = {key: row[key] for key in SERVER if key in row}
+        server = {key: row[key] for key in of_server if key in row}
         if running:
             server["base_url"] = running.base_url
         load = {key: row[key] for key in LOAD if key in row}
@@ -305,7 +317,7 @@ def cells(
         if name in seen:
             raise BadSweep(f"sweep '{sweep}' has the cell '{name}' twice")
         seen[name] = 1
-        session = _name(server, [key for key in varying if key in SERVER], widths) if server else "only"
+        session = _name(server, [key for key in varying if key in of_server], widths) if server else "only"
         if session == "only":
             session = slug(server["engine"])
         sessions.setdefault(session, []).append(

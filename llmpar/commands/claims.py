@@ -65,6 +65,7 @@ def main(
             "there are: " + ", ".join(claim.id for claim in stated),
         )
     rows = group(cli.read_records(files))
+    cli.refuse_simulated([summary for row in rows for summary in row.summaries])
     if not rows:
         raise failure.Failure(
             "no summary among the records",

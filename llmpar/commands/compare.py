@@ -167,7 +167,9 @@ def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [record for record in cli.read_records(names) if record["kind"] == "summary"]
+    found = [record for record in cli.read_records(names) if record["kind"] == "summary"]
+    cli.refuse_simulated(found)
+    return found
 
 
 def _render(verdicts: list[dict[str, Any]], form: str) -> bytes:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import click
 
 from llmpar import cli, exit_codes, failure, records, sizes
 from llmpar.render.picks import render
 from llmpar.results.rows import group
 from llmpar.verdicts import pick
-
-
-def prices_of(given: Sequence[str]) -> dict[str, float]:
-    """NAME=AMOUNT or AMOUNT to a mapping; the bare amount under the empty name."""
-    found = {}
-    for one in given:
-        name, _, amount = one.rpartition("=")
-        try:
-            value = float(amount)
-        except ValueError:
-            value = math.nan
-        if not value > 0:
-            raise failure.Failure(
-                f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5"
-            )
-        found[name.strip()] = value
-    return found
 
 
 @cli.command("llmpar-pick")
@@ -100,11 +80,12 @@ def main(
         except ValueError as error:
             raise failure.Failure(str(error), exit_codes.USAGE) from None
     rows = group(cli.read_records(files))
+    cli.refuse_simulated([summary for row in rows for summary in row.summaries], alone=True)
     if not rows:
         raise failure.Failure(
             "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
         )
-    choices = pick.judge(rows, wanted, prices_of(prices), sure)
+    choices = pick.judge(rows, wanted, cli.prices_of(prices), sure)
     ranked = [choice for choice in choices if choice.ranked]
     with cli.writing(output) as stream:
         if form == "json":

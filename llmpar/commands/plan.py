@@ -77,6 +77,7 @@ def main(
             f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin"
         )
     summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
+    cli.refuse_simulated(summaries)
     found = []
     for name in figure:
         try:

@@ -78,7 +78,8 @@ def main(
             "`make sweep` measures; `llmpar-summarise` makes summaries",
         )
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
-    stated = [] if no_claims else judged(table, rows)
+    # Predictions support and contradict nothing.
+    stated = [] if no_claims else judged(table, [row for row in rows if not row.simulated])
     verdicts = [record for _, record in given if record["kind"] == "verdict"]
     document = build(title, rows, stated, verdicts, commands(rows, beside), published(walls))
     if form == "html":

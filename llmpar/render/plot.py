@@ -25,6 +25,7 @@ from llmpar.results.rows import Row
 # The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
 TEXT, GRID = "#010203", "#d0d1d2"
+SIMULATED = "#7a1f6b"  # predictions, whatever their series
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
@@ -123,12 +124,16 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
         y = [point[1].value for point in points]
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         dash = DASHES[index // len(COLOURS) % len(DASHES)]
+        guess = any(row.simulated for row in members)
+        if guess:
+            colour, dash = SIMULATED, ":"
         axis.errorbar(
             x,
             y,
             yerr=_bars([point[1] for point in points]),
             color=colour,
             marker=marker,
+            markerfacecolor="none" if guess else colour,
             linestyle=dash,
             markersize=5.5,
             linewidth=1.6,
@@ -173,15 +178,16 @@ def dots(
             if one.value is None:
                 continue
             bars = _bars([one])
+            colour = SIMULATED if row.simulated else COLOURS[0]
             axis.errorbar(
                 [one.value],
                 [place],
                 xerr=bars,
-                color=COLOURS[0],
+                color=colour,
                 marker="o",
                 markersize=6,
                 capsize=3,
-                markerfacecolor="none" if row.limited else COLOURS[0],
+                markerfacecolor="none" if row.limited or row.simulated else colour,
             )
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(range(len(rows)))

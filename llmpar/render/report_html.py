@@ -21,8 +21,8 @@ LIGHT = (*plot.COLOURS[:6], "#111112", "#6b6b6c")
 DARK = ("#58b0e8", "#f0834a", "#2fc497", "#dd9cc2", "#e9ad2a", "#8fd0f5", "#f0f0f1", "#a5a5a6")
 
 STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1c;--soft:#5a5a60;--line:#d9d9de;--panel:#f6f6f8;--yes:#00664a;--no:#a33b00;--open:#5a4a00;LIGHT}
-@media (prefers-color-scheme:dark){:root{--paper:#151518;--ink:#ececf0;--soft:#a9a9b2;--line:#3a3a42;--panel:#1f1f24;--yes:#5fd3a8;--no:#ff9d6b;--open:#e8c84e;DARK}}
+:root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1c;--soft:#5a5a60;--line:#d9d9de;--panel:#f6f6f8;--yes:#00664a;--no:#a33b00;--open:#5a4a00;--guess:#7a1f6b;LIGHT}
+@media (prefers-color-scheme:dark){:root{--paper:#151518;--ink:#ececf0;--soft:#a9a9b2;--line:#3a3a42;--panel:#1f1f24;--yes:#5fd3a8;--no:#ff9d6b;--open:#e8c84e;--guess:#f0a6e2;DARK}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
@@ -51,6 +51,7 @@ thead th{background:var(--panel);border-top:0;vertical-align:bottom}
 .f small{display:block;color:var(--soft);font-size:.75rem}
 td.w{overflow-wrap:anywhere;min-width:9rem}
 td code{font-size:.8rem}
+tr.simulated{background:var(--panel);color:var(--guess);font-style:italic}
 figure{margin:1.25rem 0}.title{font-weight:600;font-size:.9rem;margin:0 0 .25rem}
 figure svg{display:block;width:100%;height:auto}
 figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!important}
@@ -208,7 +209,7 @@ def table(one: Table, words_wide: bool = False) -> str:
         for index, name in enumerate(one.header)
     )
     lines = []
-    for row in one.rows:
+    for place, row in enumerate(one.rows):
         cells = []
         for index, value in enumerate(row):
             if index in one.right:
@@ -217,7 +218,7 @@ def table(one: Table, words_wide: bool = False) -> str:
                 cells.append(f"<td class=f>{text(main)}{small}</td>")
             else:
                 cells.append(f"<td{' class=w' if words_wide else ''}>{text(value)}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+        lines.append(f"<tr{' class=simulated' if place in one.simulated else ''}>{''.join(cells)}</tr>")
     caption = f'<p class="soft">{text(one.caption)}</p>' if one.caption else ""
     note = f'<p class="soft">{text(one.note)}</p>' if one.note else ""
     label = text(one.title or "comparisons")
@@ -246,6 +247,7 @@ def themed(drawing: str) -> str:
     colours = {colour: f"var(--c{index})" for index, colour in enumerate(plot.COLOURS)} | {
         plot.TEXT: "var(--t)",
         plot.GRID: "var(--g)",
+        plot.SIMULATED: "var(--guess)",
     }
     return re.sub(r"#[0-9a-f]{6}\b", lambda match: colours.get(match[0], match[0]), drawing)
 

@@ -107,6 +107,9 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     header = [key.replace("_", " ") for key in keys] or ["cell"]
     if len(hosts) > 1:
         header.append("host")
+    predicted = {place for place, row in enumerate(rows) if row.simulated}
+    if predicted:
+        header.append("by")
     first = len(header)
     header += [label for _, label in columns]
     if walls and any(published):
@@ -117,6 +120,8 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
         line = [words.setting(row.settings.get(key)) for key in keys] or [row.cell]
         if len(hosts) > 1:
             line.append(row.host)
+        if predicted:
+            line.append("simulated" if row.simulated else "measured")
         figures = [words.figure(row.figure(metric)) for metric, _ in columns]
         if any(published):
             figures.insert(1, f"{other.wall_s:g}" if other else "")
@@ -156,11 +161,13 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
             + ", ".join(f"{label} (needs {count})" for label, count in few)
             + "."
         )
+    if predicted:
+        note += " Rows marked simulated were predicted by llmpar-simulate, not measured: docs/simulate.md says how wrong it has been."
     same = "The same for all: " + words.settings(fixed) if fixed else ""
     return Sweep(
         name,
         rows,
-        Table(name or "cells", header, lines, set(range(first, len(header))), note, same),
+        Table(name or "cells", header, lines, set(range(first, len(header))), note, same, predicted),
         answer(rows),
         causes.held(words.by_label(rows)),
     )

@@ -13,6 +13,8 @@ from llmpar.results.words import plural, utc
 
 def facts(rows: Sequence[rows.Row]) -> list[str]:
     """What was measured, where and when, a line each."""
+    predicted = sum(row.simulated for row in rows)
+    everything, rows = rows, [row for row in rows if not row.simulated]
     summaries = [summary for row in rows for summary in row.summaries]
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in summaries)
     # One start may have served several sweeps, each of which has a name of its own for it.
@@ -22,6 +24,9 @@ def facts(rows: Sequence[rows.Row]) -> list[str]:
     starts = [summary["started_at"] for summary in summaries if summary.get("started_at")]
     ends = [summary["ended_at"] for summary in summaries if summary.get("ended_at")]
     lines = [f"{plural(len(rows), 'cell')}, {plural(len(sessions), 'server session')}, {plural(requests, 'request')}"]
+    if predicted:
+        cards = sorted({row.host for row in everything if row.simulated})
+        lines.append(f"{plural(predicted, 'cell')} simulated, not measured: {', '.join(cards)}")
     if engines:
         lines.append("Engines: " + "; ".join(engines))
     if hosts:

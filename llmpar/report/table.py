@@ -15,3 +15,4 @@ class Table:
     right: set[int] = field(default_factory=set)
     note: str = ""
     caption: str = ""
+    simulated: set[int] = field(default_factory=set)  # numbers of rows that are predictions

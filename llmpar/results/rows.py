@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar import sizes
+from llmpar.results.simulated import is_simulated
 
 CONFIDENCE = 0.95
 # What an unset setting means, so that `-` in one sweep and the default in another are the same setting.
@@ -62,6 +63,11 @@ class Row:
         return by_session(self.summaries, metric)
 
     @property
+    def simulated(self) -> bool:
+        """Whether this is a prediction of llmpar-simulate."""
+        return any(map(is_simulated, self.summaries))
+
+    @property
     def limited(self) -> list[str]:
         """Figures that the client's own delays could have moved, in any session."""
         names = {name for summary in self.summaries for name in (summary.get("client") or {}).get("limited") or []}
@@ -105,6 +111,9 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, dict) and "value" not in value and "wall" in value:
         value = value["wall"]
+    if isinstance(value, dict) and is_simulated(summary):
+        # The interval within a simulated run says nothing of how wrong the prediction is.
+        return Figure(_number(value.get("value")), None, None, 1, None)
     if isinstance(value, dict):
         number = value.get("value")
         return Figure(

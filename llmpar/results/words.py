@@ -167,7 +167,7 @@ def utc(instant: float) -> str:
 
 def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
     """A row's distinguishing settings in words, `clients` left out unless it is all there is."""
-    parts = []
+    parts = ["simulated"] if row.simulated else []
     for key, value in row.varies.items():
         value = row.settings.get(key, value)
         # Engines have settings of their own; that the others leave them unset is no news.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from llmpar.simulate.models import BYTES_PER_VALUE, Model, Refused
 # Shares of the datasheet that kernels reach. Memory: mean of the four published tables (A6000 .91, 3090 .82, 4090 .93,
 # H100 .76). Tensor arithmetic: of the two cards among them without GeForce's boost (A6000 .68, H100 .77).
 MEMORY_REACHED, TENSOR_REACHED = 0.85, 0.72
+SIZES = ("memory_bytes", "bandwidth_bytes_per_s", "tensor_flops")
+POINTS = ("tokens", "dense_ms", "head_tokens", "head_ms")
 BEND = 3.0  # how sharply memory time goes over into arithmetic time; of the published tables
 
 
@@ -53,7 +56,9 @@ def names() -> list[str]:
 
 
 def card(name: str) -> Card:
-    """A card of the package's table by its short name or its title. Raises Refused for others."""
+    """A card of the package's table by its short name or its title, or from a file of llmpar-calibrate. Raises Refused."""
+    if name.endswith(".json"):
+        return _calibrated(name)
     data = _data()
     for entry in data["cards"]:
         if name.lower() in (entry["name"], entry["title"].lower(), entry["title"].removeprefix("NVIDIA ").lower()):
@@ -61,14 +66,32 @@ def card(name: str) -> Card:
     else:
         raise Refused(f"card '{name}' is not known: one of {', '.join(names())}, or a file of llmpar-calibrate")
     model = models.load(data["table_model"])
-    common: dict[str, Any] = {
-        key: entry[key] for key in ("name", "title", "memory_bytes", "bandwidth_bytes_per_s", "tensor_flops")
-    }
+    sizes: dict[str, Any] = {key: entry[key] for key in ("name", "title", *SIZES)}
     if entry["table"] is None:
-        return datasheet(**common, source=entry["source"], table_model=model)
+        return datasheet(**sizes, source=entry["source"], table_model=model)
     table = data["tables"][entry["table"]]
-    points: dict[str, Any] = {key: tuple(table[key]) for key in ("tokens", "dense_ms", "head_tokens", "head_ms")}
-    return Card(basis="kernel table", source=table["source"], table_model=model, **common, **points)
+    points: dict[str, Any] = {key: tuple(table[key]) for key in POINTS}
+    return Card(basis="kernel table", source=table["source"], table_model=model, **sizes, **points)
+
+
+def _calibrated(path: str) -> Card:
+    """A `card` record as llmpar-calibrate writes it."""
+    try:
+        record = json.loads(Path(path).read_text())
+        if (record.get("kind"), record.get("v")) != ("card", 1):
+            raise Refused(f"'{path}' is not a card record of llmpar-calibrate")
+        sizes: dict[str, Any] = {key: record[key] for key in ("name", "title", *SIZES)}
+        points: dict[str, Any] = {key: tuple(record[key]) for key in POINTS}
+        model = models.load(record["table_model"])
+    except OSError as error:
+        raise Refused(f"cannot read '{path}': {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"'{path}' is not a card record of llmpar-calibrate: {error}") from None
+    return Card(
+        basis="microbenchmark", source=f"llmpar-calibrate, {record.get('torch')}", table_model=model, **sizes, **points
+    )
 
 
 def datasheet(

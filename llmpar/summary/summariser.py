@@ -59,9 +59,12 @@ class Summariser:
         window = find(run)
         found = latencies.of_run(columns, run, window)
         cell, server, host = self.only("cell"), self.only("server"), self.only("host")
+        # Of measured records the summary does not have the field at all.
+        simulated = {"simulated": True} if columns.clocks.get("simulated") or (host or {}).get("simulated") else {}
         result: dict[str, Any] = {
             "kind": "summary",
             "v": records.VERSIONS["summary"][-1],
+            **simulated,
             "label": label if label is not None else (cell or {}).get("id"),
             "session": session if session is not None else _session(cell, server, host),
             "cell": cell,

@@ -13,6 +13,10 @@ from llmpar.verdicts.noise import Noise
 
 def answer(rows: Sequence[rows.Row]) -> str:
     """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
+    if any(row.simulated for row in rows):
+        measured = [row for row in rows if not row.simulated]
+        said = "Simulated cells are predictions; they are not ranked here (docs/simulate.md)."
+        return " ".join(filter(None, [answer(measured), said]))
     if len(rows) < 2:
         return ""
     if len(workload.kinds(rows)) > 1:

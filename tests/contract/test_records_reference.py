@@ -15,6 +15,7 @@ from llmpar import records, sweeps
 
 # Kinds whose fields other tests hold against the reference.
 ELSEWHERE = {
+    "card": "unit/test_calibrate.py",
     "engine": "proc/test_sample_engine.py",
     "gpu": "contract/test_gpu_reference.py",
     "host": "contract/test_gpu_reference.py",
@@ -29,6 +30,7 @@ COMMANDS = {
     "cell": "llmpar-cells table.tsv",
     "claim": "llmpar-claims --format json study.jsonl",
     "pick": "llmpar-pick --format json --price 2 study.jsonl",
+    "prediction": "llmpar-simulate --format json --card 4090 --model vicuna-7b-v1.5 --prompt-tokens 100 table.tsv",
     "plan": "llmpar-plan --format json study.jsonl",
 }
 
