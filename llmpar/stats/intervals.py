@@ -197,6 +197,10 @@ def percentile(values: np.ndarray, ordered: np.ndarray, percent: int) -> dict[st
     if effective < n:
         between, alone = shares(percent, effective), one_sided(percent, effective)
         enclosing = None if enclosing is None or between is None else _wider(enclosing, between, n)
+        if between is None or alone[1] is None:
+            sections = _sectioned(values, value, percent)
+            if sections is not None:
+                return sections
         least = None if least is None or alone[0] is None else _wider((least, n), (alone[0], 1.0), n)[0]
         most = None if most is None or alone[1] is None else _wider((1, most), (0.0, alone[1]), n)[1]
     low, high = (None, None) if enclosing is None else (float(ordered[place - 1]) for place in enclosing)
@@ -204,6 +208,25 @@ def percentile(values: np.ndarray, ordered: np.ndarray, percent: int) -> dict[st
     at_most = None if most is None else float(ordered[most - 1])
     lacking = None if enclosing is not None else max(math.ceil(needed(percent) * n / effective), n + 1)
     return bounded(value, low, high, at_least, at_most, lacking)
+
+
+def _sectioned(values: np.ndarray, value: float, percent: int) -> dict[str, Any] | None:
+    """A percentile's estimate from how the percentiles of ten consecutive sections scatter about it; None: too few values.
+
+    For values of which whole stretches lie above the percentile, so that the share below it says little about where
+    it is. Each section needs three values above its percentile and three below.
+    """
+    sections, share = BATCHES // 2, percent / 100
+    if len(values) // sections * min(share, 1 - share) < 3:
+        return None
+    parts = np.array_split(values, sections)
+    own = np.array([np.partition(part, rank(len(part), percent) - 1)[rank(len(part), percent) - 1] for part in parts])
+    found = batched(own - value, np.ones(sections))
+    if found is None:
+        return None
+    error = math.sqrt(found.variance + float((own - value).mean()) ** 2)
+    width, alone = student(found.freedom) * error, student(found.freedom, 2 * CONFIDENCE - 1) * error
+    return bounded(value, max(0.0, value - width), value + width, max(0.0, value - alone), value + alone)
 
 
 def _wider(between: tuple[int, int], share: tuple[float, float], n: int) -> tuple[int, int]:

@@ -47,8 +47,8 @@ def span(series: np.ndarray, floor: float, first: int = 0, last: int | None = No
     return first + start * GROUP, first + end * GROUP
 
 
-def drift(values: np.ndarray) -> float:
-    """Relative change of a series from its start to its end by a straight line; 0 where chance (1 in 100) explains it.
+def drift(values: np.ndarray, level: float = 0.99) -> float:
+    """Relative change of a series from its start to its end by a straight line; 0 where chance (1 − `level`) explains it.
 
     Over ten batches. Chance is what a parabola leaves, so that a bend is not taken for noise; where that is correlated
     from batch to batch, the line's error is widened for it.
@@ -69,6 +69,6 @@ def drift(values: np.ndarray) -> float:
         # Residuals of a fit to so few batches correlate by about -3/batches of themselves.
         lag = min(max(float((rest[1:] * rest[:-1]).sum()) / squares + 3 / batches, 0.0), 0.8)
         error *= math.sqrt((1 + lag) / (1 - lag))
-    if abs(slope) <= intervals.student(batches - 3, 0.99) * error:
+    if abs(slope) <= intervals.student(batches - 3, level) * error:
         return 0.0
     return slope * batches / float(sums.mean())

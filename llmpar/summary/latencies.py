@@ -20,6 +20,7 @@ OBJECTIVES = {
     "effective_ttft": "effective_ttft_s",
     "effective_e2e": "effective_e2e_s",
 }
+WAVES = 0.2  # requests sent more in step than this come in waves
 CONVOY = 0.10  # TTFT that falls by more over the steady window is the start's echo
 
 
@@ -101,18 +102,37 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
     }
 
 
-def ttft_drift(found: Latencies, window: Window) -> tuple[float | None, bool]:
-    """Mean TTFT of the last third of the window's requests over that of the first third, minus 1; is it a convoy?
+def convoy(found: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:
+    """The window's `ttft_drift_ratio` and `wave_ratio`, and whether TTFT is of the clients' start rather than the server's.
 
-    Clients that start together and get answers of equal length go on together, and wait for one another's prompts: a
-    fall by more than CONVOY, and more than chance explains, says that the start still echoes.
+    Clients that start together and get answers of equal length go on together, and wait for one another's prompts. Seen
+    by TTFT that falls by more than CONVOY, and more than chance explains, or by requests that are sent in waves.
     """
     values = found.seconds["ttft_s"][found.chosen("ttft_s")]
     third = len(values) // 3
     if not window.steady or third == 0 or not values[:third].any():
-        return None, False
+        return None, None, False
     change = float(values[-third:].mean()) / float(values[:third].mean()) - 1
-    return change, change < -CONVOY and steady.drift(values) < 0
+    in_step = None if run.open else _waves(run, window)
+    return change, in_step, change < -CONVOY and steady.drift(values) < 0 or bool(in_step and in_step > WAVES)
+
+
+def _waves(run: Run, window: Window) -> float | None:
+    """How far requests are sent in waves, one a turn: 0 evenly, 1 all at once. None: too few, or chance could do that.
+
+    The length of the mean direction when the time of a turn (in flight / sent per second, Little) is a full circle; the
+    longest for turns within 4% of that, over twenty turns. Of n even ones it exceeds 3 / √n in fewer than 1 of 100.
+    """
+    low, high = bounds(run, window)
+    sent = np.sort(run.starts[(run.starts >= low) & (run.starts < high)])
+    flying = float(run.flying[window.first : window.last].sum()) / (high - low)
+    if flying < 2 or len(sent) < 2 * flying:
+        return None
+    turn = flying * (high - low) / len(sent)
+    sent = sent[: min(int(20 * flying), 5000)] - low
+    turns = turn * np.linspace(0.96, 1.04, 81)
+    length = max(abs(complex(np.exp(2j * np.pi * sent / each).mean())) for each in turns)
+    return length if length > 3 / np.sqrt(len(sent)) else 0.0
 
 
 def good(found: Latencies, objectives: dict[str, float]) -> np.ndarray:

@@ -84,8 +84,8 @@ class Summariser:
             if run.start is None or run.end is None
             else {"value": (run.end - run.start) / 1e6, "low": None, "high": None}
         )
-        drift, convoy = latencies.ttft_drift(found, window)
-        result["window"] = {**describe(run, window), "ttft_drift_ratio": drift}
+        drift, waves, convoy = latencies.convoy(found, run, window)
+        result["window"] = {**describe(run, window), "ttft_drift_ratio": drift, "wave_ratio": waves}
         result["latency"] = latencies.distributions(columns, found, run, window)
         result["latency_over"] = "steady" if window.steady else "run"
         result["latency_run"] = (

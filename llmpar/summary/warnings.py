@@ -36,7 +36,7 @@ TABLE: dict[str, tuple[str, str]] = {
         "send more prompts; compare whole-run figures only between equal prompt sets",
     ),
     "convoy": (
-        "TTFT falls by {fall:.0%} from the first third of the steady window to the last: the start still echoes in it",
+        "{what} within the steady window: TTFT is that of how the clients started, not of the server",
         "send more prompts, with answers of different lengths; clients that start together wait for one another's prompts",
     ),
     "no_instants": (
@@ -152,7 +152,9 @@ def of_summary(
     if not result["window"]["steady"] and n["ok"]:
         found.append(make("no_steady_state", reason=result["window"]["reason"]))
     if convoy:
-        found.append(make("convoy", fall=-result["window"]["ttft_drift_ratio"]))
+        waves, fall = result["window"]["wave_ratio"], -result["window"]["ttft_drift_ratio"]
+        what = "clients send their requests in step" if waves else f"TTFT falls by {fall:.0%}"
+        found.append(make("convoy", what=what))
     cached = columns.array("cached")
     cached_sum = int(cached[cached != NONE].sum())
     if cached_sum and not _prefix_cache_on(cell, server):

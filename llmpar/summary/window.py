@@ -15,7 +15,9 @@ from llmpar.summary.columns import NONE, Columns
 METHOD = "mser-both-ends"
 DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
 LEAST_COMPLETIONS = 10
+OPEN_TURNS = 3  # requests in the window over those in flight: an open load settles by itself, and slowly
 POINTS = 512
+TURNS = 2  # of every client, before the window: the first is a burst of prompts, the second still answers it
 FLOOR = 0.10  # variations of requests in flight under this share of their mean are no transient
 LEAST_SHARE = 0.5  # of the time in which load came that must have settled
 
@@ -45,6 +47,7 @@ class Run:
         known = self.sent != NONE
         self.known = bool(known.any())
         self.starts, self.ends = self.sent[known], end[known]
+        self.open = bool((columns.array("late") != NONE).any())  # requests had a time at which they were due
         launched = columns.array("launched")
         launched = launched[launched != NONE]
         self.start = int(launched.min()) if len(launched) else None
@@ -74,14 +77,20 @@ def find(run: Run) -> Window:
     """The steady window: where the load is steady and neither throughput nor the requests in flight drift.
 
     Both cuts at once, on the requests in flight (`steady.span`). The window starts no sooner than the first request
-    ends, since until then the server works through prompts alone, and ends no later than the last is sent: after that
-    no load comes. No window: less than half of that time settles, less than one median request or ten completions are
+    ends, and not before twice as many requests were sent as are ever in flight at once: the first two of every client.
+    The first are a burst of prompts, and the second are answered while its requests end together. In an open load they fill
+    the server. It ends no later than the last is sent: after that no load
+    comes. No window: less than half of that time settles, less than one median request, fewer requests than are in
+    flight at once (a turn of every client) or ten completions are
     in it, or output or the requests in flight drift on. Output itself does not choose the cuts: it comes in waves as long
     as a request, and a wave's trough looks like the steadiest stretch there is.
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
-    begin = -(-(int(run.ends.min()) - run.line.start) // run.line.step)
+    peak = tally.peak(run.starts, run.ends)
+    opened = min(TURNS * peak, len(run.starts)) - 1  # the last request of every client's first turns
+    started = max(int(run.ends.min()), int(np.partition(run.starts, opened)[opened]))
+    begin = -(-(started - run.line.start) // run.line.step)
     close = min((int(run.starts.max()) - run.line.start) // run.line.step, run.steps)
     chosen = steady.span(run.flying, FLOOR, begin, close)
     if chosen is None:
@@ -95,16 +104,39 @@ def find(run: Run) -> Window:
     if (last - first) * run.step_s < median:
         return Window(reason="ramp and drain leave less than the time of one request")
     low, high = run.line.start + first * run.line.step, run.line.start + last * run.line.step
+    flying = float(run.flying[first:last].mean()) / run.line.step
+    turns = int(np.count_nonzero((run.starts >= low) & (run.starts < high))) / max(flying, 1.0)
+    if turns < (OPEN_TURNS if run.open else 1):
+        return Window(
+            reason=f"only {turns:.1f} times as many requests as are in flight at once are sent between ramp and drain"
+        )
     done = int(np.count_nonzero((run.ends >= low) & (run.ends < high)))
     if done < LEAST_COMPLETIONS:
         return Window(reason=f"only {done} requests end between ramp and drain")
-    for what, values in (("throughput", run.tokens), ("the number of requests in flight", run.flying)):
-        drift = steady.drift(values[first:last])
-        if abs(drift) > DRIFT:
-            return Window(
-                reason=f"{what} {'rises' if drift > 0 else 'falls'} by {abs(drift):.0%} between ramp and drain"
-            )
+    if run.open:
+        # A server near its capacity fills for long. All of the time shows that, not the stretch that shows it least.
+        low, high = (run.line.start + step * run.line.step for step in (begin, close))
+        flights, level = run.flying[begin:close], 0.98
+        slower = max(steady.drift(_ttft(run.columns, low, high), level), 0.0)
+    else:
+        flights, level, slower = run.flying[first:last], 0.99, 0.0
+    changes = {
+        "throughput": steady.drift(run.tokens[first:last]),
+        "the number of requests in flight": steady.drift(flights, level),
+        "TTFT": slower,
+    }
+    for what, change in changes.items():
+        if abs(change) > DRIFT:
+            verb = "rises" if change > 0 else "falls"
+            return Window(reason=f"{what} {verb} by {abs(change):.0%} between ramp and drain")
     return Window(first, last)
+
+
+def _ttft(columns: Columns, low: int, high: int) -> np.ndarray:
+    """TTFT (us) of the ok requests sent from `low` on and before `high`, in that order."""
+    sent, ttft = columns.array("sent"), columns.array("ttft_s")
+    chosen = (sent >= low) & (sent < high) & (ttft != NONE)
+    return ttft[chosen][np.lexsort((ttft[chosen], sent[chosen]))]
 
 
 def inside(run: Run, window: Window, instants: np.ndarray) -> np.ndarray:

@@ -161,25 +161,29 @@ def test_bytes_do_not_depend_on_order_or_split(made: list[dict[str, Any]], shuff
 
 
 def closed_loop(
-    count: int, clients: int, seed: int = 1, events: int = 20, turnaround: float = 0.003
+    count: int, clients: int, seed: int = 1, events: int = 20, turnaround: float = 0.003, spread: int = 0
 ) -> list[dict[str, Any]]:
-    """A run of `clients` clients, each sending its next request `turnaround` seconds after the last one ended."""
+    """A run of `clients` clients, each sending its next request `turnaround` seconds after the last one ended.
+
+    Answers are of `events` tokens, more or less by up to `spread`.
+    """
     chance = random.Random(seed)
     free = [client * 0.02 for client in range(clients)]
     made = []
     for number in range(count):
         client = min(range(clients), key=free.__getitem__)
         times, at = [], 0.1
-        for _ in range(events):
+        for _ in range(events + (chance.randint(-spread, spread) if spread else 0)):
             at += chance.gammavariate(4, 0.005)
             times.append(round(at, 6))
-        made.append(request(number, round(free[client], 6), tuple(times), concurrency=clients))
+        fields = {"sampling": {"max_tokens": events + spread}, "finish_reason": "stop"} if spread else {}
+        made.append(request(number, round(free[client], 6), tuple(times), concurrency=clients, **fields))
         free[client] += times[-1] + turnaround
     return made
 
 
 def test_a_steady_run_has_a_window_between_ramp_and_drain() -> None:
-    found = summarise(closed_loop(400, 16))
+    found = summarise(closed_loop(400, 16, spread=10))
     window = found["window"]
     assert window["steady"] and window["ramp_s"] >= 0.2 and window["drain_s"] >= 0.2
     assert found["concurrency"]["steady"] == pytest.approx(16, rel=0.02)
@@ -191,6 +195,97 @@ def test_a_steady_run_has_a_window_between_ramp_and_drain() -> None:
         found["wall_s"]["value"], abs=0.02
     )
     assert not [each["code"] for each in found["warnings"]]
+
+
+def test_latencies_are_of_the_requests_sent_in_the_window() -> None:
+    made = closed_loop(400, 16, spread=10)
+    # The first turn is a burst of prompts: its first tokens come a second late.
+    for each in sorted(made, key=lambda each: each["sent_at"])[:16]:
+        each["event_s"] = [round(at + 1.0, 6) for at in each["event_s"]]
+        each["ttft_s"], each["e2e_s"] = each["event_s"][0], round(each["event_s"][-1] + 0.001, 6)
+    found = summarise(made, objectives={"ttft": 0.5})
+    low, high = found["window"]["start_at"], found["window"]["end_at"]
+    inside = [each for each in made if low <= each["sent_at"] < high]
+    whole = [each for each in inside if each["sent_at"] + each["e2e_s"] < high]
+    latency = found["latency"]
+    assert found["latency_over"] == "steady" and 200 < len(inside) < 390
+    assert found["window"]["requests"] == len(inside) == latency["ttft_s"]["n"] == latency["e2e_s"]["n"]
+    assert found["window"]["completed"] == len(whole) == latency["tpot_s"]["n"]
+    assert latency["ttft_s"]["mean"]["value"] == pytest.approx(
+        math.fsum(each["ttft_s"] for each in inside) / len(inside)
+    )
+    # Gaps count when they end within the window, whenever their request was sent.
+    gaps = sum(low <= each["sent_at"] + at < high for each in made for at in each["event_s"][1:])
+    assert latency["itl_s"]["n"] == gaps
+    assert latency["ttft_s"]["p95"]["value"] < 0.2 < found["latency_run"]["ttft_s"]["max"]
+    assert found["latency_run"]["ttft_s"]["n"] == 400
+    assert found["goodput"]["met"] == 384
+    assert found["goodput"]["steady"] == {"requests": len(inside), "met": len(inside), "ratio": 1.0}
+
+
+def test_a_run_without_a_window_has_the_latencies_of_all_requests() -> None:
+    found = summarise(closed_loop(20, 8))
+    assert not found["window"]["steady"] and found["latency_over"] == "run"
+    assert found["latency"] == found["latency_run"] and found["latency"]["ttft_s"]["n"] == 20
+    assert found["latency"]["ttft_s"]["p95"]["value"] is not None
+
+
+@pytest.mark.parametrize("spread", [0, 10])
+def test_clients_in_step_are_a_convoy(spread: int) -> None:
+    found = summarise(closed_loop(600, 16, spread=spread))
+    assert ("convoy" in codes(found)) == (spread == 0)
+    assert (found["window"]["wave_ratio"] > 0.2) == (spread == 0)
+
+
+def test_ttft_that_still_falls_is_a_convoy() -> None:
+    made = closed_loop(600, 16, spread=10)
+    for place, each in enumerate(made):
+        early = 0.3 * (1 - place / 600)
+        each["ttft_s"] = round(each["ttft_s"] + early, 6)
+        each["e2e_s"] = max(each["e2e_s"], each["ttft_s"])
+    found = summarise(made)
+    assert found["window"]["ttft_drift_ratio"] < -0.3 and "convoy" in codes(found)
+
+
+def test_time_per_token_leaves_out_the_tokens_of_the_first_event() -> None:
+    # 120 tokens, 10 ms each; the first event brings 8 of them at once, as accepted drafts do.
+    events = tuple(round(0.2 + 0.08 * place, 6) for place in range(15))
+    made = [request(number, number * 0.1, events, event_tokens=[8] * 15, e2e_s=events[-1]) for number in range(30)]
+    tpot = summarise(made)["latency_run"]["tpot_s"]
+    assert tpot["mean"]["value"] == pytest.approx(0.01)
+    # One event of all tokens: no token came after it.
+    single = [request(number, number * 0.1, (0.2,), event_tokens=[8]) for number in range(3)]
+    assert summarise(single)["latency"]["tpot_s"] is None
+
+
+def test_counts_below_a_percentile_of_itl_are_exact() -> None:
+    """Gaps that vary by less than a bin of a histogram would: the interval must be of the percentile's own share."""
+    import numpy as np
+
+    random = np.random.default_rng(3)
+    hits, trials = 0, 60
+    for _ in range(trials):
+        gaps = tally.Gaps()
+        steps = np.rint(random.normal(20_000, 10, (200, 51))).astype(np.int64)
+        gaps.add(np.arange(200) * 10**6, np.full(200, 51), steps.reshape(-1))
+        found = gaps.distribution()
+        assert found is not None
+        hits += found["p90"]["low"] <= 20_013 / 1e6 <= found["p90"]["high"]
+        assert found["p90"]["high"] - found["p90"]["low"] < 3e-6
+    assert hits / trials >= 0.85
+
+
+def test_an_open_load_whose_queue_grows_is_not_steady() -> None:
+    chance = random.Random(5)
+    for growth, steady in ((0.0, True), (0.002, False)):
+        at, made = 0.0, []
+        for number in range(1500):
+            at += chance.expovariate(40)
+            first = round(0.05 + growth * at * 40, 6)
+            times = tuple(round(first + 0.02 * (place + 1), 6) for place in range(10 + chance.randint(0, 10)))
+            made.append(request(number, round(at, 6), times, scheduled_at=START + round(at, 6), concurrency=None))
+        found = summarise(made)["window"]
+        assert found["steady"] == steady, found["reason"]
 
 
 def test_an_overloaded_open_run_has_no_steady_state() -> None:
