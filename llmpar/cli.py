@@ -267,7 +267,7 @@ def opened(name: str) -> Iterator[BinaryIO]:
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:
     """Records of the files in turn, as if they were one; none named means standard input.
 
-    A torn last line is said on stderr, unless the caller counts them itself in `seen`.
+    Torn lines are said on stderr, unless the caller counts them itself in `seen`.
     """
     counted = seen if seen is not None else records.Read()
     for name in names or ("-",):
@@ -276,7 +276,7 @@ def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> It
     if seen is None:
         context = click.get_current_context(silent=True)
         for name in counted.torn_names:
-            say(context and context.info_name or "llmpar", f"'{name}' ends in a torn line; it is left out")
+            say(context and context.info_name or "llmpar", f"'{name}' holds torn lines; they are left out")
 
 
 def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:

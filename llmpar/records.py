@@ -100,8 +100,8 @@ def decode(line: bytes) -> dict[str, Any]:
 def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None) -> Iterator[dict[str, Any]]:
     """Records of one stream, in order, as they come. Blank lines are skipped.
 
-    A last line without a newline that does not parse is torn (its writer died): dropped and counted in `seen`. A
-    complete line that is no record raises BadRecord naming the stream and the line.
+    A line that a writer could not finish is torn: dropped and counted in `seen`, wherever it is (see `salvage`). Another
+    line that is no record raises BadRecord naming the stream and the line.
     """
     seen = seen if seen is not None else Read()
     for number, line in enumerate(stream, 1):
@@ -110,13 +110,51 @@ def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None
         try:
             record = decode(line)
         except BadRecord as error:
-            if not line.endswith(b"\n"):
-                seen.torn += 1
+            torn, whole = salvage(line)
+            if not torn:
+                raise BadRecord(f"cannot read '{name}' line {number}: {error}") from None
+            seen.torn += 1
+            if name not in seen.torn_names:
                 seen.torn_names.append(name)
-                return
-            raise BadRecord(f"cannot read '{name}' line {number}: {error}") from None
+            if whole is None:
+                continue
+            record = whole
         seen.records += 1
         yield record
+
+
+_START = b'{"kind":"'
+
+
+def salvage(line: bytes) -> tuple[bool, dict[str, Any] | None]:
+    """Of a line that is no record: whether it is torn, and the whole record that follows the torn part, if one does.
+
+    Torn is a last line without its newline, and one that begins as a record does and does not go on as JSON: the disk was
+    full and had room again, or the writer was killed and another wrote on. Zero bytes before it are what a crash of the
+    machine leaves.
+    """
+    rest = line.strip(b"\0")
+    last = not line.endswith(b"\n")
+    if not rest.strip():
+        return True, None
+    if rest is not line and len(rest) < len(line):
+        try:
+            return True, decode(rest)
+        except BadRecord:
+            pass
+    if rest.startswith(_START):
+        try:
+            orjson.loads(rest)
+        except orjson.JSONDecodeError:
+            # Inside a string the quotes would be escaped, and what stands inside an object does not end where it does.
+            at = rest.rfind(_START)
+            while at > 0:
+                try:
+                    return True, decode(rest[at:])
+                except BadRecord:
+                    at = rest.rfind(_START, 0, at)
+            return True, None
+    return last, None
 
 
 def append(path: str | os.PathLike[str], line: bytes) -> None:

@@ -19,7 +19,17 @@ VERSIONS = frozenset(records.VERSIONS["request"])
 STATUSES_SET = frozenset(STATUSES)
 BINS = 2048  # steps of the time line
 NONE = -(1 << 62)  # "not measured" among whole numbers
-SUMS = ("retried", "disputed", "short", "unknown_split", "backwards", "cut_short", "asked_known", "asked_sum")
+SUMS = (
+    "retried",
+    "disputed",
+    "short",
+    "unknown_split",
+    "backwards",
+    "cut_short",
+    "out_of_range",
+    "asked_known",
+    "asked_sum",
+)
 
 
 def in_seconds(micro: np.ndarray) -> np.ndarray:
@@ -83,7 +93,7 @@ class Columns:
         self.failures: Counter[Any] = Counter()
         self.samplings: Counter[bytes] = Counter()
         self.retried = self.disputed = self.short = self.unknown_split = self.backwards = self.cut_short = 0
-        self.asked_known = self.asked_sum = 0
+        self.asked_known = self.asked_sum = self.out_of_range = 0
         self.timeline = tally.Timeline(BINS)
         self.single, self.split, self.events = tally.Gaps(), tally.Gaps(), tally.Gaps()
         self._parts: dict[str, list[Any]] = {}

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from llmpar import records
-from llmpar.summary.chunks import EMPTY, Chunk, check
+from llmpar.summary.chunks import EMPTY, Chunk, check, mend
 from llmpar.summary.summariser import Summariser
 
 CHUNK_BYTES = 2 << 20
@@ -83,7 +83,7 @@ def _part(path: str, start: int, end: int | None, sender: Any) -> None:
 def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None = None) -> None:
     """Give all records of a stream to the summariser. Raises records.BadRecord naming stream and line.
 
-    A last line without its newline that does not parse is torn: dropped and counted. `limit`: bytes to read, which must
+    A torn line (records.salvage) is dropped and counted. `limit`: bytes to read, which must
     end with a line.
     """
     collecting = gc.isenabled()
@@ -107,7 +107,9 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
 def _fast(summariser: Summariser, lines: list[bytes]) -> bool:
     """Take lines that are all request records with all fields; False, and nothing taken, where one is not."""
     try:
-        summariser.columns.add(Chunk(map(orjson.loads, lines)))
+        chunk = Chunk(map(orjson.loads, lines))
+        chunk.vet()
+        summariser.columns.add(chunk)
         return True
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         # Something is odd. The line by line way finds it: either it can be read, or it raises and what was taken of
@@ -122,18 +124,31 @@ def _slowly(summariser: Summariser, lines: Iterable[bytes], name: str, number: i
         if line.isspace():
             continue
         try:
-            record = records.decode(line)
+            try:
+                record = records.decode(line)
+            except records.BadRecord:
+                torn, whole = records.salvage(line)
+                if not torn:
+                    raise
+                summariser.torn += 1
+                if whole is None:
+                    continue
+                record = whole
             if record["kind"] == "request":
-                record = EMPTY | record
-                check(record)
-                kept.append(record)
+                kept.append(_checked(summariser, record))
             else:
                 summariser.add_other(record)
         except records.BadRecord as error:
-            if line.endswith(b"\n"):
-                raise records.BadRecord(f"cannot read '{name}' line {number}: {error}") from None
-            summariser.torn += 1
+            raise records.BadRecord(f"cannot read '{name}' line {number}: {error}") from None
     summariser.columns.add(Chunk(kept))
+
+
+def _checked(summariser: Summariser, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with all its fields, numbers out of range as null."""
+    record = EMPTY | record
+    check(record)
+    summariser.columns.out_of_range += mend(record)
+    return record
 
 
 def feed_records(summariser: Summariser, given: Iterable[dict[str, Any]]) -> None:
@@ -141,8 +156,7 @@ def feed_records(summariser: Summariser, given: Iterable[dict[str, Any]]) -> Non
     kept = []
     for record in given:
         if record["kind"] == "request":
-            check(EMPTY | record)
-            kept.append(EMPTY | record)
+            kept.append(_checked(summariser, record))
         else:
             summariser.add_other(record)
     summariser.columns.add(Chunk(kept))

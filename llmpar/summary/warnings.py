@@ -30,7 +30,15 @@ TABLE: dict[str, tuple[str, str]] = {
         "read `error` in the records; a server that refuses load looks fast",
     ),
     "retried": ("{count} records are repeated attempts", "leave --retries off when timing"),
-    "torn_lines": ("{count} torn last lines were dropped", "look for a killed client or a full disk"),
+    "torn_lines": ("{count} torn lines were dropped", "look for a killed client or a full disk"),
+    "out_of_range": (
+        "{count} values that no clock and no engine can have given were left out",
+        "look for negative or enormous numbers in the records, and at the server or importer that gave them",
+    ),
+    "no_events": (
+        "{count} streamed answers have tokens and no event with text, so their TTFT is unknown",
+        "the server streams in a form that is not known here, or not at all: keep one answer (curl -N) and report it",
+    ),
     "no_steady_state": (
         "no steady state: {reason}",
         "send more prompts; compare whole-run figures only between equal prompt sets",
@@ -111,6 +119,13 @@ def _concurrency(result: dict[str, Any]) -> list[dict[str, str]]:
     return [warning]
 
 
+def _no_events(columns: Columns) -> int:
+    """Streamed answers with tokens and no event."""
+    if set(columns.names["stream"]) != {True}:
+        return 0
+    return int(np.count_nonzero((columns.array("output") > 0) & (columns.array("ttft_s") == NONE)))
+
+
 def of_summary(
     result: dict[str, Any],
     columns: Columns,
@@ -140,6 +155,8 @@ def of_summary(
     for code, count in (
         ("retried", n["retried"]),
         ("torn_lines", n["torn_lines"]),
+        ("out_of_range", columns.out_of_range),
+        ("no_events", _no_events(columns)),
         ("short_output", columns.cut_short),
         ("token_dispute", tokens["disputed"]),
         ("split_unknown", tokens["unknown_split"]),

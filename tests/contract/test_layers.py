@@ -55,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "report": {"results", "summary", "verdicts"},
     "verdicts": {"engines", "results", "sizes", "stats"},
     "results": {"sizes", "stats"},
-    "summary": {"records", "sampling", "stats"},
+    "summary": {"outside", "records", "sampling", "stats"},
     "machine": {"client", "clock", "engines", "runtime_directory", "sampling"},
     "serving": {"apikey", "clock", "dialects", "engines", "exit_codes", "failure", "procfs", "records", "sizes"},
     "pool": {"client", "exit_codes", "outside", "procfs", "records", "runtime_directory"},
