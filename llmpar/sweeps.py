@@ -33,6 +33,7 @@ SERVER: dict[str, type] = {
     "gpus": str,
     "speculate": int,
     "speculate_method": str,
+    "acceptance_length": float,
     "prefix_cache": bool,
     "seed": int,
     "engine_args": str,

@@ -8,6 +8,7 @@ import click
 
 from llmpar import cli, exit_codes, failure
 from llmpar.results.rows import group, path
+from llmpar.verdicts import break_even
 
 FORMATS = ("png", "svg")
 HINT = "pip install 'llmpar[plot]', or pip install matplotlib"
@@ -42,9 +43,11 @@ def main(
       llmpar-plot runs/quick/*/summary.json -o quick.png
       llmpar-plot --x speculate --y wall_s runs/speculate/*/summary.json -o speculate.svg
       cat runs/engines/*/summary.json | llmpar-plot --dots > engines.png
+      llmpar-plot --x acceptance_length runs/acceptance/*/summary.json -o break-even.png
 
     Repeats of a cell are one point: mean and 95 % t interval over server sessions; with one session the bar is the interval
-    within it. A ring around a point: the client's own delays could have moved it. Reads `summary` records (buffers
+    within it. A ring around a point: the client's own delays could have moved it. Against acceptance_length each k of
+    speculation is a line, and a cross shows from which length on it beats the dashed level without. Reads `summary` records (buffers
     all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
     """
     rows = group(cli.read_records(files))
@@ -71,7 +74,9 @@ def main(
         )
     look = plot.NARROW if narrow else plot.WIDE
     try:
-        if not dots and (x or plot.numeric(rows, "clients")):
+        if not dots and x == "acceptance_length" and not metrics:
+            figure = plot.acceptance(break_even.curves(rows), look)
+        elif not dots and (x or plot.numeric(rows, "clients")):
             figure = plot.against(rows, x or "clients", metrics or None, look)
         else:
             figure = plot.dots(rows, metrics or ("wall_s", "output_tokens_per_s"), look)

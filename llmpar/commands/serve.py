@@ -34,6 +34,7 @@ OPTIONS = [
     ("--replicas", click.IntRange(1), "N", "Servers behind nginx: one on each of --gpus, or all on one."),
     ("--speculate", click.IntRange(0), "N", "Draft tokens per step; 0 turns speculation off."),
     ("--speculate-method", str, "NAME", "Default: ngram."),
+    ("--acceptance-length", click.FloatRange(1), "X", "Tokens per step that speculation is forced to yield."),
     ("--gpus", str, "LIST", "GPU indices: 0,1; none for the CPU."),
     ("--seed", int, "N", "Random seed of the engine."),
     ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),

@@ -62,6 +62,17 @@ def check(engine: Engine, settings: Settings) -> None:
         raise Unsupported(f"{engine.name} runs {' or '.join(engine.runtimes)}, not '{settings.runtime}'")
     if settings.speculate_method and settings.speculate is None:
         raise Unsupported("speculate_method says nothing without speculate: give --speculate N, or 0 for none")
+    if settings.acceptance_length is not None:
+        _check_acceptance(settings.speculate or 0, settings.acceptance_length)
+
+
+def _check_acceptance(speculate: int, length: float) -> None:
+    if not speculate:
+        raise Unsupported("acceptance_length forces what speculation yields: give --speculate N as well")
+    if not 1 <= length <= speculate + 1:
+        raise Unsupported(
+            f"acceptance_length is {length:g}: with {speculate} draft tokens a step yields from 1 to {speculate + 1} tokens"
+        )
 
 
 def _is_met(engine: Engine, name: str, value: object) -> bool:

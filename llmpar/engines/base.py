@@ -34,6 +34,7 @@ class Settings:
     replicas: int | None = None
     speculate: int | None = None  # draft tokens a step; 0 is off
     speculate_method: str | None = None  # ngram unless said
+    acceptance_length: float | None = None  # tokens a step that speculation is forced to yield; None: the text decides
     prefix_cache: bool | None = None  # off unless said
     port: int | None = None
     gpus: str | None = None  # comma separated indices, NO_GPUS or ALL_GPUS

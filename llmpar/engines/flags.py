@@ -83,12 +83,15 @@ def ngram_config(settings: Settings) -> list[tuple[str, object]]:
     """The flag for n-gram speculation of vLLM from 0.8 on, and of engines made from it; none where it is off."""
     if not settings.speculate:
         return []
-    config = {
+    config: dict[str, object] = {
         "method": "ngram",
         "num_speculative_tokens": settings.speculate,
         "prompt_lookup_max": 4,
         "prompt_lookup_min": 2,
     }
+    if settings.acceptance_length is not None:
+        config["rejection_sample_method"] = "synthetic"
+        config["synthetic_acceptance_length"] = settings.acceptance_length
     return [("--speculative-config", json.dumps(config, separators=(",", ":")))]
 
 

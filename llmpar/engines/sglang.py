@@ -47,6 +47,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         notes.append(
             "SGLang generates for at most 48 requests at a time under speculation, unless --max-sequences says otherwise"
         )
+    forced = _forced(settings)
     if runtime == "docker":
         inside, mounts = docker.in_container(model)
         argv = docker.docker(
@@ -68,6 +69,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             inner_port=30000,
             cache="/root/.cache/huggingface",
             options=["--shm-size", "32g", "--ipc=host"],
+            environment=forced,
             mounts=mounts,
         )
         return docker.contained("sglang", argv, port, inside, notes)
@@ -85,7 +87,18 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         "--port",
         str(port),
     ]
-    return flags.local(settings, argv, port, model, notes)
+    return flags.local(settings, argv, port, model, notes, forced)
+
+
+def _forced(settings: Settings) -> dict[str, str]:
+    """What forces acceptance; `real-draft-token` makes the text of tokens that were drafted."""
+    if settings.acceptance_length is None:
+        return {}
+    return {
+        "SGLANG_SIMULATE_ACC_LEN": f"{settings.acceptance_length:g}",
+        "SGLANG_SIMULATE_ACC_METHOD": "match-expected",
+        "SGLANG_SIMULATE_ACC_TOKEN_MODE": "real-draft-token",
+    }
 
 
 def needs(runtime: str) -> str | None:
@@ -110,6 +123,7 @@ ENGINE = Engine(
             "replicas",
             "speculate",
             "speculate_method",
+            "acceptance_length",
             "prefix_cache",
             "gpus",
             "seed",

@@ -53,6 +53,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     flag = "--extra_llm_api_options" if installed.older(version, 1, 2) else "--config"
     script = f"exec {serve} {flag} <(echo {shlex.quote(json.dumps(yaml, separators=(',', ':')))})"
     notes = ["GET /metrics is JSON that is gone once read: sample it from one place only"]
+    forced = _forced(settings)
     without = Settings(gpus=settings.gpus, image=settings.image)
     if runtime == "docker":
         argv = docker.docker(
@@ -63,10 +64,24 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             inner_port=8000,
             cache="/root/.cache/huggingface",
             options=["--ipc=host"],
+            environment=forced,
             mounts=mounts,
         )
         return docker.contained("trtllm", argv, port, inside, notes)
-    return flags.local(without, ["bash", "-c", script], port, model, notes)
+    return flags.local(without, ["bash", "-c", script], port, model, notes, forced)
+
+
+def _forced(settings: Settings) -> dict[str, str]:
+    """What forces acceptance. With n-gram drafts it is read as a whole number of draft tokens, and 0 means off."""
+    if settings.acceptance_length is None:
+        return {}
+    accepted = settings.acceptance_length - 1
+    if accepted < 1 or accepted != int(accepted):
+        raise Unsupported(
+            "TensorRT-LLM forces a whole number of accepted draft tokens, at least 1: "
+            f"give --acceptance-length 2, 3, …, not {settings.acceptance_length:g}"
+        )
+    return {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": str(int(accepted))}
 
 
 def needs(runtime: str) -> str | None:
@@ -96,6 +111,7 @@ ENGINE = Engine(
             "replicas",
             "speculate",
             "speculate_method",
+            "acceptance_length",
             "prefix_cache",
             "gpus",
         }

@@ -33,6 +33,7 @@ QUANTIZE = (
     "modelopt",
     "quark",
 )
+QUANTIZE_BEFORE_032 = (*QUANTIZE, "bitsandbytes", "gguf")  # read in 0.23; 0.32 has neither
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
@@ -78,6 +79,8 @@ def _flags(settings: Settings, device: Device, version: str | None) -> list[str]
         if installed.older(version, 0, 5)
         else QUANTIZE_MIDDLE
         if installed.older(version, 0, 20)
+        else QUANTIZE_BEFORE_032
+        if installed.older(version, 0, 32)
         else QUANTIZE
     )
     quantize = flags.choose("quantize", settings.quantize, known, name)
@@ -114,6 +117,10 @@ def _speculation(settings: Settings, version: str | None, name: str) -> list[tup
     flags.ngram_only(settings, name)
     if installed.older(version, 0, 4, 1):
         raise Unsupported(f"{name} has no speculation, 0.4.1 brought it: take a later version, or TGI, which had it")
+    if settings.acceptance_length is not None and installed.older(version, 0, 23):
+        raise Unsupported(
+            f"{name} cannot force an acceptance length, 0.23 can: take a later version, or leave --acceptance-length out"
+        )
     if installed.older(version, 0, 8):
         return [
             ("--speculative-model", "[ngram]"),
@@ -174,6 +181,7 @@ ENGINE = Engine(
             "replicas",
             "speculate",
             "speculate_method",
+            "acceptance_length",
             "prefix_cache",
             "gpus",
             "seed",

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from llmpar.render import plot
 from llmpar.report import tracks
 from llmpar.results import rows, words
+from llmpar.verdicts import break_even, sentences
 
 
 @dataclass
@@ -30,6 +31,9 @@ def of_sweep(name: str, rows: Sequence[rows.Row]) -> list[Chart]:
     ringed = (
         " A ring: the client's own delays could have moved the figure." if any(row.limited for row in drawn) else ""
     )
+    curves = break_even.curves(drawn)
+    if curves:
+        return [of_acceptance(name, curves)]
     if plot.numeric(drawn, "clients"):
         draw = _against(drawn, "clients")
         return [
@@ -42,6 +46,21 @@ def of_sweep(name: str, rows: Sequence[rows.Row]) -> list[Chart]:
         metrics.append("memory_bytes")
     draw = _dots(drawn, metrics[:3])
     return [Chart(f"{name}: wall seconds and throughput", described(drawn), draw, intervals(drawn) + ringed)]
+
+
+def of_acceptance(name: str, curves: Sequence[break_even.Curve]) -> Chart:
+    """Rate against forced acceptance length, with the break-even lengths in words."""
+    found = [sentences.break_even(record) for record in break_even.records(curves)]
+    note = (
+        "Acceptance was forced. Crosses: the break-even length, on a straight line of wall time against 1 / length between "
+        "the measured points. " + intervals([row for curve in curves for row in (*curve.rows, curve.base)])
+    )
+    return Chart(
+        f"{name}: output rate against acceptance length",
+        "; ".join(found),
+        lambda look: plot.acceptance(curves, look),
+        note,
+    )
 
 
 def _against(rows: Sequence[rows.Row], key: str) -> Callable[[plot.Look], Figure]:

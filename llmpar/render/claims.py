@@ -26,7 +26,8 @@ def as_text(made: list[dict[str, Any]], details: bool) -> str:
     lines.append(
         ", ".join(
             f"{sum(record['verdict'] == name for record in made)} {name}"
-            for name in (claims.SUPPORTED, claims.CONTRADICTED, claims.CANNOT_TELL, claims.NOT_RUN)
+            for name in claims.VERDICTS
+            if name != claims.DEPENDS or any(record["verdict"] == name for record in made)
         )
     )
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from llmpar.results import rows, words
 from llmpar.results.rows import Row
+from llmpar.verdicts import break_even
 
 # The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
@@ -152,6 +153,69 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
                 markeredgecolor=colour,
             )
     axis.set_ylim(bottom=0)
+
+
+def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
+    """Output rate against acceptance length: a line for each k, a dashed level without speculation, a cross where they meet.
+
+    One panel for each setting of the rest, such as a client count. Raises ValueError without curves.
+    """
+    panels: dict[str, list[break_even.Curve]] = {}
+    keys = break_even.telling(curves)
+    for curve in sorted(curves, key=lambda curve: (curve.base.settings.get("clients") or 0, curve.speculate)):
+        name = ", ".join(words.setting_phrase(key, curve.base.settings.get(key)) for key in keys)
+        panels.setdefault(name, []).append(curve)
+    if not panels:
+        raise ValueError("no summary has a forced acceptance length beside one without speculation")
+    figure, axes = _panels(len(panels), look, 3.3)
+    drafts = sorted({curve.speculate for curve in curves})
+    for axis, (name, members) in zip(axes, panels.items(), strict=True):
+        level = members[0].base.figure("output_tokens_per_s").value
+        for curve in members:
+            _curve(axis, curve, level, drafts.index(curve.speculate))
+        if level is not None:
+            axis.axhline(level, color=TEXT, linestyle=DASHES[1], linewidth=1.3, label="no speculation")
+        _axis(
+            axis,
+            f"{name}: {axis_label('output_tokens_per_s')}" if name else axis_label("output_tokens_per_s"),
+            "",
+            look,
+        )
+        axis.set_xlabel("acceptance length (forced), tokens per step", fontsize=look.text, color=TEXT)
+        axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
+        axis.set_xlim(left=1)
+    _legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])), look)
+    return figure
+
+
+def _curve(axis: Any, curve: break_even.Curve, level: float | None, index: int) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    points = [row.figure("output_tokens_per_s") for row in curve.rows]
+    known = [(length, one) for length, one in zip(curve.lengths, points, strict=True) if one.value is not None]
+    axis.errorbar(
+        [length for length, _ in known],
+        [one.value for _, one in known],
+        yerr=_bars([one for _, one in known]),
+        color=colour,
+        marker=marker,
+        linestyle="-",
+        markersize=5.5,
+        linewidth=1.6,
+        capsize=3,
+        elinewidth=1.1,
+        label=f"{curve.speculate} draft tokens" if curve.speculate > 1 else "1 draft token",
+    )
+    point = break_even.find(curve)
+    if point.length is not None and level is not None:
+        axis.plot([point.length], [level], marker="x", markersize=8, markeredgewidth=2, color=colour, linestyle="")
+        axis.annotate(
+            f"{point.length:.2f}",
+            (point.length, level),
+            textcoords="offset points",
+            xytext=(5, -13 - 11 * (index % 2)),  # neighbours do not cover one another
+            fontsize=8.5,
+            color=colour,
+        )
 
 
 def dots(

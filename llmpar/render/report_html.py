@@ -15,8 +15,20 @@ from llmpar.results import words
 from llmpar.verdicts import claims, sentences
 
 # A claim's verdict as a word and a sign, so that colour is never the only difference.
-SIGNS = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.CANNOT_TELL: "?", claims.NOT_RUN: "–"}
-CLASSES = {claims.SUPPORTED: "yes", claims.CONTRADICTED: "no", claims.CANNOT_TELL: "open", claims.NOT_RUN: "none"}
+SIGNS = {
+    claims.SUPPORTED: "✓",
+    claims.CONTRADICTED: "✗",
+    claims.DEPENDS: "~",
+    claims.CANNOT_TELL: "?",
+    claims.NOT_RUN: "–",
+}
+CLASSES = {
+    claims.SUPPORTED: "yes",
+    claims.CONTRADICTED: "no",
+    claims.DEPENDS: "open",
+    claims.CANNOT_TELL: "open",
+    claims.NOT_RUN: "none",
+}
 LIGHT = (*plot.COLOURS[:6], "#111112", "#6b6b6c")
 DARK = ("#58b0e8", "#f0834a", "#2fc497", "#dd9cc2", "#e9ad2a", "#8fd0f5", "#f0f0f1", "#a5a5a6")
 

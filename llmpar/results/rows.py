@@ -101,7 +101,7 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
 
     Names: `wall_s`; a rate of RATES, over the whole wall time, or with `_steady` appended over the steady window; a
     latency of LATENCIES as `ttft_p95_s`, of the requests sent within the steady window where there is one, or with `_run`
-    appended of all; `memory_bytes`, `joules_per_token`; anything else as a dotted path. Raises KeyError for none of these.
+    appended of all; `memory_bytes`, `joules_per_token`, `concurrency`, `acceptance_length` (observed); anything else as a dotted path. Raises KeyError for none of these.
     """
     at = path(metric)
     if at[0] == "latency_run" and "latency_run" not in summary:
@@ -179,6 +179,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "memory_bytes": ("gpu", "memory_used_bytes", "max"),
     "joules_per_token": ("joined", "energy_per_output_token_j"),
     "concurrency": ("concurrency", "achieved"),
+    "acceptance_length": ("joined", "acceptance_length", "observed"),
 }
 
 
@@ -189,7 +190,7 @@ def latency_over(summary: dict[str, Any]) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Whether less of the metric is better: times, memory and energy yes, rates no."""
-    return not any(metric.startswith(rate) for rate in (*RATES, "concurrency"))
+    return not any(metric.startswith(rate) for rate in (*RATES, "concurrency", "acceptance_length"))
 
 
 def across(values: list[float]) -> Figure:

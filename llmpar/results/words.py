@@ -86,6 +86,7 @@ NAMES = {
     "joules_per_token": Name("energy per output token", "energy per output token", "J"),
     "memory_bytes": Name("GPU memory", "peak GPU memory", "bytes"),
     "concurrency": Name("requests in flight", "requests in flight, mean", ""),
+    "acceptance_length": Name("acceptance length", "acceptance length, observed", "tokens/step"),
 }
 # Of latencies, by stem: `ttft_p95_s` is the p95 of `ttft`.
 LATENCY_NAMES = {
@@ -173,7 +174,14 @@ def label(row: Row, without: tuple[str, ...] = ("clients",)) -> str:
         # Engines have settings of their own; that the others leave them unset is no news.
         if key in without or value is None and "engine" in row.varies:
             continue
+        # Without drafts there is no acceptance, forced or not.
+        if key == "acceptance_length" and not row.settings.get("speculate"):
+            continue
         parts.append(words(key, value))
+    # A forced length is in every label: such a figure is not one of real text.
+    forced = None if "acceptance_length" in {*row.varies, *without} else row.settings.get("acceptance_length")
+    if forced is not None:
+        parts.append(words("acceptance_length", forced))
     return ", ".join(parts)
 
 
@@ -193,6 +201,8 @@ def by_label(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
 
 def words(key: str, value: Any) -> str:
     """A setting as a person says it: `vllm`, `speculate 2`, `kv 8 GiB`."""
+    if key == "acceptance_length":
+        return "acceptance not forced" if value is None else f"acceptance {value:g} forced"
     if value is None:
         return f"{key.replace('_', ' ')} default"
     if key in ("engine", "launcher", "model", "host"):

@@ -79,6 +79,10 @@ TABLE: dict[str, tuple[str, str]] = {
         "{count} times that run backwards",
         "let NTP settle, or use one host; these values were set to zero",
     ),
+    "acceptance_missed": (
+        "an acceptance length of {forced:g} was forced and {observed:.2f} observed",
+        "read the engine's log: forcing may not reach this draft method; use the observed length",
+    ),
     "mixed_engines": ("the records are of several {what}", "summarise each alone"),
     "mixed_sampling": ("the requests were sampled in {count} different ways", "give every request the same options"),
     "mixed_clients": ("the records are of several client counts ({what})", "summarise each alone"),

@@ -5,6 +5,10 @@ the sweep and the host. Each pair's ratio of the metric, A over B, has an interv
 several pairs is *supported* when every pair supports it (an intersection-union test, Berger 1982, which needs no
 correction) and *contradicted* when some pair contradicts it with an interval widened for the number of pairs
 (Bonferroni). Otherwise it *cannot tell*, or is *not run* where no pair exists.
+
+A claim on speculation says nothing until one says how much is accepted. Where acceptance was forced, it *depends*: the
+record holds the break-even acceptance length for each k and all that varies beside it, and what was measured at real
+acceptance decides as before.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from typing import Any
 from llmpar.results import rows, workload
 from llmpar.stats import effects
 from llmpar.stats.effects import MARGIN, Effect
-from llmpar.verdicts import times
+from llmpar.verdicts import break_even, times
 from llmpar.verdicts.claim_table import Claim, values_of
 from llmpar.verdicts.noise import Noise
 
 SUPPORTED, CONTRADICTED, CANNOT_TELL, NOT_RUN = "supported", "contradicted", "cannot tell", "not run"
+DEPENDS = "depends"  # on the acceptance length
+VERDICTS = (SUPPORTED, CONTRADICTED, DEPENDS, CANNOT_TELL, NOT_RUN)
 
 # A run with more failed requests than this did other work than one without.
 MOST_FAILURES = 0.01
@@ -47,6 +53,9 @@ def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.R
         for b in rows:
             if b is a or not all(term.picks(b, a) for term in claim.b):
                 continue
+            # At a forced acceptance one pair says only what that length does: `curves` has them all.
+            if "speculate" in claim.keys and (break_even.forced(a), break_even.forced(b)) != (None, None):
+                continue
             if not anywhere and (a.sweep != b.sweep or a.host != b.host):
                 continue
             if _rest(a, claim.keys) == _rest(b, claim.keys):
@@ -60,7 +69,10 @@ def evaluate(claim: Claim, rows: Sequence[rows.Row], noise: Noise | None = None)
     noise = noise or Noise(rows)
     made = [_compare(claim, a, b, len(matched), noise) for a, b in matched]
     outcomes = [one.outcome for one in made]
-    if not made:
+    curves = break_even.records(_curves(claim, rows))
+    if curves and not {SUPPORTED, CONTRADICTED} & set(outcomes):
+        verdict = DEPENDS
+    elif not made:
         verdict = NOT_RUN
     elif CONTRADICTED in outcomes:
         verdict = CONTRADICTED
@@ -80,9 +92,23 @@ def evaluate(claim: Claim, rows: Sequence[rows.Row], noise: Noise | None = None)
         "device": claim.device,
         "stated_ratio": claim.stated,
         "note": claim.note,
+        "break_even": curves,
         "counts": {name: outcomes.count(name) for name in (SUPPORTED, CONTRADICTED, CANNOT_TELL)},
         "comparisons": [_record(claim, one) for one in made],
     }
+
+
+def _curves(claim: Claim, rows: Sequence[rows.Row]) -> list[break_even.Curve]:
+    """Curves of forced acceptance that bear on the claim: those of the k that side A names."""
+    if "speculate" not in claim.keys:
+        return []
+    others = [term for term in claim.a if term.key != "speculate"]
+    named = [term for term in claim.a if term.key == "speculate"]
+    return [
+        curve
+        for curve in break_even.curves(rows)
+        if named and all(term.picks(curve.rows[0]) for term in named) and all(term.picks(curve.base) for term in others)
+    ]
 
 
 def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int, noise: Noise) -> Comparison:

@@ -134,6 +134,8 @@ def own(a: str, b: str, settings: dict[str, tuple[Any, Any]]) -> str:
 def claim(record: dict[str, Any]) -> str:
     """The effect of a claim record in one line: one comparison as its ratio, several as how many went which way."""
     compared = record["comparisons"]
+    if record.get("break_even"):
+        return "; ".join(break_even(curve) for curve in record["break_even"])
     if not compared:
         source = {"gpu": "from a GPU ", "cpu": "from a CPU "}.get(record.get("device") or "", "")
         return f"no results {source}to compare; make study-{record['sweep']} measures them"
@@ -150,6 +152,18 @@ def claim(record: dict[str, Any]) -> str:
         f"; {reason}" for reason in compared[0]["reasons"] if all(reason in one["reasons"] for one in compared)
     )
     return f"{len(compared)} comparisons: {counts}{spread}{shared}; {where(compared)}"
+
+
+def break_even(curve: dict[str, Any]) -> str:
+    """`speculate 8 pays from an acceptance length of 3.1 (2.9 to 3.3) at clients 128, 2 server sessions`."""
+    at = ", ".join(setting_phrase(name, value) for name, value in curve["at"].items())
+    name, at = f"speculate {curve['speculate']}", f" at {at}" if at else ""
+    lengths = [one["length"] for one in curve["measured"]]
+    if curve["length"] is None:
+        shown = f"{min(lengths):g} to {max(lengths):g}" if len(lengths) > 1 else f"{lengths[0]:g}"
+        return f"{name} {'pays' if curve['pays'] else 'does not pay'} at any measured acceptance length ({shown}){at}"
+    text = f"{name} pays from an acceptance length of {ratio(curve['length'], curve['low'], curve['high'])}{at}"
+    return f"{text}, {sessions(curve['sessions'])}"
 
 
 def where(compared: Sequence[dict[str, Any]]) -> str:
