@@ -189,7 +189,7 @@ def _value(column: str, text: str, name: str, number: int, known: dict[str, type
     except (ValueError, KeyError):
         words = {int: "a whole number", float: "a number", bool: "yes or no"}[wanted]
         raise BadSweep(f"'{name}' line {number}: {column} is '{text}', not {words}") from None
-    wrong = fault(column, value)
+    wrong = fault(column, value) if column in SERVER or column in LOAD else None
     if wrong:
         raise BadSweep(f"'{name}' line {number}: {column} is '{text}'{wrong}")
     return value
