@@ -322,3 +322,17 @@ def writing(path: str | None) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+class Seconds(click.ParamType):
+    """A duration such as `500ms`, `0.5s` or a plain number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from llmpar import sizes
+
+        try:
+            return value if isinstance(value, float) else sizes.seconds_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -29,3 +29,17 @@ def parse(text: str | int) -> int:
     if size is None or size <= 0:
         raise ValueError(f"'{text}' is not a size; write 8GiB, 24GB or a number of bytes")
     return int(size)
+
+
+TIMES = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds from `500ms`, `0.5s`, `2min` or a plain number of seconds, above 0. Raises ValueError."""
+    match = re.fullmatch(
+        r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(us|ms|s|min|)", str(text).strip().lower().replace("µ", "u")
+    )
+    value = float(match[1]) * TIMES[match[2]] if match else 0.0
+    if not value > 0:
+        raise ValueError(f"'{text}' is not a duration; write 500ms, 0.5s or a number of seconds")
+    return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from llmpar import cli, exit_codes, failure, records, sizes
@@ -9,28 +11,32 @@ from llmpar.render.picks import render
 from llmpar.results.rows import group
 from llmpar.verdicts import pick
 
+LATENCIES = {"ttft": "to the first token", "tpot": "for each further token", "e2e": "for a whole request"}
+METRICS = {
+    f"{stem}_{statistic}": f"{stem}_{statistic}_s"
+    for stem in (*LATENCIES, "itl")
+    for statistic in ("mean", "p50", "p90", "p95", "p99")
+}
+
+
+def latencies(command: Callable[..., int]) -> Callable[..., int]:
+    """An option for every statistic of every latency; help shows the usual ones."""
+    for name in reversed(METRICS):
+        stem, _, statistic = name.rpartition("_")
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            metavar="TIME",
+            type=cli.Seconds(),
+            hidden=statistic != "p95" or stem == "itl",
+            help=f"At most TIME {LATENCIES.get(stem, 'between tokens')}, at {statistic}: 500ms or 0.5.",
+        )(command)
+    return command
+
 
 @cli.command("llmpar-pick")
 @cli.files
 @cli.output
-@click.option(
-    "--ttft-p95",
-    metavar="S",
-    type=click.FloatRange(0, min_open=True),
-    help="At most S seconds to the first token at p95.",
-)
-@click.option(
-    "--tpot-p95",
-    metavar="S",
-    type=click.FloatRange(0, min_open=True),
-    help="At most S seconds for each further token at p95.",
-)
-@click.option(
-    "--e2e-p95",
-    metavar="S",
-    type=click.FloatRange(0, min_open=True),
-    help="At most S seconds for a whole request at p95.",
-)
+@latencies
 @click.option("--memory", metavar="SIZE", help="At most SIZE of GPU memory at the peak, such as 20GiB.")
 @click.option(
     "--price",
@@ -39,7 +45,7 @@ from llmpar.verdicts import pick
     multiple=True,
     help="Per hour, of a host by its name or of a GPU by part of its; a bare AMOUNT is for any cell. May be repeated.",
 )
-@click.option("--sure", is_flag=True, help="The upper end of each interval must meet its objective too.")
+@click.option("--sure", is_flag=True, hidden=True)
 @click.option(
     "--top",
     metavar="N",
@@ -52,50 +58,51 @@ from llmpar.verdicts import pick
 def main(
     files: tuple[str, ...],
     output: str | None,
-    ttft_p95: float | None,
-    tpot_p95: float | None,
-    e2e_p95: float | None,
     memory: str | None,
     prices: tuple[str, ...],
     sure: bool,
     top: int,
     form: str,
+    **given: float | None,
 ) -> int:
-    """Rank the cells that meet all objectives by cost per million output tokens, or by output tokens per second.
+    """Rank the cells that surely meet all objectives by cost per million output tokens, or by output tokens per second.
 
     \b
-      llmpar-pick --ttft-p95 0.5 --tpot-p95 0.05 runs/*/*/summary.json
+      llmpar-pick --ttft-p95 500ms --tpot-p95 50ms runs/*/*/summary.json
       llmpar-pick --price H100=2.5 --price A6000=0.8 --memory 40GiB runs/*/*/summary.json
       llmpar-pick --ttft-p95 1 --format json runs/clients/*/summary.json | jq -r 'select(.pareto).cell'
 
-    Cells that the client limited, or of which over 1 % of the requests failed, are never ranked. Reads `summary` records
-    (buffers all); writes text, Markdown, or a `pick` record a cell. Exit status: 0; 2 usage; 3 not records; 5 no cell
-    meets the objectives; 6 too little data to say of any cell.
+    Every latency (ttft, tpot, itl, e2e) has mean, p50, p90, p95 and p99. An objective is met where 95% confidence says
+    so (59 requests suffice for p95), missed where that says the opposite. Cells that the client limited are never
+    ranked; those of which over 1% of the requests failed miss. Reads `summary` records (buffers all); writes text,
+    Markdown, or a `pick` record a cell. Exit status: 0; 2 usage; 3 not records; 5 every cell misses; 6 no cell is known
+    to meet the objectives, and of some the data cannot tell.
     """
-    objectives = {"ttft_p95_s": ttft_p95, "tpot_p95_s": tpot_p95, "e2e_p95_s": e2e_p95}
-    wanted = {metric: most for metric, most in objectives.items() if most is not None}
+    wanted = {METRICS[name]: most for name, most in given.items() if most is not None}
     if memory is not None:
         try:
             wanted["memory_bytes"] = float(sizes.parse(memory))
         except ValueError as error:
             raise failure.Failure(str(error), exit_codes.USAGE) from None
+    if sure:
+        cli.say("llmpar-pick", "--sure is what llmpar-pick always does now; the option will go in a later release")
     rows = group(cli.read_records(files))
     cli.refuse_simulated([summary for row in rows for summary in row.summaries], alone=True)
     if not rows:
         raise failure.Failure(
             "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
         )
-    choices = pick.judge(rows, wanted, cli.prices_of(prices), sure)
-    ranked = [choice for choice in choices if choice.ranked]
+    choices = pick.judge(rows, wanted, cli.prices_of(prices))
     with cli.writing(output) as stream:
         if form == "json":
             for place, choice in enumerate(choices, 1):
                 stream.write(records.encode(pick.record(choice, place if choice.ranked else None)))
         else:
             stream.write(render(choices, wanted, top, form == "markdown").encode())
-    if ranked:
+    states = {choice.state for choice in choices}
+    if pick.MEETS in states:
         return exit_codes.OK
-    return exit_codes.TOO_LITTLE if all(choice.unknown for choice in choices) else exit_codes.CHECK_FAILED
+    return exit_codes.CHECK_FAILED if states == {pick.MISSES} else exit_codes.TOO_LITTLE
 
 
 if __name__ == "__main__":

@@ -1,86 +1,98 @@
-"""Picks as a table for the terminal."""
+"""Picks: how many cells meet the objectives, a table of those, and why each of the others is not among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmpar.render import markdown, plain
 from llmpar.results import rows, words, workload
 from llmpar.verdicts import pick
 
+USUAL = ("ttft_p95_s", "tpot_p95_s")
 
-def render(choices: Sequence[pick.Choice], wanted: dict[str, float], top: int, marked: bool) -> str:
-    """A table of the ranked cells, then why each of the others is not among them."""
+
+def render(choices: Sequence[pick.Choice], wanted: Mapping[str, float], top: int, marked: bool) -> str:
+    """Text for a terminal, or Markdown where `marked`. `wanted`: metric to the most it may be."""
+    asked = ", ".join(f"{words.title(metric)} ≤ {words.goal(metric, most)}" for metric, most in wanted.items())
     ranked = [choice for choice in choices if choice.ranked]
-    asked = ", ".join(
-        f"{metric} ≤ {words.size(most) if metric == 'memory_bytes' else f'{most:g}'}" for metric, most in wanted.items()
-    )
-    lines = []
-    if not ranked:
-        missing = all(choice.unknown for choice in choices)
-        few = any(" needs " in reason for choice in choices for reason in choice.reasons)
-        hint = "; give each cell more requests (the column count of its sweep)" if few else ""
-        lines.append(
-            f"too little data to say{hint}"
-            if missing
-            else f"no cell meets them: {asked}"
-            if asked
-            else "no cell can be ranked"
-        )
-    else:
-        shown = ranked[:top]
-        priced = any(choice.cost.value is not None for choice in shown)
-        memory = any(choice.row.figure("memory_bytes").value is not None for choice in shown)
-        header = [
-            "",
-            "cell",
-            "output tokens/s",
-            *(["cost per million"] if priced else []),
-            "TTFT p95, s",
-            "TPOT p95, s",
-            *(["memory"] if memory else []),
-            "front",
-            "rate against the first",
-        ]
-        body = []
-        for place, choice in enumerate(shown, 1):
-            row, against = choice.row, choice.against_best
-            seen = "" if against is None else words.ratio(against.ratio, against.low, against.high)
-            body.append(
-                [
-                    str(place),
-                    words.name(row, sweep=True),
-                    words.figure(row.figure(pick.RATE)),
-                    *([words.figure(choice.cost)] if priced else []),
-                    words.figure(row.figure("ttft_p95_s")),
-                    words.figure(row.figure("tpot_p95_s")),
-                    *([words.size(row.figure("memory_bytes").value)] if memory else []),
-                    "yes" if choice.front else "",
-                    seen,
-                ]
-            )
-        lines.append(markdown.table(header, body) if marked else plain.table(header, body))
-        if asked:
-            lines.append(f"{len(ranked)} of {len(choices)} cells meet {asked}")
-        if len(workload.kinds(choice.row for choice in ranked)) > 1:
-            lines.append(
-                "mind: these cells were not given the same work (prompts or sampling differ), so their rates need not compare"
-            )
-        edge = [f"{words.name(choice.row, sweep=True)} ({', '.join(choice.edge)})" for choice in shown if choice.edge]
-        if edge:
-            lines.append("within an objective, but not by the whole interval: " + "; ".join(edge))
-    barred: dict[str, list[str]] = {}
-    for choice in sorted(choices, key=lambda choice: rows.order(choice.row)):
+    lines = [counted(choices) + (f": {asked}" if asked else "")]
+    if ranked:
+        lines += ["", _table(ranked[:top], wanted, marked).rstrip("\n"), *_notes(ranked)]
+    listed: dict[str, list[str]] = {}
+    for choice in sorted(choices, key=lambda choice: (choice.state, rows.order(choice.row))):
         if not choice.ranked:
-            barred.setdefault("; ".join(choice.reasons), []).append(words.name(choice.row, sweep=True))
-    lines += [
-        f"{'- ' if marked else ''}not ranked ({reasons}): {words.shortened(names, between='; ')}"
-        for reasons, names in barred.items()
+            reason = f"{choice.state} ({'; '.join(choice.reasons)})"
+            listed.setdefault(reason, []).append(words.name(choice.row, sweep=True))
+    bullet = "- " if marked else ""
+    lines += [f"{bullet}{reason}: {words.shortened(names, between='; ')}" for reason, names in listed.items()]
+    if marked:
+        lines = [markdown.escape(line) if not line.startswith(("|", "- ")) else line for line in lines]
+    return "\n".join(lines) + "\n"
+
+
+def counted(choices: Sequence[pick.Choice]) -> str:
+    """`meet 1 · miss 3 · cannot tell 1`."""
+    states = [choice.state for choice in choices]
+    names = ((pick.MEETS, "meet"), (pick.MISSES, "miss"), (pick.UNKNOWN, "cannot tell"))
+    return " · ".join(f"{name} {states.count(state)}" for state, name in names)
+
+
+def _table(shown: Sequence[pick.Choice], wanted: Mapping[str, float], marked: bool) -> str:
+    metrics = [*dict.fromkeys([*(name for name in wanted if name != "memory_bytes"), *USUAL])]
+    priced = any(choice.cost.value is not None for choice in shown)
+    memory = any(choice.row.figure("memory_bytes").value is not None for choice in shown)
+    header = [
+        "",
+        "cell",
+        "output tokens/s",
+        *(["cost per million"] if priced else []),
+        *map(words.title, metrics),
+        *(["memory"] if memory else []),
+        "sessions",
+        "front",
+        "rate over the best",
     ]
-    return (
-        "\n".join(
-            markdown.escape(line) if marked and not line.startswith(("|", "- ")) else line.rstrip("\n")
-            for line in lines
+    body = []
+    for place, choice in enumerate(shown, 1):
+        row = choice.row
+        body.append(
+            [
+                str(place),
+                words.name(row, sweep=True),
+                words.figure(row.figure(pick.RATE)),
+                *([words.figure(choice.cost)] if priced else []),
+                *(words.measured(metric, row.figure(metric)) for metric in metrics),
+                *([words.size(row.figure("memory_bytes").value)] if memory else []),
+                str(len({rows.session_of(summary) for summary in row.summaries})),
+                "yes" if choice.front else "",
+                _of_best(choice),
+            ]
         )
-        + "\n"
-    )
+    return markdown.table(header, body) if marked else plain.table(header, body)
+
+
+def _of_best(choice: pick.Choice) -> str:
+    """The interval of the rate over the best one's; the best itself may be any cell whose interval reaches 1."""
+    if choice.of_best is None:
+        return ""
+    low, high = choice.of_best
+    seen = 1.0 if choice.against_best is None else choice.against_best.ratio
+    return f"{seen:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _notes(ranked: Sequence[pick.Choice]) -> list[str]:
+    notes = []
+    candidates = [words.name(choice.row, sweep=True) for choice in ranked if choice.of_best and choice.of_best[1] == 1]
+    if len(candidates) > 1:
+        notes.append(f"any of these may have the best rate: {words.shortened(candidates, between='; ')}")
+    if len(workload.kinds(choice.row for choice in ranked)) > 1:
+        notes.append(
+            "note: these cells were not given the same work (prompts or sampling differ), so their rates are not comparable"
+        )
+    when = pick.measured_apart(ranked)
+    if when:
+        notes.append(f"note: not measured side by side: {when}; their rates are not comparable")
+    few = [f"{words.name(choice.row, sweep=True)} ({choice.row.failures})" for choice in ranked if choice.row.failures]
+    if few:
+        notes.append(f"note: requests that failed: {words.shortened(few, between='; ')}")
+    return notes

@@ -134,6 +134,23 @@ def quantity(figure: str, value: float | None) -> str:
     return f"{number(value)} {unit}"
 
 
+def goal(figure: str, most: float) -> str:
+    """An objective as it was given: `500 ms`, `1.2 s`, `20 GiB`."""
+    if named(figure).unit == "s":
+        return f"{most * 1000:.6g} ms" if most < 1 else f"{most:.6g} s"
+    return quantity(figure, most)
+
+
+def measured(figure: str, one: Figure) -> str:
+    """`346 ms (330 to 360)`: a figure with its unit and its interval."""
+    if one.value is None:
+        return f"needs {one.needed} requests" if one.needed else DASH
+    if one.low is None or one.high is None:
+        return quantity(figure, one.value)
+    factor = 1000 if named(figure).unit == "s" and abs(one.value) < 1 else 1
+    return f"{quantity(figure, one.value)} ({number(one.low * factor)} to {number(one.high * factor)})"
+
+
 def duration(seconds: float) -> str:
     """Seconds; milliseconds below one."""
     return f"{number(seconds * 1000)} ms" if abs(seconds) < 1 else f"{number(seconds)} s"

@@ -1,9 +1,9 @@
 """Which cells meet objectives, what a million output tokens costs there, and which are on the Pareto front.
 
-A cell is *ranked* when every objective's figure is known and met, the client did not limit its figures and at most 1 %
-of its requests failed. The order is by cost where every ranked cell has a price, else by output tokens per second. A
-cell is on the front when no other ranked cell is at least as good in everything that all of them have measured and
-better in something.
+A cell *meets* where every objective is shown to be met (verdicts.objectives), *misses* where one is shown to be missed or
+over 1 % of its requests failed, and else the data *cannot tell*; nor can they where the client limited its figures. Cells
+that meet are ranked, by cost where each of them has a price, else by output tokens per second. A cell is on the front when
+no other ranked cell is at least as good in everything that all of them have measured and better in something.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar.results import rows
-from llmpar.stats import effects
+from llmpar.stats import best_of, effects
+from llmpar.verdicts import objectives, times
 from llmpar.verdicts.claims import MOST_FAILURES
 from llmpar.verdicts.noise import Noise
+from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
 
 RATE = "output_tokens_per_s"
 # What the front is drawn over, besides cost or rate, where every ranked cell has it.
@@ -24,31 +26,33 @@ TRADED = ("ttft_p95_s", "tpot_p95_s", "memory_bytes")
 
 @dataclass
 class Choice:
-    """One cell judged. `reasons` is empty for a ranked one; `unknown` when what is missing, not what was measured, bars it."""
+    """One cell judged: `state` is one of objectives' MEETS, MISSES, UNKNOWN, `reasons` says why it is not the first.
+
+    `edge`: objectives that its figures are within, though that is not certain. `of_best`: the interval of its rate over
+    the best one's among the ranked cells, whichever that is (stats.best_of); `against_best`: its rate over the first's.
+    """
 
     row: rows.Row
+    state: str = MEETS
     reasons: list[str] = field(default_factory=list)
-    unknown: bool = False
     edge: list[str] = field(default_factory=list)
     price_per_h: float | None = None
     cost: rows.Figure = rows.Figure(None)
     front: bool = False
     against_best: effects.Effect | None = None
+    of_best: tuple[float, float] | None = None
 
     @property
     def ranked(self) -> bool:
-        return not self.reasons
+        return self.state == MEETS
 
 
-def judge(
-    rows: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float], sure: bool = False
-) -> list[Choice]:
+def judge(rows: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float]) -> list[Choice]:
     """Ranked cells first, best first, then the others in the order given.
 
-    `objectives`: metric to the most it may be. `prices`: name to a price per hour, see `price`. With `sure` the upper
-    end of each figure's interval must meet the objective too.
+    `objectives`: metric to the most it may be. `prices`: name to a price per hour, see `price`.
     """
-    choices = [_judge(row, objectives, prices, sure) for row in rows]
+    choices = [_judge(row, objectives, prices) for row in rows]
     ranked = [choice for choice in choices if choice.ranked]
     priced = bool(ranked) and all(choice.cost.value is not None for choice in ranked)
     ranked.sort(key=lambda choice: _of(choice.cost) if priced else -_of(choice.row.figure(RATE)))
@@ -56,33 +60,35 @@ def judge(
     noise = Noise(rows)
     for choice in ranked[1:]:
         choice.against_best = noise.effect(choice.row, ranked[0].row, RATE)
+    ends = best_of.of_best(
+        len(ranked), lambda i, j, level: noise.effect(ranked[i].row, ranked[j].row, RATE, confidence=level)
+    )
+    for choice, interval in zip(ranked, ends, strict=True):
+        choice.of_best = interval
     return ranked + [choice for choice in choices if not choice.ranked]
 
 
-def _judge(row: rows.Row, objectives: Mapping[str, float], prices: Mapping[str, float], sure: bool) -> Choice:
+def _judge(row: rows.Row, wanted: Mapping[str, float], prices: Mapping[str, float]) -> Choice:
     choice = Choice(row)
     if row.figure(RATE).value is None:
-        choice.unknown = True
+        choice.state = UNKNOWN
         choice.reasons.append("no output tokens per second")
     if row.limited:
+        choice.state = UNKNOWN
         choice.reasons.append(f"limited by the client: {', '.join(row.limited)}")
+    judged = {metric: objectives.judge(row, metric, most) for metric, most in wanted.items()}
+    choice.reasons += [one.reason for one in judged.values() if one.reason]
+    choice.edge = [metric for metric, one in judged.items() if one.state == UNKNOWN and one.within]
+    states = {one.state for one in judged.values()}
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
     if requests and row.failures / requests > MOST_FAILURES:
         choice.reasons.append(f"{row.failures} of {requests} requests failed")
-    missed = False
-    for metric, most in objectives.items():
-        one = row.figure(metric)
-        if one.value is None:
-            choice.unknown = True
-            choice.reasons.append(f"{metric} {f'needs {one.needed} values' if one.needed else 'was not measured'}")
-        elif one.value > most or sure and (one.high is None or one.high > most):
-            over = one.value if one.value > most else one.high
-            choice.reasons.append(f"{metric} is {over:.4g}, above {most:.4g}" if over else f"{metric} has no interval")
-            missed = missed or one.value > most
-        elif one.high is None or one.high > most:
-            choice.edge.append(metric)
+        states.add(MISSES)
     # One objective missed settles it, whatever is not known of the others.
-    choice.unknown = choice.unknown and not missed
+    if MISSES in states:
+        choice.state = MISSES
+    elif UNKNOWN in states:
+        choice.state = UNKNOWN
     choice.price_per_h = price(row, prices)
     if choice.price_per_h is not None:
         rate = row.figure(RATE)
@@ -135,6 +141,12 @@ def _front(ranked: Sequence[Choice], priced: bool) -> None:
         )
 
 
+def measured_apart(ranked: Sequence[Choice]) -> str | None:
+    """When the first and the cell furthest from it in time were measured, where that was not side by side."""
+    found = (times.apart(choice.row.summaries, ranked[0].row.summaries) for choice in ranked[1:])
+    return next((when for when in found if when), None)
+
+
 def record(choice: Choice, place: int | None) -> dict[str, Any]:
     """The pick record of docs/records.md."""
     figures = {metric: _plain(choice.row.figure(metric)) for metric in (RATE, "wall_s", *TRADED)}
@@ -143,6 +155,7 @@ def record(choice: Choice, place: int | None) -> dict[str, Any]:
         "kind": "pick",
         "v": 1,
         "place": place,
+        "state": choice.state,
         "sweep": choice.row.sweep,
         "cell": choice.row.cell,
         "host": choice.row.host,
@@ -153,6 +166,7 @@ def record(choice: Choice, place: int | None) -> dict[str, Any]:
         "pareto": choice.front,
         "edge": choice.edge,
         "reasons": choice.reasons,
+        "of_best": None if choice.of_best is None else {"low": choice.of_best[0], "high": choice.of_best[1]},
         "against_best": None if against is None else effects.described(against),
     }
 

@@ -76,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
     "dialects": {"engines", "outside"},
     "engines": set(),
     "stats": set(),
-    "cli": {"exit_codes", "failure", "outside", "records", "results"},
+    "cli": {"exit_codes", "failure", "outside", "records", "results", "sizes"},
     "apikey": {"files"},
     "failure": {"exit_codes"},
     "foreground": {"failure"},

@@ -1,0 +1,173 @@
+"""Does a cell meet an objective: yes, no, or the data cannot tell.
+
+An objective on a percentile is one on a share of requests: "TTFT p95 ≤ 500 ms" says that 95 % of requests take at most
+500 ms. Each server session answers it with a one-sided binomial bound at 95 % confidence, which needs fewer requests than
+a two-sided interval: 59 for p95, 299 for p99 (Clopper and Pearson, Biometrika 26, 1934). A failed request counts as one
+over the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.special import bdtrc, stdtrit
+
+from llmpar.results import rows, words
+from llmpar.stats import intervals
+
+MEETS, MISSES, UNKNOWN = "meets", "misses", "cannot tell"
+RISK = 0.05
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One objective of one row: `state` is one of MEETS, MISSES, UNKNOWN; `reason` in words unless it is met.
+
+    `within`: the figure itself is within the objective, whether or not that is certain.
+    """
+
+    state: str
+    reason: str = ""
+    within: bool = False
+
+
+def judge(row: rows.Row, metric: str, most: float) -> Judged:
+    """Whether the row meets `metric` ≤ `most`.
+
+    It meets where every server session shows that it does, and misses where one shows that it does not. Where single
+    sessions cannot tell, two or more that all have the figure do by Student's t over their values.
+    """
+    states = [of_session(summary, metric, most) for summary in row.summaries]
+    readings = [rows.reading(summary, metric) for summary in row.summaries]
+    known = [one.value for one in readings if one.value is not None]
+    whole = len(known) == len(readings)
+    within = bool(known) and whole and math.fsum(known) / len(known) <= most
+    if MISSES in states:
+        return Judged(MISSES, _miss(row, metric, most, states, known))
+    if all(state == MEETS for state in states):
+        return Judged(MEETS, within=True)
+    sessions = list(row.by_session(metric).values())
+    if whole and len(sessions) > 1:
+        low, high = _ends(sessions)
+        if high <= most and max(sessions) <= most:
+            return Judged(MEETS, within=True)
+        if low > most:
+            return Judged(MISSES, _miss(row, metric, most, states, known))
+    return Judged(UNKNOWN, _unknown(row, metric, most, readings, known), within)
+
+
+def of_session(summary: dict[str, Any], metric: str, most: float) -> str:
+    """The same of one session."""
+    figure, path = rows.reading(summary, metric), rows.path(metric)
+    if path[0] != "latency" or not path[-1].startswith("p"):
+        if figure.value is None:
+            return UNKNOWN
+        low, high = (figure.value, figure.value) if path[0] != "latency" else (figure.low, figure.high)
+        return MEETS if high is not None and high <= most else MISSES if low is not None and low > most else UNKNOWN
+    distribution = (summary.get("latency") or {}).get(path[1])
+    if not isinstance(distribution, dict):
+        return UNKNOWN
+    percent = int(path[-1].removeprefix("p"))
+    if _surely_within(summary, distribution, percent, most):
+        return MEETS
+    return MISSES if _surely_over(summary, distribution, path[1], percent, most) else UNKNOWN
+
+
+def _surely_within(summary: dict[str, Any], distribution: dict[str, Any], percent: int, most: float) -> bool:
+    """Whether a one-sided bound of this percentile, or of a higher one, is within the objective."""
+    failed, requests = _failed(summary)
+    if failed >= requests:
+        return False
+    # Of the requests that ended well, a larger share must be within where others failed.
+    share = percent / 100 * requests / (requests - failed)
+    for other in intervals.PERCENTS:
+        estimate = distribution.get(f"p{other}") or {}
+        if other / 100 >= share - 1e-12:
+            bounds = [bound for bound in (estimate.get("at_most"), estimate.get("high")) if bound is not None]
+            if bounds and min(bounds) <= most:
+                return True
+    # Summaries of version 1 have no one-sided bounds: count, where all requests are within.
+    old = "at_most" not in (distribution.get(f"p{percent}") or {})
+    count, longest = distribution.get("n") or 0, distribution.get("max")
+    return old and not failed and longest is not None and longest <= most and (percent / 100) ** count <= RISK
+
+
+def _surely_over(summary: dict[str, Any], distribution: dict[str, Any], name: str, percent: int, most: float) -> bool:
+    """Whether more requests were over the objective than a server that meets it would let by chance."""
+    failed, _ = _failed(summary)
+    count = int(distribution.get("n") or 0)
+    over = 0
+    for other in intervals.PERCENTS:
+        estimate = distribution.get(f"p{other}") or {}
+        if other <= percent:
+            bounds = [bound for bound in (estimate.get("at_least"), estimate.get("low")) if bound is not None]
+            if bounds and max(bounds) > most:
+                return True
+        if (estimate.get("value") or 0) > most:
+            over = max(over, count - intervals.rank(count, other) + 1)
+    if (distribution.get("min") or 0) > most:
+        over = count
+    # Gaps between tokens come in clusters, one of each request: their number proves nothing.
+    if name in ("itl_s", "event_latency_s") or not over + failed:
+        return False
+    return float(bdtrc(over + failed - 1, count + failed, 1 - percent / 100)) <= RISK
+
+
+def _failed(summary: dict[str, Any]) -> tuple[int, int]:
+    """Requests without a latency because they failed, and all that count; none where the percentiles hold failures already."""
+    counts = summary.get("n") or {}
+    failed = 0 if summary.get("latency_failures") == "infinite" else sum(int(counts.get(x) or 0) for x in FAILURES)
+    return failed, int(counts.get("ok") or 0) + failed
+
+
+FAILURES = ("error", "timeout")
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """One-sided 95 % limits of the mean of one value a session."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = float(stdtrit(count - 1, 1 - RISK)) * spread / math.sqrt(count)
+    return mean - half, mean + half
+
+
+def _miss(row: rows.Row, metric: str, most: float, states: list[str], known: list[float]) -> str:
+    bound = words.goal(metric, most)
+    missed = states.count(MISSES)
+    part = f" in {missed} of {len(states)} server sessions" if 0 < missed < len(states) else ""
+    if known and len(known) == len(states):
+        value = math.fsum(known) / len(known)
+        if value > most and not part:
+            return f"{words.title(metric)} is {words.quantity(metric, value)}, above {bound}"
+    lower = metric.rsplit("_", 2)[0] + "_p50_s"
+    if not part and metric != lower and (half := row.figure(lower).value if "_p" in metric else None) and half > most:
+        return f"{words.title(metric)} is above {bound}: {words.title(lower)} is {words.quantity(lower, half)} already"
+    return f"{words.title(metric)} is above {bound}{part}"
+
+
+def _unknown(row: rows.Row, metric: str, most: float, readings: list[rows.Figure], known: list[float]) -> str:
+    name, bound = words.title(metric), words.goal(metric, most)
+    if not known:
+        needed = max((one.needed or 0 for one in readings), default=0)
+        return f"{name} needs {needed} requests" if needed else f"{name} was not measured"
+    if len(known) < len(readings):
+        return f"{name} is known in {len(known)} of {len(readings)} server sessions"
+    ends = [end for summary, one in zip(row.summaries, readings, strict=True) if (end := _high(summary, metric, one))]
+    value = words.quantity(metric, math.fsum(known) / len(known))
+    reach = f" and may be up to {words.quantity(metric, max(ends))}" if ends and max(ends) > most else ""
+    needed = max((one.needed or 0 for one in readings), default=0)
+    more = f"; its interval needs {needed} requests" if needed and not reach else ""
+    return f"{name} is {value}{reach}; the objective is {bound}{more}"
+
+
+def _high(summary: dict[str, Any], metric: str, one: rows.Figure) -> float | None:
+    """The upper bound of one session: one-sided where there is one."""
+    estimate: Any = summary
+    for key in rows.path(metric):
+        estimate = estimate.get(key) if isinstance(estimate, dict) else None
+    bound = estimate.get("at_most") if isinstance(estimate, dict) else None
+    return bound if bound is not None else one.high
