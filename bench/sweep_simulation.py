@@ -1,0 +1,139 @@
+"""Whole sweeps of known truth through the rules of verdicts and picks: noise that is borrowed, a best that is selected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from llmpar.stats import best_of, effects
+from llmpar.verdicts import verdict
+from llmpar.verdicts.noise import Noise
+
+CELLS = 20
+# Of the inverse chi-squared from which the cells' true variances are drawn: 1.2 and 7.6 are those of wall seconds and steady
+# tokens/s in docs/results; with infinitely many all cells are equally noisy.
+FREEDOMS = (1.2, 3.0, 7.6, math.inf)
+
+
+@dataclass
+class Cell:
+    summaries: list[dict[str, Any]]
+
+
+def _cell(random: np.random.Generator, engine: str, clients: int, level: float, noise: float, sessions: int) -> Cell:
+    values = np.exp(np.clip(level + noise * random.standard_normal(sessions), -300, 300))
+    return Cell(
+        [
+            {
+                "wall_s": {"value": float(value)},
+                "session": f"{engine}-{number}",
+                "host": {"hostname": "h"},
+                "cell": {"sweep": "s", "server": {"engine": engine}, "load": {"clients": clients}},
+            }
+            for number, value in enumerate(values)
+        ]
+    )
+
+
+def told(
+    trials: int,
+    sessions: int,
+    difference: float,
+    noise: float,
+    freedom: float,
+    noisier: float = 1.0,
+    method: str = "auto",
+    seed: int = 1,
+) -> tuple[float, float]:
+    """Two engines in CELLS cells: how often any cell is called different, and the share of cells that are.
+
+    `noisier`: the second engine's noise over the first's.
+    """
+    random = np.random.default_rng([seed, sessions, int(1000 * difference), int(10 * min(freedom, 99))])
+    any_cell, share = 0, 0.0
+    for _ in range(trials):
+        variances = np.ones(CELLS) if math.isinf(freedom) else freedom / random.chisquare(freedom, CELLS)
+        spread = noise * np.sqrt(variances)
+        a = [_cell(random, "a", n, math.log1p(difference), spread[n], sessions) for n in range(CELLS)]
+        b = [_cell(random, "b", n, 0.0, noisier * spread[n], sessions) for n in range(CELLS)]
+        known = Noise([*a, *b])
+        found = [known.effect(left, right, "wall_s", method) for left, right in zip(a, b, strict=True)]
+        effects.correct(found, "holm")
+        different = [verdict.decide(effect, False) in ("faster", "slower") for effect in found if effect]
+        any_cell += any(different)
+        share += sum(different) / CELLS
+    return any_cell / trials, share / trials
+
+
+def same(trials: int, sessions: int, difference: float, noise: float, seed: int = 1) -> tuple[float, float]:
+    """How often any of CELLS cells that differ by `difference`, beyond the margin, is called the same: by Holm, and uncorrected."""
+    random = np.random.default_rng([seed, sessions, 77])
+    wrong = [0, 0]
+    for _ in range(trials):
+        for place, correction in enumerate(("holm", "none")):
+            a = [_cell(random, "a", n, math.log1p(difference), noise, sessions) for n in range(CELLS)]
+            b = [_cell(random, "b", n, 0.0, noise, sessions) for n in range(CELLS)]
+            known = Noise([*a, *b])
+            found = [known.effect(left, right, "wall_s") for left, right in zip(a, b, strict=True)]
+            effects.correct(found, correction)
+            wrong[place] += any(verdict.decide(effect, False) == "same" for effect in found if effect)
+    return wrong[0] / trials, wrong[1] / trials
+
+
+def selected(trials: int, sessions: int, noise: float = 0.02, seed: int = 1) -> tuple[float, float]:
+    """CELLS equal cells: how often some cell is put surely below the best, by plain intervals against the first and by best_of."""
+    random = np.random.default_rng([seed, sessions, 5])
+    plain = right = 0
+    for _ in range(trials):
+        values = np.exp(noise * random.standard_normal((CELLS, sessions)))
+        rates = [{f"{n}-{s}": float(value) for s, value in enumerate(row)} for n, row in enumerate(values)]
+        order = sorted(range(CELLS), key=lambda n: -float(np.log(values[n]).mean()))
+        plain += any(
+            (effect := effects.effect(rates[n], rates[order[0]])) and (effect.high or 2) < 1 for n in order[1:]
+        )
+        ends = best_of.of_best(CELLS, partial(_compare, rates))
+        right += any(interval is not None and interval[1] < 1 for interval in ends)
+    return plain / trials, right / trials
+
+
+def _compare(rates: list[dict[str, float]], i: int, j: int, level: float) -> effects.Effect | None:
+    return effects.effect(rates[i], rates[j], confidence=level)
+
+
+def tables(trials: int) -> Iterator[str]:
+    """The tables of docs/metrics.md, line by line."""
+    yield f"Any false alarm over {CELLS} cells of equal sides, 3% noise, {trials} sweeps; cells' variances of so many degrees of freedom\n"
+    yield "| sessions | second side noisier | 1.2 | 3 | 7.6 | all equal |\n|---:|---:|---:|---:|---:|---:|"
+    for sessions in (2, 3, 5):
+        for noisier in (1.0, 2.0):
+            shares = [told(trials, sessions, 0.0, 0.03, freedom, noisier)[0] for freedom in FREEDOMS]
+            yield f"| {sessions} | {noisier:g} times | " + " | ".join(f"{share:.1%}" for share in shares) + " |"
+    yield f"\nShare of {CELLS} cells with a true difference that are found, 2% noise: Welch alone, and with borrowed noise\n"
+    yield "| sessions | difference | Welch 1.2 | 7.6 | equal | borrowed 1.2 | 7.6 | equal |\n|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for sessions, difference in ((2, 0.1), (3, 0.05), (3, 0.1), (5, 0.05)):
+        shares = [
+            told(max(trials // 5, 1), sessions, difference, 0.02, freedom, method=method)[1]
+            for method in ("welch", "auto")
+            for freedom in (1.2, 7.6, math.inf)
+        ]
+        yield f"| {sessions} | {difference:.0%} | " + " | ".join(f"{share:.0%}" for share in shares) + " |"
+    yield f"\nAny cell of {CELLS} called the same though all differ by 4%, 1.5% noise\n"
+    yield "| sessions | corrected by Holm | not corrected |\n|---:|---:|---:|"
+    for sessions in (3, 5):
+        yield f"| {sessions} | " + " | ".join(f"{share:.1%}" for share in same(trials, sessions, 0.04, 0.015)) + " |"
+    yield f"\nSome of {CELLS} equal cells put surely below the best, 2% noise\n"
+    yield "| sessions | plain interval against the first | rate over the best |\n|---:|---:|---:|"
+    for sessions in (3, 5):
+        yield f"| {sessions} | " + " | ".join(f"{share:.1%}" for share in selected(trials // 2, sessions)) + " |"
+
+
+if __name__ == "__main__":
+    import sys
+
+    for line in tables(int(sys.argv[1]) if len(sys.argv) > 1 else 400):
+        print(line, flush=True)
