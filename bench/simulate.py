@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
+import batch_server
 import simulation
+
+
+def batch_server_tables(trials: int) -> None:
+    """What llmpar-summarise says of whole runs of a batch server; the truth is that server's long run."""
+    print(f"\nRuns of a batch server, {trials} trials; value / truth (covered, given)\n")
+    print(f"| load, requests, lengths | steady | {' | '.join(batch_server.FIGURES)} | TTFT mean, whole run |")
+    print("|---|---:|" + "---:|" * (len(batch_server.FIGURES) + 1))
+    with ProcessPoolExecutor() as pool:
+        for scenario in (*batch_server.CLOSED, *batch_server.OPEN):
+            found = batch_server.trials(scenario, trials, pool)
+            steady = sum(each["steady"] for each in found) / trials
+            cells, whole = ["–"] * len(batch_server.FIGURES), "–"
+            if scenario.clients or scenario.rate < 1:  # an overloaded server has no long run
+                rows = list(batch_server.rows(scenario, found, batch_server.truth(scenario)))
+                cells = [_cell(row) for row in rows]
+                whole = f"{rows[0].whole_ratio:.2f}"
+            print(f"| {scenario} | {steady:.0%} | {' | '.join(cells)} | {whole} |", flush=True)
+        print("\n| slow launches: load, requests, lengths | named as limited | steady |\n|---|---:|---:|")
+        for scenario in batch_server.SLOW:
+            found = batch_server.trials(scenario, max(trials // 3, 1), pool)
+            limited = sum(each["limited"] for each in found) / len(found)
+            steady = sum(each["steady"] for each in found) / len(found)
+            print(f"| {scenario} | {limited:.0%} | {steady:.0%} |", flush=True)
+
+
+def _cell(row: batch_server.Row) -> str:
+    return "–" if math.isnan(row.ratio) else f"{row.ratio:.3f} ({_share(row.covered)}, {_share(row.given)})"
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0%}"
 
 
 def main() -> None:
@@ -15,8 +49,7 @@ def main() -> None:
     print("| data | figure | covered | given |\n|---|---|---:|---:|")
     for row in simulation.coverage(trials):
         print(f"| {row.what} | {row.figure} | {row.covered:.1%} | {row.given:.0%} |", flush=True)
-    for row in simulation.end_to_end(trials):
-        print(f"| {row.what} | {row.figure} | {row.covered:.1%} | {row.given:.0%} |", flush=True)
+    batch_server_tables(max(trials // 10, 1))
     print(f"\nVerdicts on pairs with a known difference, {trials} trials\n")
     print(
         "| noise between sessions | sessions | noise | true difference | called different | same | cannot tell |\n|---|---:|---:|---:|---:|---:|---:|"

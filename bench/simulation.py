@@ -148,18 +148,6 @@ def _rates(trials: int, seed: int) -> Iterator[Row]:
         yield Row(name, "rate", float(np.mean(hits)), 1.0, trials)
 
 
-FIGURES = {
-    "steady output tokens/s": ("throughput", "output_tokens_per_s", "steady"),
-    "steady requests/s": ("throughput", "requests_per_s", "steady"),
-    "TTFT mean": ("latency", "ttft_s", "mean"),
-    "TTFT p50": ("latency", "ttft_s", "p50"),
-    "TTFT p95": ("latency", "ttft_s", "p95"),
-    "ITL p50": ("latency", "itl_s", "p50"),
-    "ITL p99": ("latency", "itl_s", "p99"),
-    "E2E mean": ("latency", "e2e_s", "mean"),
-}
-
-
 def closed_loop(
     random: np.random.Generator, count: int, clients: int = 16, events: int = 20, pace_of_session: float = 1.0
 ) -> dict[str, Any]:
@@ -199,28 +187,6 @@ def closed_loop(
     summariser = Summariser()
     read.feed_records(summariser, made)
     return summariser.summary()
-
-
-def end_to_end(trials: int, requests: int = 1500, seed: int = 1) -> Iterator[Row]:
-    """Coverage of what llmpar-summarise says of whole runs, window finding included; the truth is the mean of long runs."""
-
-    def read(found: dict[str, Any], path: tuple[str, str, str]) -> dict[str, Any]:
-        return found[path[0]][path[1]][path[2]]
-
-    random = np.random.default_rng([seed, 5])
-    long = [closed_loop(random, 20_000) for _ in range(4)]
-    truth = {name: float(np.mean([read(each, path)["value"] for each in long])) for name, path in FIGURES.items()}
-    hits: dict[str, list[bool]] = {name: [] for name in FIGURES}
-    for _ in range(trials):
-        found = closed_loop(random, requests)
-        for name, path in FIGURES.items():
-            estimate = read(found, path)
-            if estimate.get("low") is not None:
-                hits[name].append(estimate["low"] <= truth[name] <= estimate["high"])
-    for name, into in hits.items():
-        yield Row(
-            f"closed loop of {requests} requests, 16 clients", name, float(np.mean(into)), len(into) / trials, trials
-        )
 
 
 @dataclass

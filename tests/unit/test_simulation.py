@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 
+import batch_server  # noqa: E402
 import simulation  # noqa: E402
 
 from llmpar.stats import effects  # noqa: E402
@@ -27,11 +28,31 @@ def test_intervals_cover_the_truth_93_to_97_times_in_100() -> None:
     assert all(row.given > 0.75 for row in rows)
 
 
-def test_whole_runs_cover_the_truth() -> None:
-    rows = list(simulation.end_to_end(100))
-    # Three standard errors of a share of 0.95 of 100 below the promised 93 %.
-    least = 0.93 - 3 * (0.95 * 0.05 / 100) ** 0.5
-    assert [f"{row.figure}: {row.covered:.3f}" for row in rows if row.covered < least or row.given < 0.95] == []
+@pytest.mark.parametrize(("clients", "requests", "trials"), [(24, 500, 30), (128, 1000, 8)])
+def test_runs_of_a_batch_server_say_what_it_does_in_the_long_run(clients: int, requests: int, trials: int) -> None:
+    scenario = batch_server.Scenario(requests, clients)
+    found = batch_server.trials(scenario, trials)
+    rows = {row.figure: row for row in batch_server.rows(scenario, found, batch_server.truth(scenario))}
+    assert all(each["steady"] and not each["limited"] and not each["warnings"] for each in found)
+    # Three standard errors of a share of 0.9 below it.
+    least = 0.9 - 3 * (0.9 * 0.1 / trials) ** 0.5
+    for figure in ("TTFT mean", "TTFT p50", "TTFT p90", "TPOT mean", "tokens/s"):
+        row = rows[figure]
+        assert abs(row.ratio - 1) <= 0.03 and row.covered >= least and row.given == 1.0, row
+    # The burst of the first prompts, which all requests together still hold.
+    assert rows["TTFT mean"].whole_ratio > 1.05
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_slow_launcher_is_named_and_a_quick_one_is_not(fixed: bool) -> None:
+    for delay, limited in ((0.002, False), (0.4, True)):
+        found = batch_server.trials(batch_server.Scenario(500, 128, fixed=fixed, delay_s=delay), 2)
+        assert [each["limited"] for each in found] == [limited] * 2
+
+
+def test_equal_answers_are_a_convoy_and_an_overload_is_not_steady() -> None:
+    assert "convoy" in batch_server.trials(batch_server.Scenario(1000, 64, fixed=True), 1)[0]["warnings"]
+    assert not batch_server.trials(batch_server.Scenario(1000, rate=1.2), 1)[0]["steady"]
 
 
 def test_equal_runs_are_called_the_same_or_not_told_apart() -> None:
