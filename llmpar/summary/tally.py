@@ -190,16 +190,17 @@ class Gaps:
             ).astype(np.int64)
         lengths = lengths.astype(np.int64)
         starts = np.cumsum(lengths) - lengths
-        counted = np.ones(len(steps), dtype=bool)
+        counted, own = np.ones(len(steps), dtype=bool), lengths - 1
         if low is not None and high is not None:
             ends = sent + np.add.reduceat(steps, starts, dtype=np.int64)
-            counted = np.repeat((sent >= low) & (ends < high), lengths)
-            for request in np.flatnonzero((ends >= low) & (sent < high) & ((sent < low) | (ends >= high))).tolist():
+            whole = (sent >= low) & (ends < high)
+            counted, own = np.repeat(whole, lengths), np.where(whole, own, 0)
+            for request in np.flatnonzero(~whole & (ends >= low) & (sent < high)).tolist():
                 part = slice(starts[request], starts[request] + lengths[request])
                 instants = sent[request] + np.cumsum(steps[part], dtype=np.int64)
                 counted[part] = (instants >= low) & (instants < high)
+                own[request] = np.count_nonzero(counted[part][1:])
         counted[starts] = False
-        own = np.add.reduceat(counted, starts, dtype=np.int64)
         if not own.any():
             return None
         durations = steps[counted].astype(np.int64)
@@ -219,7 +220,7 @@ class _Slab:
     weights: np.ndarray | None
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """The sum of each request's values (one for each gap), times their weights."""
+        """The sum of each request's values (one for each gap, or one for all), times their weights."""
         starts = np.cumsum(self.lengths) - self.lengths
         return np.add.reduceat(values if self.weights is None else values * self.weights, starts, dtype=np.int64)
 
@@ -239,7 +240,7 @@ def _distribution(slabs: list[_Slab]) -> dict[str, Any] | None:
     def batched(values: list[np.ndarray]) -> np.ndarray:
         return np.bincount(batch, np.concatenate(values), minlength=intervals.BATCHES)
 
-    sizes = batched([slab.sums(np.ones(len(slab.durations), dtype=np.int64)) for slab in slabs])
+    sizes = batched([slab.lengths if slab.weights is None else slab.sums(np.ones(1, np.int64)) for slab in slabs])
     used = sizes > 0
     below = {}
     for percent in intervals.PERCENTS:
