@@ -83,7 +83,7 @@ def main(
     with ExitStack() as stack:
         if urls or pids:
             stream = _opened(output or ("engine.jsonl" if command else None), stack)
-            work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file))
+            work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file), bool(command))
         return foreground.run_beside(command, work) if command else _alone(work, duration)
 
 
@@ -129,12 +129,14 @@ def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
 
 
 def _prepare(
-    stream: BinaryIO, urls: list[str], pids: list[int], interval: float, key: str | None
+    stream: BinaryIO, urls: list[str], pids: list[int], interval: float, key: str | None, beside: bool
 ) -> Callable[[threading.Event], None]:
     """What the thread does."""
     from llmpar.sampling import scrape  # loaded before the command starts, so as not to disturb it
 
     sampler = scrape.Sampler(urls, pids, interval, key)
+    if beside:
+        sampler.before()
 
     def work(stop: threading.Event) -> None:
         try:

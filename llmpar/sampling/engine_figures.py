@@ -62,6 +62,9 @@ def reduce(samples: list[dict[str, Any]], start: float, end: float) -> dict[str,
     figures["prefill_s"], figures["decode_s"] = grown["prefill_s_total"], grown["decode_s_total"]
 
     cpu = _growth([(sample["at"], sample) for sample in samples], "cpu_s", start, end)
+    others = [sample["other_cpu_ratio"] for sample in inside if sample.get("other_cpu_ratio") is not None]
+    figures["other_cpu_ratio"] = sum(others) / len(others) if others else None
+    figures["other_cpu_before_ratio"] = samples[0].get("other_cpu_ratio") if samples else None
     figures["cpu_cores_mean"] = cpu[0] / cpu[2] if cpu else None
     for field in ("rss_bytes", "pss_bytes", "threads", "processes"):
         values = [sample[field] for sample in inside if sample.get(field) is not None]

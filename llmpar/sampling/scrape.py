@@ -14,6 +14,7 @@ import requests
 
 from llmpar import clock, records
 from llmpar.sampling import engine_metrics
+from llmpar.sampling.other_cpu import OtherCpu
 from llmpar.sampling.processes import Processes
 from llmpar.sampling.ticks import Ticks
 
@@ -70,6 +71,9 @@ class Server:
             return None, None
 
 
+BEFORE_S = 0.5
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"http {error.response.status_code}"
@@ -87,7 +91,14 @@ class Sampler:
         timeout_s = min(max(0.8 * interval_s, 0.2), 5.0)
         self._servers = [Server(url, key, timeout_s) for url in urls]
         self._processes = Processes(pids, interval_s) if pids else None
+        self._others = OtherCpu()
         self._threads = ThreadPoolExecutor(len(urls)) if len(urls) > 1 else None
+
+    def before(self) -> None:
+        """Look at the processors once, for half a second, before there is load: the first sample says who else was busy."""
+        if self._processes is not None:
+            self._others.ratio(self._processes.sample()["cpu_s"])
+            time.sleep(BEFORE_S)
 
     def sample(self, missed: int) -> dict[str, Any]:
         """One record; `missed`: ticks that went by since the last one."""
@@ -113,6 +124,7 @@ class Sampler:
             "error": "; ".join(silent) or None,
             **engine_metrics.combine(replicas),
             **processes,
+            "other_cpu_ratio": self._others.ratio(processes["cpu_s"]),
             "replicas": replicas if len(replicas) > 1 else [],
         }
 

@@ -16,7 +16,7 @@ from llmpar.summary import client_limits, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
-from llmpar.summary.warnings import of_summary
+from llmpar.summary.warnings import in_order, of_host, of_summary
 from llmpar.summary.window import Run, both, describe, find, series
 
 
@@ -117,6 +117,7 @@ class Summariser:
             return int(run.tokens[max(first, 0) : max(last, 0) + (0 if window.steady else 1)].sum())
 
         join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
+        result["warnings"] = in_order(result["warnings"] + of_host(result["engine"]))
         return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from llmpar.summary.client_limits import LIMIT
 from llmpar.summary.columns import NONE, Columns
 
+BUSY = 0.10  # of all processors
 OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 
 # code: (message, what to try), both with places for the values given to `make`
@@ -16,6 +17,10 @@ TABLE: dict[str, tuple[str, str]] = {
     "client_limited": (
         "the client's own delay could move {figures} by more than 3%",
         "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked",
+    ),
+    "busy_host": (
+        "processes that are neither engine nor client took {share:.0%} of the processors {when}",
+        "stop what else runs on this machine, and measure again",
     ),
     "low_concurrency": (
         "{achieved:.1f} requests were in flight on average where {asked} were asked for, while there was work left",
@@ -128,6 +133,15 @@ def _no_events(columns: Columns) -> int:
     if set(columns.names["stream"]) != {True}:
         return 0
     return int(np.count_nonzero((columns.array("output") > 0) & (columns.array("ttft_s") == NONE)))
+
+
+def of_host(engine: dict[str, Any] | None) -> list[dict[str, str]]:
+    """Whether others took the processors, by the engine's samples before and during the load."""
+    for field, when in (("other_cpu_ratio", "during the load"), ("other_cpu_before_ratio", "just before it")):
+        share = (engine or {}).get(field)
+        if share is not None and share > BUSY:
+            return [make("busy_host", share=share, when=when)]
+    return []
 
 
 def of_summary(

@@ -351,6 +351,20 @@ def test_prefix_cache_that_was_asked_for_is_no_warning() -> None:
     assert "cached_tokens" not in codes(found) and found["label"] == "c" and found["session"] == "s/x"
 
 
+@pytest.mark.parametrize(
+    ("before", "during", "said"), [(0.02, 0.03, None), (0.4, 0.03, "just before"), (0.0, 0.5, "during")]
+)
+def test_others_on_the_machine_are_said(before: float, during: float, said: str | None) -> None:
+    made = closed_loop(100, 4)
+    start = min(each["sent_at"] for each in made)
+    samples = [
+        {"kind": "engine", "v": 1, "at": start + at, "other_cpu_ratio": during if at else before} for at in range(12)
+    ]
+    found = summarise([*made, *samples])
+    messages = [each["message"] for each in found["warnings"] if each["code"] == "busy_host"]
+    assert (said is None) == (messages == []) and (said is None or said in messages[0])
+
+
 def test_low_concurrency_is_said() -> None:
     found = summarise(closed_loop(100, 4), clients=8)
     assert found["concurrency"]["ratio"] == pytest.approx(0.5, abs=0.02)
