@@ -34,6 +34,7 @@ SERVER: dict[str, type] = {
     "speculate": int,
     "speculate_method": str,
     "acceptance_length": float,
+    "power_limit_w": float,
     "prefix_cache": bool,
     "seed": int,
     "engine_args": str,

@@ -14,7 +14,7 @@ import click
 
 from llmpar import cli, exit_codes, failure, foreground, records, runtime_directory, sizes
 from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker
-from llmpar.serving import balancer, containers, gpu_memory, launches, orphans, run
+from llmpar.serving import balancer, containers, gpu_memory, launches, orphans, power_limit, run
 from llmpar.serving.ports import choose_ports
 from llmpar.serving.record import ServerRecord
 
@@ -37,6 +37,7 @@ OPTIONS = [
     ("--acceptance-length", click.FloatRange(1), "X", "Tokens per step that speculation is forced to yield."),
     ("--gpus", str, "LIST", "GPU indices: 0,1; none for the CPU."),
     ("--seed", int, "N", "Random seed of the engine."),
+    ("--power-limit-w", click.FloatRange(1), "W", "Power limit of each GPU while the servers run; needs root."),
     ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
 ]
 
@@ -197,7 +198,10 @@ def main(
     def say(message: str, hint: str | None = None) -> None:
         cli.say(NAME, message, hint)
 
-    with run.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers:
+    with (
+        power_limit.capped(wanted.power_limit_w, gpu_memory.own_gpus(made), say),
+        run.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers,
+    ):
         say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
         os.environ.update(
             LLMPAR_BASE_URL=servers.base_url,

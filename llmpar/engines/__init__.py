@@ -46,7 +46,7 @@ ENGINES = _Table(
 )
 
 # What every engine understands, through llmpar-serve itself.
-COMMON = frozenset({"model", "port", "runtime", "engine_args"})
+COMMON = frozenset({"model", "port", "runtime", "power_limit_w", "engine_args"})
 
 
 def check(engine: Engine, settings: Settings) -> None:

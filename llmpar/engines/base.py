@@ -39,6 +39,7 @@ class Settings:
     port: int | None = None
     gpus: str | None = None  # comma separated indices, NO_GPUS or ALL_GPUS
     seed: int | None = None
+    power_limit_w: float | None = None  # of each GPU while the servers run; llmpar-serve sets it and puts it back
     engine_args: tuple[str, ...] = ()  # passed through as they are
 
     def given(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ ONLY = {
 OUTSIDE = {
     "click": {"cli", "commands"},
     "requests": {"prompts.tokens", "sampling.scrape", "serving.readiness", "serving.running_server"},
-    "pynvml": {"machine.gpu_facts", "sampling.nvml", "sampling.nvml_gpm", "serving.gpu_memory"},
+    "pynvml": {"machine.gpu_facts", "sampling.nvml", "sampling.nvml_gpm", "serving.gpu_memory", "serving.power_limit"},
 }
 
 
