@@ -61,6 +61,7 @@ _HINT = re.compile(
 _MENTION = re.compile(
     r"(?:\([^)]*\) )?[^A-SU-Ya-z]*\b(?:INFO|DEBUG|TRACE|WARN|WARNING)\b|\d[\d.]* [IWDT] |(?:\S+:\d+: )?\w*Warning: "
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXCEPTION = re.compile(r"\w(?:Error|Exception): \S")
 _ERROR = re.compile(r"\b(?:error|fatal|panicked|failed|cannot|denied)\b", re.IGNORECASE)
 
@@ -74,7 +75,7 @@ def tail(log: str) -> str:
 
 def evidence(text: str) -> list[str]:
     """The lines of a log that can name a cause: without our own, hints, and mentions below the level of an error."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [_COLOUR.sub("", line).strip() for line in text.splitlines()]
     return [
         line
         for line in lines
@@ -128,7 +129,7 @@ def _last(lines: list[str], text: str) -> str:
         for line in reversed(lines):
             if pattern.search(line):
                 return line[:300]
-    whole = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    whole = [_COLOUR.sub("", line).strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return (lines or whole or [""])[-1][:300]
 
 

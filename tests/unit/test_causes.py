@@ -22,6 +22,15 @@ LOGS = [
         "(APIServer pid=7) WARNING 11-25 17:00:02 [x.py:1] Found no NVIDIA driver on your system\n"
         "pydantic_core.ValidationError: 1 validation error for ModelConfig: User-specified max_model_len (9000) is greater\n",
     ),
+    # TGI's lines, with their colours.
+    (
+        "tgi",
+        "bad_setting",
+        "must be <",
+        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[33m WARN\x1b[0m \x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m Found no NVIDIA driver\n"
+        'Error: ArgumentValidation("`max_input_tokens`(9) must be < `max_total_tokens`(8)")\n'
+        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m No CUDA GPUs are available\n",
+    ),
     # The first error was overcome; the last was not.
     (
         "vllm",
