@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # Words from the command line and the environment are taken as they stand: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
@@ -95,10 +95,16 @@ ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
 include $(RUN)/cells.mk
 endif
 
+# A search grows its list of cells by itself: scripts/search names its folder.
+ifdef SEARCH
+RUN := $(SEARCH)
+include $(RUN)/cells.mk
+else
 $(RUN)/cells.mk: $(table) llmpar/sweeps.py llmpar/sweep_folder.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
 	@mkdir -p $(@D)
 	@PYTHONPATH=. $(PYTHON) -m llmpar.sweep_folder $(table) $(sweep_name) $(RUN) $(REPEATS) $(SEED) || \
 	  { rm -f $(RUN)/.repeats-*; rmdir --ignore-fail-on-non-empty $(RUN); exit 2; }
+endif
 
 # A changed REPEATS or SEED makes the list anew.
 $(RUN)/.repeats-$(REPEATS)-$(SEED):
@@ -158,6 +164,23 @@ where:
 .PHONY: clean-run
 clean-run: ## throw the results of SWEEP away
 	rm -rf -- '$(RUN)'
+
+##@ Decide
+
+export SLO A B BY SPACE MINUTES AXIS MOST
+searched := $(sweep_name)$(if $(running)$(ENGINE)$(MODEL),@$(server))
+
+.PHONY: find
+find: | $(ready) ## the most clients within SLO='ttft-p95<500ms tpot-p95<50ms', of BASE_URL's server or a launched one
+	@scripts/search $(RUNS)/find-$(searched) find $(table)
+
+.PHONY: decide
+decide: | $(ready) ## whether A='speculate=0' and B='speculate=2' differ in BY=wall_s, in no more server sessions than it takes
+	@scripts/search $(RUNS)/decide-$(searched) decide $(table)
+
+.PHONY: best
+best: | $(ready) ## the best row of SPACE=table.tsv, within SLO= and MINUTES=60
+	@scripts/search $(RUNS)/best-$(searched) best $(table)
 
 ##@ The study
 

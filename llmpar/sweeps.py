@@ -61,6 +61,7 @@ LOAD: dict[str, type] = {
     "stream": bool,
     "prompts": str,
     "count": int,
+    "skip": int,
     "max_tokens": int,
     "temperature": float,
     "top_k": int,

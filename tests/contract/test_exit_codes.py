@@ -30,6 +30,8 @@ CASES = [
     ("llmpar-doctor --json --host", 2, "exclude"),
     ("llmpar-import empty", 3, "empty"),
     ("llmpar-import nowhere.json", 2, "nowhere.json"),
+    ("llmpar-next find --slo soon study.jsonl", 2, "soon"),
+    ("llmpar-next decide --a speculate=1 --b speculate=1 study.jsonl", 2, "same settings"),
     ("llmpar-pick --ttft-p95 soon study.jsonl", 2, "soon"),
     ("llmpar-pick --ttft-p95 0.001 study.jsonl", 5, "meet"),
     ("llmpar-plan --power 2 study.jsonl", 2, "power"),

@@ -1,0 +1,304 @@
+"""How often `llmpar-next` answers rightly, and at what cost, on simulated batch servers with ramp, queue and drain.
+
+The generator (llmpar.simulate.scheduler) knows nothing of the methods: it schedules requests step by step. Server
+sessions differ by a factor of their own, and the machine drifts from one to the next.
+
+    bench/search decide 2000       trials a row
+    bench/search find 300
+    bench/search best 100          random spaces of 30 candidates, each beside random search of the same time
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tables
+
+from llmpar.search import best, decide, find, levels, objectives
+from llmpar.simulate.scheduler import ClosedLoop, Limits, Run, gamma_lengths, simulate
+from llmpar.stats import intervals
+
+START_S = 93.0  # an engine's start, as measured on an H100
+
+
+@dataclass(frozen=True)
+class Server:
+    """A batch server: seconds a step, and its limits."""
+
+    base_s: float = 0.006
+    kv_s: float = 1.6e-7
+    prompt_s: float = 4e-5
+    sequences: int = 256
+    kv_tokens: int = 121_424
+
+
+def session_pace(random: np.random.Generator, spread: float) -> float:
+    """What one start makes of all times: heavy tails (Student's t with 5 degrees of freedom), standard deviation `spread`."""
+    return math.exp(spread * float(random.standard_t(5)) / math.sqrt(5 / 3))
+
+
+def run(random: np.random.Generator, server: Server, clients: int, requests: int, pace: float = 1.0) -> Run:
+    prompts = random.integers(115, 587, requests)
+    outputs = gamma_lengths(random, requests, mean=100, shape=2)
+    return simulate(
+        prompts,
+        outputs,
+        ClosedLoop(clients=clients, launches_per_s=140, send_delay_s=0.002),
+        step_time=lambda batch: (
+            pace * (server.base_s + server.kv_s * batch.kv_tokens + server.prompt_s * batch.prompt_tokens)
+        ),
+        limits=Limits(token_budget=8192, max_sequences=server.sequences, kv_tokens=server.kv_tokens),
+    )
+
+
+def figures(made: Run) -> tuple[np.ndarray, np.ndarray, float]:
+    """TTFT and TPOT of requests sent between ramp and drain, and output tokens a second there."""
+    ttft = made.first_token_s - made.sent_s
+    tpot = (made.end_s - made.first_token_s) / np.maximum(1, made.output_tokens - 1)
+    first = np.sort(made.end_s)[min(len(ttft) - 1, int(np.count_nonzero(made.sent_s <= made.first_token_s.min())) + 1)]
+    last = made.sent_s.max()
+    inside = (made.sent_s >= min(first, last * 0.5)) & (made.sent_s <= last)
+    done = (made.end_s >= min(first, last * 0.5)) & (made.end_s <= last)
+    span = last - min(first, last * 0.5)
+    rate = (
+        float(made.output_tokens[done].sum() / span) if span > 0 else float(made.output_tokens.sum() / made.end_s.max())
+    )
+    return ttft[inside], tpot[inside], rate
+
+
+def summary(made: Run, cell: Mapping[str, Any], ready_s: float = START_S) -> dict[str, Any]:
+    """What the search reads of a summary: counts, percentiles with one-sided bounds, rates."""
+    ttft, tpot, rate = figures(made)
+    latency = {name: distribution(values) for name, values in (("ttft_s", ttft), ("tpot_s", tpot)) if len(values)}
+    wall = float(made.end_s.max())
+    return {
+        "kind": "summary",
+        "cell": dict(cell),
+        "session": cell.get("session"),
+        "n": {"requests": len(made.sent_s), "ok": len(made.sent_s)},
+        "latency": latency,
+        "wall_s": {"value": wall},
+        "throughput": {
+            "output_tokens_per_s": {
+                "wall": {"value": float(made.output_tokens.sum()) / wall},
+                "steady": {"value": rate},
+            }
+        },
+        "server": {"ready_s": ready_s, "outcome": "ok"},
+    }
+
+
+def distribution(values: np.ndarray) -> dict[str, Any]:
+    """Percentiles by nearest rank, as a summary has them."""
+    ordered = np.sort(values)
+    count = len(ordered)
+    known = {f"p{p}": {"value": float(ordered[intervals.rank(count, p) - 1])} for p in intervals.PERCENTS}
+    return {"n": count, "min": float(ordered[0]), "max": float(ordered[-1]), **known}
+
+
+def truth(
+    random: np.random.Generator, server: Server, wanted: tuple[objectives.Objective, ...], ladder: list[float]
+) -> dict[float, tuple[float, bool]]:
+    """Rate and whether the objectives hold, at each level, from a long run."""
+    known = {}
+    for level in ladder:
+        ttft, tpot, rate = figures(run(random, server, int(level), max(1500, int(10 * level))))
+        values = {"ttft_s": ttft, "tpot_s": tpot}
+        good = all(np.quantile(values[each.figure], 0.95) <= each.most_s for each in wanted)
+        known[level] = (rate, good)
+    return known
+
+
+def simulate_decide(trials: int) -> str:
+    """False verdicts and blocks, sessions with heavy tails and a drift that both sides of a block share in part."""
+    random = np.random.default_rng(5)
+    server = Server()
+    rows = []
+    for spread in (0.005, 0.01, 0.02, 0.05):
+        for difference in (0.0, 0.05, 0.10):
+            told, blocks_used = {"different": 0, "same": 0, "wrong sign": 0}, []
+            for trial in range(trials):
+                drift, values = 0.0, {side: {} for side in decide.SIDES}
+                blocks = decide.Blocks(values, [], [])
+                look = None
+                while look is None or look.decision == "more":
+                    block, side = decide.next_cell(blocks, trial)
+                    drift = 0.7 * drift + 0.5 * spread * float(random.standard_normal())
+                    pace = session_pace(random, spread) * math.exp(drift) * (1 + difference if side == "b" else 1)
+                    values[side][block] = (
+                        float(run(random, server, 64, 300, pace).end_s.max()) if trials <= 50 else pace
+                    )
+                    look = decide.stand(blocks)
+                told["different"] += look.decision == "different"
+                told["same"] += look.decision == "same"
+                told["wrong sign"] += look.decision == "different" and look.ratio > 1 and difference > 0
+                blocks_used.append(look.blocks)
+            rows.append(
+                [
+                    f"{spread:.1%}",
+                    f"{difference:.0%}",
+                    *(f"{told[key] / trials:.1%}" for key in told),
+                    f"{np.mean(blocks_used):.1f}",
+                ]
+            )
+    return tables.table(["between sessions", "true difference", "different", "same", "wrong sign", "blocks"], rows)
+
+
+def simulate_find(trials: int) -> str:
+    """Random servers and objectives: how far the answer is from the truth, in steps of the ladder, and in how many cells."""
+    random = np.random.default_rng(7)
+    off, cells, requests = [], [], []
+    ladder = levels.ladder(1, 512)
+    for _ in range(trials):
+        server = random_server(random)
+        wanted = objectives.parse(
+            f"ttft-p95<{random.choice([200, 500, 1000])}ms tpot-p95<{random.choice([20, 30, 50])}ms"
+        )
+        known = truth(random, server, wanted, ladder)
+        good = [level for level in ladder if known[level][1]]
+        pace = session_pace(random, 0.01)
+        summaries: list[dict[str, Any]] = []
+        while True:
+            seen = find.measured(summaries, "clients", wanted)
+            step = find.step(seen, "clients", 1, 512, 8)
+            if step.level is None:
+                break
+            tries = seen[step.level].tries if step.level in seen else 0
+            count = find.requests_for("clients", step.level, tries)
+            made = run(random, server, int(step.level), count, pace)
+            summaries.append(
+                summary(made, {"id": f"c{step.level}", "session": "find", "load": {"clients": int(step.level)}})
+            )
+            requests.append(count)
+        place = ladder.index(step.best) if step.best else -1
+        off.append(place - (ladder.index(max(good)) if good else -1))
+        cells.append(len(summaries))
+    off_by = np.abs(off)
+    row = [
+        f"{np.mean(off_by == 0):.0%}",
+        f"{np.mean(off_by <= 1):.0%}",
+        f"{np.mean(np.array(off) > 0):.0%}",
+        f"{np.mean(cells):.1f}",
+        f"{np.percentile(cells, 5):.0f} to {np.percentile(cells, 95):.0f}",
+        f"{np.sum(requests) / trials:.0f}",
+    ]
+    return tables.table(
+        ["exact", "within one step", "too high", "cells", "5 to 95% of searches", "requests a search"], [row]
+    )
+
+
+def random_server(random: np.random.Generator) -> Server:
+    return Server(
+        base_s=0.006 * math.exp(0.35 * random.standard_normal()),
+        kv_s=1.6e-7 * math.exp(0.35 * random.standard_normal()),
+        prompt_s=4e-5 * math.exp(0.25 * random.standard_normal()),
+        sequences=int(random.choice([16, 32, 64, 128, 256])),
+        kv_tokens=int(random.choice([30_000, 60_000, 121_424])),
+    )
+
+
+def race(
+    random: np.random.Generator, servers: list[Server], question: best.Question, noise: float
+) -> tuple[dict[str, Any], float]:
+    """One search over a space; the answer record and the seconds it took."""
+    candidates = [best.Candidate(number, {"number": number}, f"k{number}") for number in range(len(servers))]
+    paces: dict[str, float] = {}
+    summaries: list[dict[str, Any]] = []
+    while True:
+        now = [replace(candidate, levels={}, final={}, final_missed=0) for candidate in candidates]
+        spent = best.gather(now, summaries, question.objectives)
+        step = best.state(now, question, spent)
+        if step.cell is None:
+            return best.answer(now, step, question, spent), spent
+        cell = step.cell
+        pace = paces.setdefault(cell.server_session, session_pace(random, noise))
+        made = run(random, servers[cell.candidate.number], int(cell.level), cell.count, pace)
+        summaries.append(summary(made, {"id": cell.name, "session": cell.server_session}))
+
+
+def random_search(
+    random: np.random.Generator, servers: list[Server], question: best.Question, noise: float, seconds: float
+) -> tuple[int, float] | None:
+    """Random candidates at random levels, one start each, 512 requests, for the same seconds; the best seen within the objectives."""
+    spent, top = 0.0, None
+    while spent < seconds:
+        number, level = int(random.integers(len(servers))), float(random.choice(question.levels))
+        made = run(random, servers[number], int(level), 512, session_pace(random, noise))
+        seen = summary(made, {})
+        spent += START_S + float(made.end_s.max())
+        rate = seen["throughput"]["output_tokens_per_s"]["steady"]["value"]
+        if best.verdict_by_value(seen, question.objectives) == levels.MEETS and (top is None or rate > top[2]):
+            top = (number, level, rate)
+    return None if top is None else top[:2]
+
+
+def simulate_best(trials: int) -> str:
+    """Random spaces of 30 candidates: the true rate of what is chosen over the true best's, beside random search."""
+    rows = []
+    for noise in (0.01, 0.02):
+        random = np.random.default_rng([11, int(noise * 1000)])
+        shares, peers, minutes, kept = [], [], [], 0
+        for trial in range(trials):
+            servers = [random_server(random) for _ in range(30)]
+            wanted = objectives.parse("ttft-p95<1s tpot-p95<50ms")
+            question = best.Question(wanted, 8, 256, seed=trial)
+            known = [truth(random, server, wanted, question.levels) for server in servers]
+            top = max((rate for each in known for rate, good in each.values() if good), default=None)
+            if top is None:
+                continue
+            record, seconds = race(random, servers, question, noise)
+            chosen = record["best"]
+            rate, good = known[chosen["settings"]["number"]][chosen["clients"]] if chosen else (0.0, False)
+            shares.append(rate / top)
+            kept += good
+            other = random_search(random, servers, question, noise, seconds)
+            peers.append(known[other[0]][other[1]][0] / top if other else 0.0)
+            minutes.append(seconds / 60)
+        rows.append(
+            [
+                f"{noise:.0%}",
+                f"{np.median(shares):.3f}",
+                f"{np.percentile(shares, 10):.3f}",
+                f"{np.mean(np.array(shares) >= 0.97):.0%}",
+                f"{kept / len(shares):.0%}",
+                f"{np.median(peers):.3f}",
+                f"{np.mean(np.array(peers) >= 0.97):.0%}",
+                f"{np.median(minutes):.0f}",
+            ]
+        )
+    text = tables.table(
+        [
+            "between sessions",
+            "share of the best: median",
+            "worst tenth",
+            "at least 97%",
+            "within the objectives",
+            "random search: median",
+            "at least 97%",
+            "minutes",
+        ],
+        rows,
+    )
+    random = np.random.default_rng(13)
+    told = 0
+    for trial in range(trials):
+        question = best.Question((), 8, 128, seed=trial)
+        record, _ = race(random, [Server()] * 8, question, 0.01)
+        told += any("leader_ratio" in entry for entry in record["worse"])
+    return (
+        text
+        + f"\nEight equal candidates: one is called worse than another by the final in {told / trials:.1%} of {trials} searches.\n"
+    )
+
+
+def main(what: str, trials: str) -> None:
+    print({"decide": simulate_decide, "find": simulate_find, "best": simulate_best}[what](int(trials)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,331 @@
+"""llmpar-next: the cell to measure next, or the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llmpar import cli, exit_codes, failure, records, sizes, sweep_folder, sweeps
+
+HELP = """Read a question and the summaries so far; write the cell to measure next, or the answer.
+
+\b
+  llmpar-next find --slo 'ttft-p95<500ms tpot-p95<50ms' runs/find/*/summary.json
+  llmpar-next decide --a 'engine=vllm' --b 'engine=aphrodite' --by wall_s runs/decide/*/summary.json
+  llmpar-next best --space space.tsv --minutes 60 --write runs/best runs/best/*/summary.json
+
+`find`: the most clients (or requests a second, --axis rate) within the objectives, by doubling and bisection.
+`decide`: whether A and B differ, by blocks of one fresh server session of each, as many as it takes and no more.
+`best`: which row of a table is best within the objectives, by rounds that keep a third, and a final of fresh sessions.
+`make find`, `make decide` and `make best` loop over it. Without --write it writes one record: a cell, or the answer. With --write DIR it
+writes DIR/<cell>/cell.json and DIR/cells.mk and prints the cell's name; or DIR/answer.json and DIR/answer.txt, and prints
+nothing. Reads summary records and buffers them.
+
+\b
+Exit status: 0 done, 2 usage, 3 not records of a known version.
+"""
+
+
+@cli.command("llmpar-next", help=HELP, short_help="the cell to measure next, or the answer")
+@click.argument("question", type=click.Choice(["find", "decide", "best"]))
+@cli.files
+@click.option("--slo", metavar="TEXT", default="", help="Objectives of find: ttft-p95<500ms tpot-p95<50ms.")
+@click.option(
+    "--axis", type=click.Choice(["clients", "rate"]), default="clients", show_default=True, help="What find varies."
+)
+@click.option(
+    "--least",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    default=1,
+    show_default=True,
+    help="Lowest level of find.",
+)
+@click.option(
+    "--most",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    default=1024,
+    show_default=True,
+    help="Highest level of find.",
+)
+@click.option(
+    "--start",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="First level of find. Default: 8 times --least.",
+)
+@click.option("--a", "side_a", metavar="SETTINGS", default="", help="Side A of decide: engine=vllm speculate=2.")
+@click.option("--b", "side_b", metavar="SETTINGS", default="", help="Side B of decide.")
+@click.option(
+    "--by",
+    metavar="FIGURE",
+    default="wall_s",
+    show_default=True,
+    help="What decide compares: wall_s, ttft_p95_s, output_tokens_per_s.",
+)
+@click.option(
+    "--margin",
+    metavar="RATIO",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.03,
+    show_default=True,
+    help="Differences within it are the same.",
+)
+@click.option(
+    "--minutes",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="Start no cell that would end later than this, by the time cells took so far.",
+)
+@click.option(
+    "--seed", metavar="N", type=int, default=0, show_default=True, help="Random seed of the order within blocks."
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="SETTINGS",
+    multiple=True,
+    help="Settings of every cell: engine=vllm model=my-7b max_tokens=200.",
+)
+@click.option(
+    "--table", metavar="FILE", type=click.Path(), help="Take the settings of every cell from a sweep table's first row."
+)
+@click.option(
+    "--space",
+    metavar="FILE",
+    type=click.Path(),
+    help="Candidates of best: a sweep table, one candidate a server setting.",
+)
+@click.option(
+    "--server-session", metavar="NAME", help="Print nothing unless the next cell belongs to this server session."
+)
+@click.option(
+    "--write",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write files under DIR instead of a record.",
+)
+def main(
+    question: str,
+    files: tuple[str, ...],
+    slo: str,
+    axis: str,
+    least: float,
+    most: float,
+    start: float | None,
+    side_a: str,
+    side_b: str,
+    by: str,
+    margin: float,
+    minutes: float | None,
+    seed: int,
+    settings: tuple[str, ...],
+    table: str | None,
+    space: str | None,
+    server_session: str | None,
+    folder: str | None,
+) -> int:
+    summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"] if files else []
+    try:
+        base = _base(table, settings)
+        if question == "find":
+            found = _find(summaries, base, slo, axis, least, most, start)
+        elif question == "decide":
+            found = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
+        else:
+            found = _best(summaries, base, space, slo, least, most, margin, minutes, seed)
+    except ValueError as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
+    if server_session and found["kind"] == "cell" and found["session"] != server_session:
+        return exit_codes.OK
+    _write(found, folder)
+    return exit_codes.OK
+
+
+def pairs(text: str) -> dict[str, Any]:
+    """Settings of `engine=vllm speculate=2`, as a sweep table's columns read them. Raises ValueError."""
+    words = text.split()
+    if bad := [word for word in words if "=" not in word]:
+        raise ValueError(f"'{bad[0]}' is not a setting: give NAME=VALUE, as engine=vllm")
+    if not words:
+        return {}
+    names, values = zip(*(word.split("=", 1) for word in words), strict=True)
+    header, row = "\t".join(names), "\t".join(f'"{value}"' for value in values)
+    return sweeps.parse(f"{header}\n{row}\n", text)[0]
+
+
+def _base(table: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
+    base: dict[str, Any] = {}
+    if table:
+        with cli.opened(table) as stream:
+            base = sweeps.parse(stream.read().decode("utf-8", "replace"), table)[0]
+    for text in settings:
+        base |= pairs(text)
+    return base
+
+
+def cell(row: dict[str, Any], name: str, sweep: str, server_session: str) -> dict[str, Any]:
+    """The cell record of one row of settings under a name of its own."""
+    environment = {name: os.environ.get(f"LLMPAR_{name}", "") for name in ("RUNNING", "ENGINE", "MODEL", "API")}
+    running = sweeps.Running.named(*environment.values()) if environment["RUNNING"] else None
+    return sweeps.cells([row], sweep, running=running)[0] | {"id": name, "session": server_session}
+
+
+def _find(
+    summaries: list[dict[str, Any]],
+    base: dict[str, Any],
+    slo: str,
+    axis: str,
+    least: float,
+    most: float,
+    start: float | None,
+) -> dict[str, Any]:
+    from llmpar.search import find, objectives
+
+    wanted = objectives.parse(slo)
+    levels = find.measured(summaries, axis, wanted)
+    step = find.step(levels, axis, least, most, start or min(most, 8 * least))
+    if step.level is None:
+        return find.answer(levels, step, axis, wanted)
+    tries = levels[step.level].tries if step.level in levels else 0
+    count = find.requests_for(axis, step.level, tries)
+    if axis == "clients":
+        load: dict[str, Any] = {"clients": int(step.level), "launcher": base.get("launcher", "queue")}
+        name = f"c{int(step.level):04d}"
+    else:
+        load = {"rate": step.level, "launcher": "open", "clients": base.get("clients", 1024)}
+        name = f"rate-{sweeps.slug(f'{step.level:g}')}"
+    return cell(base | load | {"count": count}, name + (f"-n{count}" if tries else ""), "find", "find")
+
+
+def _decide(
+    summaries: list[dict[str, Any]],
+    base: dict[str, Any],
+    sides: tuple[str, str],
+    by: str,
+    margin: float,
+    minutes: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    from llmpar.results import rows
+    from llmpar.search import decide
+
+    try:
+        rows.path(by)
+    except KeyError:
+        raise ValueError(f"'{by}' is not a figure; wall_s, output_tokens_per_s and ttft_p95_s are") from None
+    own = [pairs(text) for text in sides]
+    if own[0] == own[1]:
+        raise ValueError("A and B are the same settings; give what differs, as --a speculate=0 --b speculate=2")
+    labels = dict(zip(decide.SIDES, sides, strict=True))
+    blocks = decide.gather(summaries, by)
+    if blocks.missing:
+        raise ValueError(f"cell '{blocks.missing[0]}' has no {by}: its requests failed or were too few")
+    look = decide.stand(blocks, margin)
+    if look is not None and look.decision != "more":
+        return decide.answer(blocks, look, by, labels, margin, minutes)
+    per_session = sum(blocks.seconds) / len(blocks.seconds) if blocks.seconds else 0.0
+    if look is not None and minutes is not None and sum(blocks.seconds) + 2 * per_session > minutes * 60:
+        return decide.answer(blocks, look, by, labels, margin, minutes)
+    block, side = decide.next_cell(blocks, seed)
+    name = decide.cell_id(block, side)
+    return cell(base | own[decide.SIDES.index(side)], name, "decide", name)
+
+
+def candidates_of(space: str | None, base: dict[str, Any]) -> list[Any]:
+    """One candidate for each set of server settings in the table. Raises ValueError."""
+    from llmpar.search.best import Candidate
+
+    if not space:
+        raise ValueError("best needs --space: a table with a row for each candidate")
+    with cli.opened(space) as stream:
+        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
+    distinct: dict[str, dict[str, Any]] = {}
+    for row in parsed:
+        server = {name: value for name, value in (base | row).items() if name in sweeps.SERVER}
+        distinct.setdefault(json.dumps(server, sort_keys=True), server)
+    varying = [name for name in sweeps.SERVER if len({json.dumps(each.get(name)) for each in distinct.values()}) > 1]
+    return [
+        Candidate(number, server, " ".join(f"{name}={server[name]}" for name in varying if name in server) or "default")
+        for number, server in enumerate(distinct.values(), 1)
+    ]
+
+
+def refuse(candidates: list[Any]) -> None:
+    """Mark candidates whose settings an engine does not have, or that cannot fit this machine's GPU."""
+    from llmpar.engines import Device, Settings, check
+    from llmpar.serving import gpu_memory, launches
+
+    memory = gpu_memory.gpu_memory()
+    for candidate in candidates:
+        named = {name: value for name, value in candidate.settings.items() if name not in ("engine", "host")}
+        try:
+            engine = launches.lookup(candidate.settings.get("engine", sweeps.DEFAULTS["engine"]))
+            if "kv_bytes" in named:
+                named["kv_bytes"] = sizes.parse(named["kv_bytes"])
+            if "engine_args" in named:
+                named["engine_args"] = tuple(shlex.split(named["engine_args"]))
+            settings = Settings(**named)
+            check(engine, settings)
+            engine.command(settings, Device(memory, None), settings.runtime or engine.runtimes[0])
+        except (ValueError, failure.Failure) as error:
+            candidate.failure = str(error)
+
+
+def _best(
+    summaries: list[dict[str, Any]],
+    base: dict[str, Any],
+    space: str | None,
+    slo: str,
+    least: float,
+    most: float,
+    margin: float,
+    minutes: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    from llmpar.search import best, objectives
+
+    wanted = objectives.parse(slo) if slo else ()
+    question = best.Question(wanted, least, most, minutes, margin, seed)
+    candidates = candidates_of(space, base)
+    refuse(candidates)
+    spent = best.gather(candidates, summaries, wanted)
+    now = best.state(candidates, question, spent)
+    if now.cell is None:
+        return best.answer(candidates, now, question, spent)
+    load = {name: value for name, value in base.items() if name in sweeps.LOAD}
+    row = load | now.cell.candidate.settings | {"clients": int(now.cell.level), "count": now.cell.count}
+    return cell(row | {"skip": now.cell.skip}, now.cell.name, "best", now.cell.server_session)
+
+
+def _write(found: dict[str, Any], folder: str | None) -> None:
+    if folder is None:
+        click.echo(records.encode(found), nl=False)
+        return
+    where = Path(folder)
+    if found["kind"] == "answer":
+        from llmpar.search import best, decide, find
+
+        where.mkdir(parents=True, exist_ok=True)
+        text = {"find": find, "decide": decide, "best": best}[found["question"]].sentence(found)
+        for name, data in (("answer.json", records.encode(found)), ("answer.txt", text.encode())):
+            with cli.writing(str(where / name)) as stream:
+                stream.write(data)
+        return
+    cells = {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime)
+    }
+    sweep_folder.write([*(old for name, old in cells.items() if name != found["id"]), found], folder)
+    click.echo(found["id"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which cell to measure next, or the answer: pure functions of a question and the summaries so far."""

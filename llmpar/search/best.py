@@ -1,0 +1,328 @@
+"""The best of many candidates (engines and their settings) within objectives and a budget: successive halving.
+
+Each round measures every candidate left in one fresh server session, on prompts that no earlier round used, busiest
+level first; the best third goes on with three times the requests. The last three are compared in blocks of fresh server
+sessions each, as `decide` does, so that the answer can name what cannot be told from the leader. A server that did not
+start is a result with its cause.
+
+Sources: Jamieson and Talwalkar, AISTATS 2016 (successive halving); Karnin, Koren and Somekh, ICML 2013.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpar.results import rows
+from llmpar.search.levels import MEETS, MISSES, OPEN, ladder, next_step
+from llmpar.search.objectives import Objective, judge_all
+from llmpar.stats import sequential
+from llmpar.stats.effects import MARGIN
+
+KEPT = 3  # one in so many goes on to the next round
+FINALISTS = 3
+MOST_CELLS = 4  # of one candidate in one round
+FIRST_REQUESTS = 128
+RATE = "output_tokens_per_s"
+
+
+@dataclass
+class Candidate:
+    """One row of the space. `levels` maps a round to what was measured in it: level to (rate, within the objectives)."""
+
+    number: int
+    settings: dict[str, Any]
+    label: str
+    failure: str | None = None
+    levels: dict[int, dict[float, tuple[float, str]]] = field(default_factory=dict)
+    final: dict[int, float] = field(default_factory=dict)  # block to rate
+    final_missed: int = 0  # blocks whose cell missed the objectives
+
+    def score(self, turn: int) -> tuple[float, float] | None:
+        """The best rate within the objectives in a round, and its level."""
+        good = [(rate, level) for level, (rate, verdict) in self.levels.get(turn, {}).items() if verdict == MEETS]
+        return max(good, default=None)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: objectives, the levels to look at, the budget."""
+
+    objectives: tuple[Objective, ...]
+    least: float = 1
+    most: float = 256
+    minutes: float | None = None
+    margin: float = MARGIN
+    seed: int = 0
+    blocks: int = 6
+
+    @property
+    def levels(self) -> list[float]:
+        return [level for level in ladder(self.least, self.most)]
+
+
+def cell_id(turn: int, number: int, level: float) -> str:
+    return f"r{turn}-k{number:03d}-c{int(level):04d}"
+
+
+def final_id(block: int, number: int, level: float) -> str:
+    return f"f{block:02d}-k{number:03d}-c{int(level):04d}"
+
+
+def gather(
+    candidates: Sequence[Candidate], summaries: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]
+) -> float:
+    """Enter what the summaries say into the candidates; the seconds that measuring took."""
+    by_number = {candidate.number: candidate for candidate in candidates}
+    spent: dict[str, float] = {}
+    seconds = 0.0
+    for summary in summaries:
+        cell = summary.get("cell") or {}
+        parts = str(cell.get("id") or "").split("-")
+        if len(parts) != 3 or parts[0][:1] not in ("r", "f") or not parts[1].startswith("k"):
+            continue
+        candidate = by_number.get(int(parts[1][1:]))
+        if candidate is None:
+            continue
+        level = float(parts[2][1:])
+        server = summary.get("server") or {}
+        spent[str(cell.get("session"))] = float(server.get("ready_s") or 0.0)
+        seconds += rows.reading(dict(summary), "wall_s").value or 0.0
+        rate = rows.reading(dict(summary), RATE + "_steady").value or rows.reading(dict(summary), RATE).value
+        verdict = verdict_by_value(summary, objectives)
+        if rate is None or rate <= 0:
+            verdict, rate = MISSES, 0.0
+            if server.get("outcome") not in (None, "ok", "running"):
+                candidate.failure = str(server.get("message") or server.get("outcome"))
+        if parts[0][0] == "f":
+            block = int(parts[0][1:])
+            candidate.final_missed += verdict == MISSES
+            if rate > 0:
+                candidate.final[block] = rate
+        else:
+            candidate.levels.setdefault(int(parts[0][1:]), {})[level] = (rate, verdict)
+    return seconds + sum(spent.values())
+
+
+def verdict_by_value(summary: Mapping[str, Any], objectives: Sequence[Objective]) -> str:
+    """Meets or misses, by the value seen where the bounds leave it open: a short cell must not stop the race."""
+    verdict, judgements = judge_all(summary, objectives)
+    if verdict != OPEN:
+        return verdict
+    within = all(
+        judged.value_s is not None and judged.value_s <= judged.objective.most_s
+        for judged in judgements
+        if judged.verdict != MEETS
+    )
+    return MEETS if within else MISSES
+
+
+@dataclass(frozen=True)
+class Next:
+    """A cell to measure: which candidate, at which level, in which server session, on which prompts."""
+
+    candidate: Candidate
+    level: float
+    name: str
+    server_session: str
+    count: int
+    skip: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the search stands: the next cell, or None and the answer is due. `left`: candidates still in the race."""
+
+    cell: Next | None
+    turn: int
+    left: list[Candidate]
+    finalists: list[Candidate]
+    looks: dict[int, sequential.Look]
+
+
+def requests_of(turn: int, level: float) -> int:
+    """Requests of a cell of a round: at least four turns of all clients, three times as many each round."""
+    return int(max(FIRST_REQUESTS, 4 * level) * KEPT ** min(turn - 1, 2))
+
+
+def state(candidates: Sequence[Candidate], question: Question, spent_s: float) -> State:
+    """The next step of the race."""
+    over = question.minutes is not None and spent_s > question.minutes * 60
+    left = [candidate for candidate in candidates if candidate.failure is None]
+    turn, skip = 1, 0
+    hint = question.most
+    while len(left) > FINALISTS or turn == 1:
+        for candidate in left:
+            level = _level(candidate, turn, question, hint)
+            if level is not None and not over:
+                name = cell_id(turn, candidate.number, level)
+                cell = Next(candidate, level, name, f"r{turn}-k{candidate.number:03d}", requests_of(turn, level), skip)
+                return State(cell, turn, left, [], {})
+            best = candidate.score(turn)
+            if best is not None:  # the next candidate starts where this one was best
+                hint = best[1]
+        if over and not all(candidate.levels.get(turn) for candidate in left):
+            break
+        ranked = sorted(
+            (candidate for candidate in left if candidate.score(turn)),
+            key=lambda candidate: -(candidate.score(turn) or (0.0, 0.0))[0],
+        )
+        skip += requests_of(turn, question.most)
+        left = ranked[: max(FINALISTS, math.ceil(len(ranked) / KEPT))]
+        if len(left) <= FINALISTS:
+            break
+        turn += 1
+    finalists = [candidate for candidate in left if _last_score(candidate)]
+    finalists.sort(key=lambda candidate: -(_last_score(candidate) or (0.0, 0.0))[0])
+    finalists = finalists[:FINALISTS]
+    looks = compare(finalists, question)
+    if over or len(finalists) < 2 or not _open(looks, question):
+        return State(None, turn, left, finalists, looks)
+    block = 1
+    while True:
+        order = list(finalists)
+        random.Random(question.seed * 1000 + block).shuffle(order)
+        for candidate in order:
+            if block not in candidate.final:
+                level = (_last_score(candidate) or (0.0, question.least))[1]
+                name = final_id(block, candidate.number, level)
+                cell = Next(
+                    candidate, level, name, f"f{block:02d}-k{candidate.number:03d}", requests_of(3, level), skip
+                )
+                return State(cell, turn, left, finalists, looks)
+        block += 1
+
+
+def _level(candidate: Candidate, turn: int, question: Question, hint: float) -> float | None:
+    """The next level of a candidate in a round; None where the round has enough of it."""
+    seen = candidate.levels.get(turn, {})
+    earlier = candidate.score(turn - 1)
+    if turn > 1 and earlier:
+        return None if seen else earlier[1]
+    if len(seen) >= MOST_CELLS:
+        return None
+    verdicts = {level: verdict for level, (_, verdict) in seen.items()}
+    return next_step(question.levels, verdicts, start=hint).level
+
+
+def _last_score(candidate: Candidate) -> tuple[float, float] | None:
+    return next((score for turn in sorted(candidate.levels, reverse=True) if (score := candidate.score(turn))), None)
+
+
+def leader_of(finalists: Sequence[Candidate]) -> Candidate | None:
+    """The finalist with the best rate: over the blocks of the final where there are any, else in its last round."""
+
+    def rate(candidate: Candidate) -> tuple[bool, float]:
+        missed = candidate.final_missed * 2 > len(candidate.final)
+        if candidate.final:
+            return not missed, math.exp(sum(map(math.log, candidate.final.values())) / len(candidate.final))
+        return not missed, (_last_score(candidate) or (0.0, 0.0))[0]
+
+    return max(finalists, key=rate, default=None)
+
+
+def compare(finalists: Sequence[Candidate], question: Question) -> dict[int, sequential.Look]:
+    """The leader against each other finalist, over the blocks that both have; the bounds share 5% among them."""
+    leader = leader_of(finalists)
+    looks = {}
+    for other in finalists:
+        if leader is None or other is leader:
+            continue
+        blocks = sorted(set(leader.final) & set(other.final))
+        if blocks:
+            looks[other.number] = sequential.look(
+                [leader.final[block] for block in blocks],
+                [other.final[block] for block in blocks],
+                question.margin,
+                question.blocks,
+                family=len(finalists) - 1,
+            )
+    return looks
+
+
+def _open(looks: Mapping[int, sequential.Look], question: Question) -> bool:
+    return not looks or any(look.decision == "more" for look in looks.values())
+
+
+def answer(candidates: Sequence[Candidate], done: State, question: Question, spent_s: float) -> dict[str, Any]:
+    """The answer record: the leader, what cannot be told from it, what is worse, what failed."""
+    leader = leader_of(done.finalists)
+    tied: list[dict[str, Any]] = []
+    worse: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    missed: list[dict[str, Any]] = []
+    for candidate in candidates:
+        if candidate is leader:
+            continue
+        look = done.looks.get(candidate.number)
+        entry: dict[str, Any] = {"label": candidate.label, "settings": candidate.settings}
+        if candidate.failure is not None:
+            failed.append(entry | {"why": candidate.failure})
+        elif look is not None:
+            entry |= {"leader_ratio": look.ratio, "low": look.low, "high": look.high, "blocks": look.blocks}
+            (worse if look.decision == "different" else tied).append(entry)
+        elif (best := _last_score(candidate)) is not None:
+            (tied if candidate in done.finalists else worse).append(entry | {RATE: best[0], "clients": best[1]})
+        elif candidate.levels:
+            missed.append(entry)
+        else:
+            failed.append(entry | {"why": "not measured: the time was over"})
+    record: dict[str, Any] = {
+        "kind": "answer",
+        "v": 1,
+        "question": "best",
+        "objectives": {objective.metric: objective.most_s for objective in question.objectives},
+        "best": None,
+        "tied": tied,
+        "worse": worse,
+        "missed": missed,
+        "failed": failed,
+        "minutes_spent": spent_s / 60,
+        "minutes": question.minutes,
+    }
+    if leader is not None and (score := _last_score(leader)) is not None:
+        values = list(leader.final.values()) or [score[0]]
+        rate = math.exp(sum(map(math.log, values)) / len(values))
+        record["best"] = {
+            "label": leader.label,
+            "settings": leader.settings,
+            "clients": score[1],
+            RATE: rate,
+            "server_sessions": len(values),
+        }
+    return record
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """The answer for people."""
+    best = record["best"]
+    if best is None:
+        text = "no candidate was measured within the objectives\n"
+    else:
+        within = " within the objectives" if record["objectives"] else ""
+        text = f"{best['label']}, {best['clients']:g} clients: {best[RATE]:,.0f} tokens/s{within}"
+        nearest = min(
+            (entry for entry in record["worse"] if "leader_ratio" in entry),
+            key=lambda entry: entry["leader_ratio"],
+            default=None,
+        )
+        if nearest:
+            low, high = (nearest["low"] - 1) * 100, (nearest["high"] - 1) * 100
+            text += f"; {(nearest['leader_ratio'] - 1) * 100:+.0f}% ({low:.0f} to {high:.0f}) over {nearest['label']}"
+        text += "\n"
+    for key, words in (
+        ("tied", "cannot be told from it"),
+        ("worse", "worse"),
+        ("missed", "do not meet the objectives at any level tried"),
+        ("failed", "did not run"),
+    ):
+        if record[key]:
+            text += f"{words} ({len(record[key])}): "
+            text += (
+                "; ".join(entry["label"] + (f" [{entry['why']}]" if "why" in entry else "") for entry in record[key])
+                + "\n"
+            )
+    return text

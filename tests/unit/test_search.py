@@ -1,0 +1,182 @@
+"""Objectives, blocks and races: what llmpar-next decides from summaries."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from llmpar.commands import next as command
+from llmpar.search import best, decide, find, objectives
+from llmpar.search.levels import MEETS, MISSES, OPEN
+from llmpar.stats import sequential
+
+
+def summary(count: int = 400, p95: float = 0.1, top: float | None = None, **more: Any) -> dict[str, Any]:
+    """A summary whose TTFT is `p95` up to p95, `top` above."""
+    top = p95 if top is None else top
+    values = {"p50": p95, "p90": p95, "p95": p95, "p99": top}
+    ttft = {"n": count, "min": p95, "max": top, **{key: {"value": value} for key, value in values.items()}}
+    rates = {"output_tokens_per_s": {"wall": {"value": 100.0}, "steady": {"value": 110.0}}}
+    return {
+        "kind": "summary",
+        "v": 2,
+        "n": {"requests": count, "ok": count},
+        "latency": {"ttft_s": ttft},
+        "throughput": rates,
+        **more,
+    }
+
+
+def test_objectives_are_read_with_units() -> None:
+    wanted = objectives.parse("ttft-p95<500ms, tpot_p99 <= 0.05 e2e-mean<2s")
+    assert [(one.metric, one.most_s) for one in wanted] == [
+        ("ttft_p95_s", 0.5),
+        ("tpot_p99_s", 0.05),
+        ("e2e_mean_s", 2.0),
+    ]
+    for text in ("", "ttft<500ms", "speed-p95<3", "ttft-p95<fast"):
+        with pytest.raises(ValueError, match="objective"):
+            objectives.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "p95", "top", "verdict"),
+    [
+        (59, 0.1, None, MEETS),  # no request of 59 is over: the least count for p95
+        (58, 0.1, None, OPEN),
+        (400, 0.6, None, MISSES),
+        (400, 0.1, 0.6, OPEN),  # between 1% and 5% may be over
+        (3000, 0.1, 0.6, OPEN),
+        (0, 0.1, None, OPEN),
+    ],
+)
+def test_an_objective_is_judged_as_a_share_of_requests(count: int, p95: float, top: float | None, verdict: str) -> None:
+    (wanted,) = objectives.parse("ttft-p95<500ms")
+    assert objectives.judge(summary(count, p95, top), wanted).verdict == verdict
+
+
+def test_failures_beyond_one_percent_are_a_miss() -> None:
+    wanted = objectives.parse("ttft-p95<500ms")
+    assert objectives.judge_all(summary(400), wanted)[0] == MEETS
+    assert objectives.judge_all(summary(400) | {"n": {"requests": 400, "ok": 395}}, wanted)[0] == MISSES
+
+
+def test_find_answers_with_the_level_its_figures_and_the_next_one() -> None:
+    wanted = objectives.parse("ttft-p95<500ms")
+    made = [
+        summary(p95=0.01 * clients, cell={"id": f"c{clients}", "load": {"clients": clients}})
+        for clients in (8, 16, 32, 48, 64)
+    ]
+    levels = find.measured(made, "clients", wanted)
+    step = find.step(levels, "clients", 8, 64, 8)
+    assert (step.level, step.best, step.above) == (None, 48, 64)
+    text = find.sentence(find.answer(levels, step, "clients", wanted))
+    assert (
+        text.startswith("up to 48 clients meet it (p95 TTFT 480 ms")
+        and "64 do not" in text
+        and "100% of the best" in text
+    )
+
+
+def block(number: int, side: str, wall: float) -> dict[str, Any]:
+    return {"cell": {"id": decide.cell_id(number, side)}, "wall_s": {"value": wall}, "server": {"ready_s": 60.0}}
+
+
+def test_decide_stops_as_soon_as_it_is_told() -> None:
+    made: list[dict[str, Any]] = []
+    while True:
+        blocks = decide.gather(made, "wall_s")
+        look = decide.stand(blocks)
+        if look is not None and look.decision != "more":
+            break
+        number, side = decide.next_cell(blocks, seed=3)
+        made.append(block(number, side, (20.0 if side == "a" else 23.0) * (1 + 0.002 * (number % 3))))
+    assert look.decision == "different" and look.blocks == 2
+    record = decide.answer(blocks, look, "wall_s", {"a": "vllm", "b": "tgi"}, 0.03, None)
+    assert decide.sentence(record).startswith("vllm is better than tgi: wall 20") and record["seconds_per_block"] > 120
+
+
+def test_blocks_alternate_in_random_order_and_each_has_both_sides() -> None:
+    orders = [decide.order(number, 1) for number in range(1, 40)]
+    assert all(set(order) == {"a", "b"} for order in orders) and len(set(orders)) == 2
+    assert orders == [decide.order(number, 1) for number in range(1, 40)]
+
+
+def test_equal_sides_are_same_and_noisy_ones_hopeless() -> None:
+    assert sequential.look([20.0, 20.02, 19.99], [20.01, 20.0, 20.0]).decision == "same"
+    noisy = sequential.look([20.0, 27.0, 18.0, 24.0], [22.0, 19.0, 26.0, 21.0])
+    assert noisy.decision == "hopeless" and noisy.chance is not None and noisy.chance < 0.1
+    with pytest.raises(ValueError, match="above 0"):
+        sequential.look([1.0, 0.0], [1.0, 1.0])
+
+
+def race(rates: list[float], question: best.Question, failing: tuple[int, ...] = ()) -> tuple[dict[str, Any], int]:
+    """A whole search over servers whose rate at any level is given; what it answers, and in how many cells."""
+    noise = random.Random(1)
+    candidates = [best.Candidate(number, {"number": number}, f"k{number}") for number in range(len(rates))]
+    made: list[dict[str, Any]] = []
+    while len(made) < 500:
+        for candidate in candidates:
+            candidate.levels, candidate.final, candidate.final_missed, candidate.failure = {}, {}, 0, None
+        spent = best.gather(candidates, made, question.objectives)
+        state = best.state(candidates, question, spent)
+        if state.cell is None:
+            return best.answer(candidates, state, question, spent), len(made)
+        number = state.cell.candidate.number
+        rate = 0.0 if number in failing else rates[number] * noise.gauss(1, 0.005)
+        server = {"ready_s": 60.0} | ({"outcome": "out_of_memory", "message": "no memory"} if number in failing else {})
+        made.append(
+            {
+                "cell": {"id": state.cell.name, "session": state.cell.server_session},
+                "n": {"requests": 100, "ok": 100},
+                "wall_s": {"value": 10.0},
+                "throughput": {"output_tokens_per_s": {"wall": {"value": rate}, "steady": {"value": rate}}},
+                "server": server,
+            }
+        )
+    raise AssertionError("the search does not end")
+
+
+def test_best_finds_the_best_and_names_what_failed_and_what_is_worse() -> None:
+    record, cells = race([100, 120, 150, 90, 80, 130, 70, 60, 110], best.Question((), 8, 64), failing=(8,))
+    assert record["best"]["label"] == "k2" and record["best"]["server_sessions"] >= 2
+    assert [entry["label"] for entry in record["failed"]] == ["k8"] and record["failed"][0]["why"] == "no memory"
+    assert {entry["label"] for entry in record["worse"]} == {"k0", "k1", "k3", "k4", "k5", "k6", "k7"} and not record[
+        "tied"
+    ]
+    assert cells < 30
+    text = best.sentence(record)
+    assert text.startswith("k2, 64 clients: 1") and "did not run (1): k8 [no memory]" in text
+
+
+def test_equal_candidates_cannot_be_told_apart() -> None:
+    record, _ = race([100.0] * 5, best.Question((), 8, 64))
+    assert record["best"] is not None and len(record["tied"]) == 2
+    assert all("leader_ratio" not in entry for entry in record["worse"]), "what left early was never compared in blocks"
+
+
+def test_the_budget_ends_the_race_with_what_is_known() -> None:
+    record, cells = race([100, 120, 150, 90], best.Question((), 8, 64, minutes=3))
+    assert cells <= 5 and record["minutes_spent"] >= 3 and record["failed"]
+
+
+def test_the_command_plans_answers_and_refuses(tmp_path: Path) -> None:
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(command.main.command, list(arguments))  # type: ignore[attr-defined]
+
+    done = run("find", "--slo", "ttft-p95<500ms", "--set", "engine=vllm model=m", "--write", "run")
+    assert (
+        done.output.strip() == "c0008" and json.loads(Path("run/c0008/cell.json").read_text())["server"]["model"] == "m"
+    )
+    assert "CELLS := c0008" in Path("run/cells.mk").read_text()
+    done = run("decide", "--a", "speculate=0", "--b", "speculate=2", "--set", "engine=vllm model=m")
+    cell = json.loads(done.output)
+    assert cell["id"] == cell["session"] and cell["id"][:4] == "b01-" and cell["server"]["speculate"] in (0, 2)
+    Path("space.tsv").write_text("engine\tmodel\tspeculate\tclients\nvllm\tm\t0,2\t8\nmii\tm\t2\t8\n")
+    cell = json.loads(run("best", "--space", "space.tsv", "--most", "32").output)
+    assert cell["id"] == "r1-k001-c0032" and cell["load"]["clients"] == 32
