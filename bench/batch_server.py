@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,18 @@ def estimates(found: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
     return {name: (found[a][b] or {}).get(c) for name, (a, b, c) in FIGURES.items()}
 
 
-def truth(scenario: Scenario, seed: int = 1) -> dict[str, float]:
-    """Long-run values: of the middle of one long run, without its first and last fifth."""
+def truth(scenario: Scenario, runs: int = 8) -> dict[str, float]:
+    """Long-run values: means over long runs, each without its first and last fifth."""
+    return _truth(replace(scenario, requests=0), runs)
+
+
+@cache
+def _truth(scenario: Scenario, runs: int) -> dict[str, float]:
+    found = [_long_run(scenario, seed) for seed in range(runs)]
+    return {name: float(np.mean([each[name] for each in found])) for name in FIGURES}
+
+
+def _long_run(scenario: Scenario, seed: int) -> dict[str, float]:
     random = np.random.default_rng([seed, 99])
     count = max(60 * scenario.clients, 12_000)
     prompts = random.integers(115, 587, count)
