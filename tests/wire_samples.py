@@ -30,6 +30,7 @@ class Want(NamedTuple):
 
 OC, CH, TGI, LC = "openai-completions", "openai-chat", "tgi", "llamacpp"
 SPEC = "def area_of_square(x): return x * x\n"
+TINY = "<w915><w915><w1272>" + "<w1283>" * 5
 AREA = "fter value" * 20
 SAMPLES = [
     # llama.cpp, captured
@@ -273,6 +274,89 @@ SAMPLES = [
         "tgi/err_total_tokens_stream.txt", TGI, error="validation", message="Input validation error: `inputs` tokens +"
     ),
     Want("tgi/err_unhealthy.txt", TGI, error="healthcheck", message="unhealthy"),
+    # TGI, captured on a CPU: a tiny random Llama whose tokens have names, <w915> and the like
+    Want(
+        "tgi-cpu/1.4.4_compat.txt",
+        TGI,
+        "The mill by the river was old when the road was new." + TINY,
+        0,
+        None,
+        14,
+        None,
+        8,
+        "engine",
+        "length",
+    ),
+    Want("tgi-cpu/1.4.4_generate.txt", TGI, TINY, 0, None, 14, None, 8, "engine", None),
+    Want("tgi-cpu/1.4.4_generate_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
+    Want("tgi-cpu/1.4.4_generate_decoder_input_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
+    Want("tgi-cpu/1.4.4_generate_stream.txt", TGI, TINY, 8, [1] * 8, None, None, 8, "events", None),
+    Want("tgi-cpu/1.4.4_generate_stream_details.txt", TGI, TINY, 8, [1] * 8, None, None, 8, "engine", "length"),
+    Want(
+        "tgi-cpu/1.4.4_v1_completions.txt",
+        OC,
+        "<w774>d<w516>\ufffd<w665><w136>\x07in",
+        0,
+        None,
+        14,
+        None,
+        8,
+        "engine",
+        "length",
+    ),
+    Want(
+        "tgi-cpu/1.4.4_v1_completions_stream.txt",
+        OC,
+        "<w774>d<w516>\ufffd<w665><w136>\x07in",
+        7,
+        None,
+        None,
+        None,
+        7,
+        "events",
+        None,
+    ),
+    Want("tgi-cpu/1.4.4_err_bad_json.txt", TGI, error="http_400", message="Failed to parse the request body as JSON"),
+    Want(
+        "tgi-cpu/1.4.4_err_input_length.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `inputs` tokens +",
+    ),
+    Want(
+        "tgi-cpu/1.4.4_err_no_chat_template.txt",
+        CH,
+        error="template_error",
+        message="Template error: template not found",
+    ),
+    Want("tgi-cpu/1.4.4_err_overloaded.txt", TGI, error="overloaded", message="Model is overloaded"),
+    Want("tgi-cpu/1.4.4_err_overloaded_stream.txt", TGI, error="overloaded", message="Model is overloaded"),
+    Want(
+        "tgi-cpu/1.4.4_err_temperature_zero.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `temperature` must be",
+    ),
+    Want(
+        "tgi-cpu/1.4.4_err_top_k_zero.txt", TGI, error="validation", message="Input validation error: `top_k` must be"
+    ),
+    Want("tgi-cpu/1.4.4_err_top_p_one.txt", TGI, error="validation", message="Input validation error: `top_p` must be"),
+    Want(
+        "tgi-cpu/1.4.4_err_total_tokens.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `inputs` tokens +",
+    ),
+    Want(
+        "tgi-cpu/1.4.4_err_total_tokens_stream.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `inputs` tokens +",
+    ),
+    Want("tgi-cpu/3.3.7_generate.txt", TGI, TINY, 0, None, 14, None, 8, "engine", None),
+    Want("tgi-cpu/3.3.7_generate_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
+    Want("tgi-cpu/3.3.7_generate_decoder_input_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
+    Want("tgi-cpu/3.3.7_generate_stream.txt", TGI, TINY, 8, [1] * 8, None, None, 8, "events", None),
 ]
 # Answers to other questions than "generate": read by llmpar-serve and llmpar-sample-engine, or for people.
 OTHER = {
