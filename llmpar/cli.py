@@ -17,7 +17,7 @@ import click
 
 from llmpar import exit_codes, records
 from llmpar.failure import Failure
-from llmpar.outside import printable
+from llmpar.outside import printable, printable_words
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -215,6 +215,13 @@ certificates = click.option(
 insecure = click.option(
     "--insecure", is_flag=True, envvar="LLMPAR_INSECURE", help="Trust any https server.  [LLMPAR_INSECURE=1]"
 )
+
+
+def verify(ca: str | None, insecure: bool) -> bool | str:
+    """The same as requests takes it: a file of certificates, True for the system's, False for any server."""
+    return not insecure and (ca or os.environ.get("SSL_CERT_FILE") or True)
+
+
 files = click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path())
 output = click.option(
     "-o",
@@ -281,7 +288,8 @@ def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> It
 
 def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The summary records of the files. Raises Failure where there is none."""
-    summaries = [record for record in read_records(names) if record["kind"] == "summary"]
+    # What is shown of them is shown by terminals, in mail and in tables: nothing in their words may act there.
+    summaries = [printable_words(record) for record in read_records(names) if record["kind"] == "summary"]
     if not summaries:
         raise Failure("there is no summary record", exit_codes.TOO_LITTLE, "llmpar-summarise writes them")
     return summaries

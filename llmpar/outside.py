@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # No engine counts further in one request, and a million such counts still add up within 64 bits.
 COUNT_LIMIT = 10**12
@@ -15,6 +16,15 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def printable(text: str) -> str:
     """The text on one line, with what a terminal, a mail or a table would act on written as an escape."""
     return _UNPRINTABLE.sub(_escape, text)
+
+
+def printable_words(value: Any) -> Any:
+    """Decoded JSON with all its words, keys too, made printable."""
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    if isinstance(value, dict):
+        return {printable_words(key): printable_words(item) for key, item in value.items()}
+    return [printable_words(item) for item in value] if isinstance(value, list) else value
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ silently into null, which here means "not measured".
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import math
@@ -83,7 +84,7 @@ def decode(line: bytes) -> dict[str, Any]:
     Raises BadRecord, whose text does not name the line: the caller knows where it stands.
     """
     try:
-        record = orjson.loads(line)
+        record = orjson.loads(line.removeprefix(codecs.BOM_UTF8) if line.startswith(codecs.BOM_UTF8) else line)
     except orjson.JSONDecodeError as error:
         raise BadRecord(f"not JSON ({error})") from None
     if not isinstance(record, dict):

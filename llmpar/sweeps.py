@@ -91,7 +91,7 @@ LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
 # What GNU parallel's shell or a script's arithmetic would read is one of these words or a number.
 WORDS = {
     "launcher": LAUNCHERS,
-    "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii"),
+    "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii", "ollama"),
     "process": ("constant", "poisson", "gamma"),
 }
 # A product beyond this is a slip of the pen, not a sweep.
@@ -136,7 +136,7 @@ def parse(text: str, name: str, more: dict[str, type] | None = None) -> list[dic
     header: list[str] | None = None
     known = SERVER | LOAD | (more or {})
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         fields = [field.strip() for field in line.split("\t")]

@@ -65,7 +65,7 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
     """
     found: list[float] = []
     for number, line in enumerate(lines, 1):
-        text = re.split(r"[,;\t]", line.strip(), maxsplit=1)[0].strip().strip('"')
+        text = re.split(r"[,;\t]", line.removeprefix("\ufeff").strip(), maxsplit=1)[0].strip().strip('"')
         if not text:
             continue
         try:

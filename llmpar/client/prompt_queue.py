@@ -7,11 +7,12 @@ has to find the list used up. It goes when the fan-out has gone.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llmpar import runtime_directory
 from llmpar.procfs import fan_out_key, process_key
@@ -23,8 +24,13 @@ def read(path: str) -> list[str]:
     """The names in a list, a line each, or NUL-separated. Raises OSError."""
     with open(path, "rb") as stream:
         data = stream.read()
-    parts = data.split(b"\0" if b"\0" in data else b"\n")
-    return [os.fsdecode(part) for part in parts if part]
+    mark = b"\0" if b"\0" in data else b"\n"
+    return [os.fsdecode(part) for part in plain_names(data.removeprefix(codecs.BOM_UTF8).split(mark), mark)]
+
+
+def plain_names(parts: Iterable[bytes], mark: bytes) -> list[bytes]:
+    """Names without the CR that lists made on Windows have at the end of each; a name that has one itself is NUL-separated."""
+    return [name for part in parts if (name := part.removesuffix(b"\r") if mark == b"\n" else part)]
 
 
 class Queue:

@@ -137,6 +137,5 @@ def names(stream: RawIOBase) -> Iterator[str]:
     while piece := stream.read(1 << 16):
         mark = mark or (b"\0" if b"\0" in piece else b"\n")
         *whole, rest = (rest + piece).split(mark)
-        yield from (os.fsdecode(name) for name in whole if name)
-    if rest.strip(b"\n"):
-        yield os.fsdecode(rest)
+        yield from map(os.fsdecode, prompt_queue.plain_names(whole, mark))
+    yield from map(os.fsdecode, prompt_queue.plain_names([rest.strip(b"\n")], mark))

@@ -90,6 +90,12 @@ class Target:
         # Only OpenAI's routes have a version; what stands beside them (metrics, native routes) is above it.
         return base + route[3:] if route.startswith("/v1/") else base[: version.start()] + route
 
+    def url(self, route: str) -> str:
+        """The whole address of a route. Raises ValueError for a Unix socket, which has none."""
+        if self.unix is not None:
+            raise ValueError("a Unix socket is for llmpar-request alone: give an address of the server's for this")
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.path(route)}"
+
 
 def _host(host: str, base_url: str) -> str:
     """The name as the resolver takes it: letters of all languages in IDNA."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import os
 import re
@@ -11,7 +12,8 @@ from typing import Any
 
 import click
 
-from llmpar import cli, exit_codes, failure, records
+from llmpar import apikey, cli, exit_codes, failure, records
+from llmpar.client.target import Target
 from llmpar.prompts import files, formats, prompt, synthetic, tokens
 from llmpar.prompts.prompt import BadPrompts, Prompt, names, record
 from llmpar.prompts.tokens import Unavailable, estimate
@@ -84,6 +86,8 @@ Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5
 @click.option("--replace", is_flag=True, help="Replace a set in DIR that differs.")
 @click.option("--index", is_flag=True, help="Only write the manifest of the files that DIR holds already.")
 @click.option("--check", is_flag=True, help="Only compare DIR with its manifest.")
+@cli.certificates
+@cli.insecure
 def main(
     directory: str,
     count: int | None,
@@ -98,15 +102,18 @@ def main(
     most: int | None,
     tokenizer: str | None,
     base_url: str | None,
+    ca: str | None,
+    insecure: bool,
     replace: bool,
     index: bool,
     check: bool,
 ) -> int:
     where = Path(directory)
+    left_out: list[str] = []
     if check:
         return _check(where)
     try:
-        counter, how = _counter(tokenizer, base_url)
+        counter, how = _counter(tokenizer, base_url, ca, insecure)
         if index:
             return _index(where, counter or estimate, how)
         if source is None:
@@ -115,11 +122,13 @@ def main(
                 synthetic.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)
             ]
         else:
-            made = _convert(source, form, field)
+            made, left_out = _convert(source, form, field)
         if counter:
             made = [_counted(prompt, counter(prompt.text) if source else prompt.tokens, how) for prompt in made]
         if source is not None:
             made = formats.choose(made, count, seed, least, most)
+            if left_out:
+                cli.say(NAME, f"{len(left_out)} entries of '{source}' were left out: {'; '.join(left_out[:3])}")
             if count and len(made) < count or not made:
                 raise failure.Failure(
                     f"'{source}' has {len(made)} prompts that fit, {count or 1} were asked for",
@@ -138,13 +147,22 @@ def main(
     return exit_codes.OK
 
 
-def _counter(tokenizer: str | None, base_url: str | None) -> tuple[Callable[[str], int] | None, str]:
+def _counter(
+    tokenizer: str | None, base_url: str | None, ca: str | None, insecure: bool
+) -> tuple[Callable[[str], int] | None, str]:
     if tokenizer:
         try:
             return tokens.from_file(tokenizer), "tokenizer"
         except ValueError as error:
             raise prompt.BadPrompts(str(error)) from None
-    return (tokens.from_server(base_url), "server") if base_url else (None, "rule")
+    if not base_url:
+        return None, "rule"
+    key = os.environ.get("LLMPAR_API_KEY_FILE")
+    try:
+        url = Target.of(base_url).url("/tokenize")
+        return tokens.from_server(url, apikey.read(key) if key else None, cli.verify(ca, insecure)), "server"
+    except ValueError as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
 
 
 def _counted(prompt: Prompt, tokens: int, how: str) -> Prompt:
@@ -157,17 +175,19 @@ def _stem(source: str | None) -> str:
     return re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "prompt"
 
 
-def _convert(source: str, form: str | None, field: str | None) -> list[Prompt]:
-    form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(source).suffix, "text")
+def _convert(source: str, form: str | None, field: str | None) -> tuple[list[Prompt], list[str]]:
+    """The prompts of a file, and what was left out of it and why."""
     name = os.path.basename(source)
     with cli.opened(source) as stream:
-        if form == "jsonl":
-            return list(formats.jsonl(stream, name, field))
-        data = stream.read()
+        data = stream.read().removeprefix(codecs.BOM_UTF8)
+    form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(source).suffix, "text")
+    left_out: list[str] = []
+    if form == "jsonl":
+        return list(formats.jsonl(data.splitlines(), name, field, left_out)), left_out
     if form == "sharegpt":
-        return list(formats.sharegpt(data, name))
+        return list(formats.sharegpt(data, name, left_out)), left_out
     try:
-        return list(formats.plain(data.decode(), name))
+        return list(formats.plain(data.decode(), name)), left_out
     except UnicodeDecodeError as error:
         raise prompt.BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import click
 
 from llmpar import apikey, cli, exit_codes, failure, foreground, records
+from llmpar.client import target
 from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-engine"
@@ -62,6 +63,8 @@ Exit status: COMMAND's own; alone: 0 after --duration, 2 usage, 4 nothing to sam
     type=click.Path(dir_okay=False),
     help="Key for servers that guard their metrics  [LLMPAR_API_KEY_FILE].",
 )
+@cli.certificates
+@cli.insecure
 def main(
     command: tuple[str, ...],
     output: str | None,
@@ -70,6 +73,8 @@ def main(
     urls: tuple[str, ...],
     pids: tuple[int, ...],
     api_key_file: str | None,
+    ca: str | None,
+    insecure: bool,
 ) -> int:
     urls = urls or _from_environment()
     pids = pids or _pids()
@@ -83,7 +88,8 @@ def main(
     with ExitStack() as stack:
         if urls or pids:
             stream = _opened(output or ("engine.jsonl" if command else None), stack)
-            work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file), bool(command))
+            verified = cli.verify(ca, insecure)
+            work = _prepare(stream, list(urls), list(pids), interval, _key(api_key_file), bool(command), verified)
         return foreground.run_beside(command, work) if command else _alone(work, duration)
 
 
@@ -96,7 +102,12 @@ def _from_environment() -> tuple[str, ...]:
     if told is not None:
         return tuple(told.split())
     base = os.environ.get("LLMPAR_BASE_URL")
-    return (base.rstrip("/") + "/metrics",) if base else ()
+    if not base:
+        return ()
+    try:
+        return (target.Target.of(base).url("/metrics"),)
+    except ValueError as error:
+        raise failure.Failure(str(error), exit_codes.USAGE) from None
 
 
 def _pids() -> tuple[int, ...]:
@@ -129,12 +140,18 @@ def _opened(output: str | None, stack: ExitStack) -> BinaryIO:
 
 
 def _prepare(
-    stream: BinaryIO, urls: list[str], pids: list[int], interval: float, key: str | None, beside: bool
+    stream: BinaryIO,
+    urls: list[str],
+    pids: list[int],
+    interval: float,
+    key: str | None,
+    beside: bool,
+    verify: bool | str,
 ) -> Callable[[threading.Event], None]:
     """What the thread does."""
     from llmpar.sampling import scrape  # loaded before the command starts, so as not to disturb it
 
-    sampler = scrape.Sampler(urls, pids, interval, key)
+    sampler = scrape.Sampler(urls, pids, interval, key, verify)
     if beside:
         sampler.before()
 

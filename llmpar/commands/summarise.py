@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from llmpar import cli, exit_codes, failure, records
+from llmpar import cli, exit_codes, failure, outside, records
 
 HELP = """Make one summary of the request records of a cell: latencies, throughput, the steady window, warnings.
 
@@ -97,7 +97,7 @@ def main(
         if text:
             from llmpar.render import summaries as rendered
 
-            out.write(rendered.summary(found).encode())
+            out.write(rendered.summary(outside.printable_words(found)).encode())
         elif shell:
             types = ", ".join(f"{count} {name}" for name, count in found["failures"].items())
             out.write(

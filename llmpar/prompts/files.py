@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -73,11 +75,26 @@ def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replac
         (part / MANIFEST).write_bytes(lines)
         part.chmod(0o755)
         if where.exists():
-            shutil.rmtree(where)
-        part.rename(where)
+            _exchange(part, where)  # the old set is in `part` now, and goes with it
+        else:
+            part.rename(where)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return True
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two directories swap names at once, so that neither name is ever without a whole set."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0:  # AT_FDCWD, RENAME_EXCHANGE
+            return
+    except AttributeError:
+        pass
+    aside = one.with_name(one.name + ".old")  # a file system that cannot: two steps
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
 
 
 def set_hash(entries: Iterable[tuple[str, str]]) -> str:

@@ -32,26 +32,32 @@ def from_file(path: str) -> Callable[[str], int]:
     return lambda text: len(loaded.encode(text).ids)
 
 
-def from_server(base_url: str) -> Callable[[str], int]:
-    """A counter that asks a server's /tokenize, with the tokens that it puts at the start. Calls raise Unavailable."""
+def from_server(
+    url: str, key: str | None = None, verify: bool | str = True, timeout_s: float = 60
+) -> Callable[[str], int]:
+    """A counter that asks a server's /tokenize at that URL, with the tokens that it puts at the start. Calls raise Unavailable."""
     import requests
 
     session = requests.Session()
+    session.trust_env = False  # no proxy between us and the server, as everywhere
+    session.verify = verify
+    if key:
+        session.headers["Authorization"] = f"Bearer {key}"
 
     def count(text: str) -> int:
         # llama.cpp reads content, vLLM prompt, TGI inputs; each leaves the others' fields alone.
         body = {"content": text, "prompt": text, "inputs": text, "add_special": True}
         try:
-            answer = session.post(base_url.rstrip("/") + "/tokenize", json=body, timeout=60)
+            answer = session.post(url, json=body, timeout=timeout_s)
             answer.raise_for_status()
             value: Any = answer.json()
         except (requests.RequestException, ValueError) as error:
-            raise Unavailable(f"cannot count tokens at '{base_url}': {error}") from None
+            raise Unavailable(f"cannot count tokens at '{url}': {error}") from None
         number = value.get("count", value.get("tokens")) if isinstance(value, dict) else value
         if isinstance(number, list):
             number = len(number)
         if not isinstance(number, int):
-            raise Unavailable(f"cannot count tokens at '{base_url}': no count in the answer")
+            raise Unavailable(f"cannot count tokens at '{url}': no count in the answer")
         return number
 
     return count

@@ -23,6 +23,8 @@ from llmpar.results import rows, words
 from llmpar.results.rows import Row
 from llmpar.verdicts import break_even
 
+matplotlib.rcParams["text.parse_math"] = False  # names of models are no mathematics, whatever their dollar signs
+
 # The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
 TEXT, GRID = "#010203", "#d0d1d2"
@@ -140,7 +142,7 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
             linewidth=1.6,
             capsize=3,
             elinewidth=1.1,
-            label=name or None,
+            label=f" {name}" if name.startswith("_") else name or None,  # a legend leaves out names that begin so
         )
         hollow = [(left, value) for left, value, point in zip(x, y, points, strict=True) if point[2].limited]
         if hollow:

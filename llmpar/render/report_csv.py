@@ -21,7 +21,7 @@ def rows(given: Sequence[Row]) -> str:
             "sweep",
             "cell",
             "host",
-            *keys,
+            *map(_inert, keys),
             "sessions",
             "requests",
             "failed",
@@ -44,5 +44,10 @@ def rows(given: Sequence[Row]) -> str:
         for metric in metrics:
             one = row.figure(metric)
             line += [one.value, one.low, one.high]
-        writer.writerow(["" if value is None else value for value in line])
+        writer.writerow(["" if value is None else _inert(value) for value in line])
     return out.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A word that a spreadsheet would run as a formula, with a quote before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -5,6 +5,7 @@ The names are in each engine's row, `Engine.metrics`; docs/wire.md has them as a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from llmpar import outside
 from llmpar.engines import ENGINES, Metrics
 
 _HIGHEST = {"kv_usage_ratio", "spec_acceptance_ratio"}
@@ -76,11 +78,11 @@ def parse(document: bytes) -> dict[str, Any]:
             series.setdefault(sample.name.removeprefix(metrics.prefix), []).append(sample)
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
     for field, names in metrics.names.items():
-        # Several series of one name (data-parallel ranks, reasons) are added up, but for the fields in _HIGHEST.
+        # Several series of one name (data-parallel engines, models) are added up, but for the fields in _HIGHEST.
         samples = next((series[key] for name in names for key in (name, name + "_total") if key in series), None)
         if samples is not None:
-            values = [sample.value for sample in samples if sample.value == sample.value]
-            if values:
+            values = _values(samples)
+            if values and all(map(math.isfinite, values)):
                 value = max(values) if field in _HIGHEST else sum(values)
                 fields[field] = int(value) if field in _COUNTS or value == int(value) and field in COUNTERS else value
     swapped = fields.pop("swapped", None)
@@ -93,6 +95,23 @@ def parse(document: bytes) -> dict[str, Any]:
         fields["prefix_queries_total"] = prompt + (0 if metrics.hits_in_prompt else hits)
     fields["counters_at_end"] = metrics.counters_at_end
     return fields
+
+
+# Labels of ranks that serve the same requests (tensor and pipeline parallel), unlike those of dp_rank and engine.
+_SAME_REQUESTS = ("tp_rank", "pp_rank", "moe_ep_rank", "attn_tp_rank")
+_NOT_WELL = ("abort", "error", "cancelled", "canceled")  # finish reasons of requests that did not end well
+
+
+def _values(samples: Iterable[Any]) -> list[float]:
+    """One value for each group of ranks that say the same, without the requests that were aborted; readings that are no number
+    are left out."""
+    highest: dict[tuple[Any, ...], float] = {}
+    for sample in samples:
+        if sample.value != sample.value or sample.labels.get("finished_reason") in _NOT_WELL:
+            continue
+        key = tuple(sorted(item for item in sample.labels.items() if item[0] not in _SAME_REQUESTS))
+        highest[key] = max(sample.value, highest.get(key, sample.value))
+    return list(highest.values())
 
 
 def _capacity(samples: Iterable[Any]) -> int | None:
@@ -125,12 +144,15 @@ def _iterations(document: bytes) -> dict[str, Any]:
     last = value[-1] if isinstance(value, list) else value
     if not isinstance(last, dict) or "numActiveRequests" not in last:
         raise ValueError("no metric of a known engine")
-    found["running"], found["waiting"] = last["numActiveRequests"], last.get("numQueuedRequests")
-    cache = last.get("kvCacheStats") or {}
-    if cache.get("maxNumBlocks"):
-        found["kv_usage_ratio"] = cache.get("usedNumBlocks", 0) / cache["maxNumBlocks"]
-        if cache.get("tokensPerBlock"):
-            found["kv_capacity_tokens"] = cache["maxNumBlocks"] * cache["tokensPerBlock"]
+    count = outside.count
+    found["running"], found["waiting"] = count(last["numActiveRequests"]), count(last.get("numQueuedRequests"))
+    cache = last.get("kvCacheStats")
+    cache = cache if isinstance(cache, dict) else {}
+    blocks, used, size = (count(cache.get(name)) for name in ("maxNumBlocks", "usedNumBlocks", "tokensPerBlock"))
+    if blocks:
+        found["kv_usage_ratio"] = None if used is None else used / blocks
+        if size:
+            found["kv_capacity_tokens"] = blocks * size
     return found
 
 

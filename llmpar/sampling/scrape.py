@@ -12,20 +12,23 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 import requests
 
-from llmpar import clock, records
+from llmpar import clock, outside, records
 from llmpar.sampling import engine_metrics
 from llmpar.sampling.other_cpu import OtherCpu
 from llmpar.sampling.processes import Processes
 from llmpar.sampling.ticks import Ticks
 
+DOCUMENT_LIMIT = 64 << 20  # bytes
+
 
 class Server:
     """One server's metrics. `read` returns canonical fields and `error`, None or why there are none."""
 
-    def __init__(self, url: str, key: str | None, timeout_s: float):
+    def __init__(self, url: str, key: str | None, timeout_s: float, verify: bool | str = True):
         self.url, self._timeout_s = url, timeout_s
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.verify = verify
         if key:
             self._session.headers["Authorization"] = f"Bearer {key}"
         parts = urlsplit(url)
@@ -36,7 +39,7 @@ class Server:
     def read(self) -> dict[str, Any]:
         try:
             found = engine_metrics.parse(self._get(self.url))
-        except (requests.RequestException, ValueError) as error:
+        except Exception as error:  # whatever a server says costs this sample alone
             return {"url": self.url, "error": _why(error), **dict.fromkeys(engine_metrics.FIELDS)}
         used = found.pop("kv_used_tokens", None)
         if used is not None:
@@ -48,9 +51,18 @@ class Server:
         return {"url": self.url, "error": None, **found}
 
     def _get(self, url: str) -> bytes:
-        answer = self._session.get(url, timeout=self._timeout_s)
-        answer.raise_for_status()
-        return answer.content
+        deadline = time.monotonic() + self._timeout_s
+        with self._session.get(url, timeout=self._timeout_s, stream=True) as answer:
+            answer.raise_for_status()
+            parts, size = [], 0
+            for part in answer.iter_content(1 << 16):
+                parts.append(part)
+                size += len(part)
+                if size > DOCUMENT_LIMIT:
+                    raise ValueError(f"more than {DOCUMENT_LIMIT} bytes of metrics")
+                if time.monotonic() > deadline:
+                    raise requests.Timeout
+        return b"".join(parts)
 
     def _tgi_capacity(self) -> int | None:
         """TGI counts the tokens that its batch has reserved; 1.4 tells in /info of how many, 3.x does not."""
@@ -66,7 +78,7 @@ class Server:
     def _llamacpp_slots(self) -> tuple[int | None, int | None]:
         try:
             return engine_metrics.slots(self._get(self._base + "/slots"))
-        except (requests.RequestException, ValueError):
+        except Exception:
             self._slots = False  # switched off with --no-slots, or another llama.cpp
             return None, None
 
@@ -79,17 +91,26 @@ def _why(error: Exception) -> str:
         return f"http {error.response.status_code}"
     if isinstance(error, requests.Timeout):
         return "timed out"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted: name its CA with --ca, or --insecure"
     if isinstance(error, requests.ConnectionError):
         return "cannot connect"
-    return str(error)[:200] or type(error).__name__
+    return outside.printable(str(error)[:200]) or type(error).__name__
 
 
 class Sampler:
     """Samples of servers and processes as `engine` records."""
 
-    def __init__(self, urls: Sequence[str], pids: Sequence[int], interval_s: float, key: str | None = None):
+    def __init__(
+        self,
+        urls: Sequence[str],
+        pids: Sequence[int],
+        interval_s: float,
+        key: str | None = None,
+        verify: bool | str = True,
+    ):
         timeout_s = min(max(0.8 * interval_s, 0.2), 5.0)
-        self._servers = [Server(url, key, timeout_s) for url in urls]
+        self._servers = [Server(url, key, timeout_s, verify) for url in urls]
         self._processes = Processes(pids, interval_s) if pids else None
         self._others = OtherCpu()
         self._threads = ThreadPoolExecutor(len(urls)) if len(urls) > 1 else None

@@ -180,7 +180,7 @@ def test_no_message_of_a_stranger_is_taken_for_a_call(data):
     assert data.startswith(MAGIC + b"\0") and made.directory is not None
 
 
-names = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), min_size=1, max_size=8)
+names = st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
 @given(st.lists(names, max_size=8), st.booleans())
