@@ -223,6 +223,10 @@ engines: | $(ready) ## prove the engines that run without a GPU: requests, failu
 bench: | $(ready_dev) ## what a request costs and how true its times are, beside curl and others
 	@bench/run
 
+.PHONY: soak
+soak: | $(ready_dev) ## minutes of seeded hostile answers and broken files (CASES=5000 SOAK_SEED=0)
+	@$(VENV)/bin/python -m tests.soak $(or $(CASES),5000) $(or $(SOAK_SEED),0)
+
 .PHONY: bench-peers
 bench-peers: ## install guidellm, aiperf and inference-perf for make bench
 	@bench/peers
