@@ -22,7 +22,7 @@ def directory(environ: dict[str, str] | None = None) -> str:
     """
     environ = dict(os.environ) if environ is None else environ
     base = environ.get("XDG_RUNTIME_DIR")
-    path = f"{base}/llmpar" if base and os.path.isdir(base) else f"/tmp/llmpar-{os.getuid()}"
+    path = f"{base}/llmpar" if base and _ours(base) else f"/tmp/llmpar-{os.getuid()}"
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -31,6 +31,15 @@ def directory(environ: dict[str, str] | None = None) -> str:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise Unsafe(f"'{path}' is not a directory of this user alone")
     return path
+
+
+def _ours(base: str) -> bool:
+    """Whether a directory is this user's, and nobody else can rename what is in it. The launchers ask the same."""
+    try:
+        found = os.stat(base)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def sweep(folder: str) -> None:

@@ -66,14 +66,17 @@ static int reach(const char *parallel) {
     struct stat found;
     char folder[sizeof at.sun_path];
     const char *run = getenv("XDG_RUNTIME_DIR");
-    int size = run && !stat(run, &found) && S_ISDIR(found.st_mode)
+    int size = run && !stat(run, &found) && found.st_uid == getuid() && (found.st_mode & 0170022) == 0040000
         ? snprintf(folder, sizeof folder, "%s/llmpar", run) : snprintf(folder, sizeof folder, "/tmp/llmpar-%u", getuid());
     /* Only a folder that is ours alone is asked. A name too long for a socket is the script's to deal with. */
     if (size >= (int)sizeof folder || lstat(folder, &found) || found.st_uid != getuid() || (found.st_mode & 0170077) != 0040000) return 0;
     size = snprintf(at.sun_path, sizeof at.sun_path, "%s/%s.sock", folder, parallel);
     if (size >= (int)sizeof at.sun_path) return 0;
     pool = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return pool >= 0 && !connect(pool, (void *)&at, sizeof at);
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    return pool >= 0 && !connect(pool, (void *)&at, sizeof at)
+        && !getsockopt(pool, SOL_SOCKET, SO_PEERCRED, &peer, &length) && peer.uid == getuid();
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }

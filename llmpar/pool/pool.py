@@ -7,6 +7,7 @@ Workers accept launchers from a shared listener themselves. The parent only fork
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import mmap
@@ -16,6 +17,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import time
 
 from llmpar import procfs, runtime_directory
@@ -27,6 +29,7 @@ SPARE = 4  # workers kept idle, so that a launcher never waits for a fork
 WORKERS = 8192  # at most
 ATTEMPTS = 1 << 20  # jobs of GNU parallel whose attempts are counted
 TICK_S = 0.5
+ORPHANS_S = 30.0  # for a reader of parallel's output to take the records of killed launchers
 IDLE_S = 60.0  # a pool without work ends after this; LLMPAR_POOL_IDLE_S
 ENOUGH = 0.97  # achieved concurrency below this share of what was asked is worth a word
 
@@ -234,10 +237,15 @@ class Pool:
         """Records whose launchers were killed: to where parallel wrote, now that nobody else writes there."""
         data = os.pread(self.orphans, os.fstat(self.orphans).st_size, 0)
         fd = self.streams.get(1)
-        if data and fd is not None:
-            with contextlib.suppress(OSError):
-                while data:
-                    data = data[os.write(fd, data) :]
+        if not data or fd is None:
+            return
+        ready = select.poll()
+        ready.register(fd, select.POLLOUT)
+        patience = time.monotonic() + ORPHANS_S
+        with contextlib.suppress(OSError):
+            while data and (left := patience - time.monotonic()) > 0 and ready.poll(left * 1000):
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(fd, data[:4096]) :]
 
     def _tell(self) -> None:
         """The closing line: the achieved concurrency, and what to do where it is low."""
@@ -288,13 +296,38 @@ def _watch(pid: int) -> int | None:
 
 
 def _stream_of(pid: int, number: int) -> int | None:
-    """GNU parallel's own standard output or error, opened anew for appending; None where that cannot be."""
+    """GNU parallel's own standard output or error: the same open file where the kernel gives it, for what follows in that file must
+    not be written over; else opened anew for appending. None where neither can be."""
+    shared = _same_file(pid, number)
+    if shared is not None:
+        return shared
     try:
         return os.open(
             f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
         )
     except OSError:
         return None
+
+
+def _same_file(pid: int, number: int) -> int | None:
+    """A regular file that another process has open, as it has it: pidfd_getfd (Linux 5.6), with leave to trace it."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        fd = ctypes.CDLL(None, use_errno=True).syscall(438, process, number, 0)
+    finally:
+        os.close(process)
+    if fd < 0:
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.set_inheritable(fd, False)
+        return int(fd)
+    os.close(
+        fd
+    )  # a pipe's flags are shared with parallel: it needs an open file of its own to be written without waiting
+    return None
 
 
 _JOBS = re.compile(r"(?:-j|-P|--jobs=|--max-procs=)(\d+)\Z")

@@ -209,8 +209,24 @@ class Worker:
         try:
             # A single record leaves together with the exit code: one write, one wake-up.
             launcher.sendall(held + exit_frame(code))
+            if lines and not self._taken(launcher):
+                raise OSError
         except OSError:
             os.write(self.orphans, b"".join(lines))
+
+    def _taken(self, launcher: socket.socket) -> bool:
+        """Wait until the launcher has ended: whether it read all that it was sent. Linux tells one that did not by a reset."""
+        ready = select.poll()
+        ready.register(launcher, select.POLLIN)
+        while self.open:
+            if ready.poll(1000):
+                try:
+                    return not launcher.recv(1)
+                except (BlockingIOError, InterruptedError):
+                    continue
+                except ConnectionResetError:
+                    return False
+        return True
 
     def _attempt(self, seq: int) -> int:
         """How often this job of GNU parallel has been tried: its --retries leaves no other trace."""
