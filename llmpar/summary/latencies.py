@@ -20,6 +20,10 @@ OBJECTIVES = {
     "effective_ttft": "effective_ttft_s",
     "effective_e2e": "effective_e2e_s",
 }
+FIGURES = ("ttft_s", "itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")
+# Requests that are out together share the engine's pace in these, so a few turns say little of how it varies.
+SHARED_PACE = ("itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_e2e_s")
+FEWEST_TURNS = 5
 WAVES = 0.2  # requests sent more in step than this come in waves
 CONVOY = 0.10  # TTFT that falls by more over the steady window is the start's echo
 
@@ -91,15 +95,37 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
         each.merge(rest)
     itl = gaps[0].distribution(low, high)
     plain = columns.split.empty and columns.events.empty
-    return {
-        "ttft_s": figures["ttft_s"],
-        "itl_s": itl,
-        "event_latency_s": itl if plain else gaps[1].distribution(low, high),
-        "tpot_s": figures["tpot_s"],
-        "e2e_s": figures["e2e_s"],
-        "effective_ttft_s": figures["effective_ttft_s"],
-        "effective_e2e_s": figures["effective_e2e_s"],
-    }
+    figures["itl_s"] = itl
+    figures["event_latency_s"] = dict(itl) if plain and itl else gaps[1].distribution(low, high)
+    if window is not None and window.steady:
+        turns = _turns(run, window)
+        for name in SHARED_PACE:
+            if turns < FEWEST_TURNS:
+                requests = int(np.count_nonzero(found.sent_in))
+                figures[name] = _without_intervals(figures[name], int(np.ceil(requests * FEWEST_TURNS / turns)))
+    return {name: figures[name] for name in FIGURES}
+
+
+def _turns(run: Run, window: Window) -> float:
+    """Requests sent in the window over those in flight: how often each client had its turn."""
+    low, high = bounds(run, window)
+    flying = float(run.flying[window.first : window.last].sum()) / (high - low)
+    return float(np.count_nonzero((run.starts >= low) & (run.starts < high))) / max(flying, 1.0)
+
+
+def _without_intervals(figure: dict[str, Any] | None, least: int) -> dict[str, Any] | None:
+    """A distribution's values alone; its percentiles' intervals need `least` requests in the window or more."""
+    if figure is None:
+        return None
+    kept: dict[str, Any] = {}
+    for name, item in figure.items():
+        if not isinstance(item, dict):
+            kept[name] = item
+        elif "needed" in item:
+            kept[name] = intervals.bounded(item["value"], None, None, None, None, max(least, item["needed"] or 0))
+        else:
+            kept[name] = {"value": item["value"], "low": None, "high": None}
+    return kept
 
 
 def convoy(found: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:

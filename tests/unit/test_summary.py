@@ -223,6 +223,18 @@ def test_latencies_are_of_the_requests_sent_in_the_window() -> None:
     assert found["goodput"]["steady"] == {"requests": len(inside), "met": len(inside), "ratio": 1.0}
 
 
+def test_a_few_turns_give_values_but_no_interval_of_what_follows_the_engines_pace() -> None:
+    for requests, few in ((100, True), (400, False)):  # 16 clients: about 3 and 20 turns between ramp and drain
+        found = summarise(closed_loop(requests, 16, spread=10))
+        assert found["window"]["steady"]
+        for name in ("tpot_s", "e2e_s", "itl_s", "event_latency_s"):
+            mean, p90 = found["latency"][name]["mean"], found["latency"][name]["p90"]
+            assert mean["value"] > 0 and p90["value"] > 0
+            assert (mean["low"] is None) == few and (p90["low"] is None) == few
+            assert (p90["needed"] or 0) > found["window"]["requests"] if few else p90["needed"] is None
+        assert found["latency"]["ttft_s"]["mean"]["low"] is not None
+
+
 def test_a_run_without_a_window_has_the_latencies_of_all_requests() -> None:
     found = summarise(closed_loop(20, 8))
     assert not found["window"]["steady"] and found["latency_over"] == "run"
