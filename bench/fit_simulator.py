@@ -1,6 +1,6 @@
 """The constants of llmpar/simulate/step_time.FIT, found again on docs/results/h100 alone.
 
-The cells of vLLM under GNU parallel without speculation and sharding: geometric means over sessions of the rate, mean TPOT
+The cells of vLLM under GNU parallel without sharding, with speculation at the acceptance length that the engine told: geometric means over sessions of the rate, mean TPOT
 and (with a tenth of the weight) mean TTFT; least squares of logarithms. `python bench/fit_simulator.py`, half a minute.
 """
 
@@ -28,39 +28,42 @@ BOUNDS = {
     "kv_reached": (0.4, 1.0),
     "prompt_factor": (1.0, 3.0),
     "shared_factor": (1.0, 1.5),
+    "draft_s": (1e-6, 1e-3),
     "front_s": (1e-4, 5e-2),
 }
-Cell = tuple[int, str | None, int]  # clients, KV bytes asked for, servers on the card
+Cell = tuple[int, str | None, int, int]  # clients, KV bytes asked for, servers on the card, draft tokens
 
 
-def measured() -> dict[Cell, tuple[int, np.ndarray]]:
-    """Tokens that one server's KV cache holds, and the figures."""
+def measured() -> dict[Cell, tuple[int, float, np.ndarray]]:
+    """Tokens that one server's KV cache holds, the acceptance length, and the figures."""
     values: dict[Cell, list[list[float]]] = defaultdict(list)
     capacity: dict[Cell, int] = {}
+    accepted: dict[Cell, float] = {}
     for line in SUMMARIES.read_text().splitlines():
         summary: dict[str, Any] = json.loads(line)
         server, load = summary["cell"]["server"], summary["cell"]["load"]
-        if (
-            server["engine"] != "vllm"
-            or load["launcher"] != "parallel"
-            or server.get("speculate")
-            or server.get("shards")
-        ):
+        if server["engine"] != "vllm" or load["launcher"] != "parallel" or server.get("shards"):
             continue
-        cell = (load["clients"], server.get("kv_bytes"), server.get("replicas") or 1)
+        cell = (load["clients"], server.get("kv_bytes"), server.get("replicas") or 1, server.get("speculate") or 0)
         capacity[cell] = summary["engine"]["kv_capacity_tokens"] // cell[2]
+        accepted[cell] = summary["engine"]["spec_tokens_per_step"] or 1.0
         latency = summary["latency"]
         values[cell].append([summary["throughput"]["output_tokens_per_s"]["wall"]["value"],
                              latency["tpot_s"]["mean"]["value"], latency["ttft_s"]["mean"]["value"]])  # fmt: skip
-    return {cell: (capacity[cell], np.exp(np.mean(np.log(rows), axis=0))) for cell, rows in values.items()}
+    return {
+        cell: (capacity[cell], accepted[cell], np.exp(np.mean(np.log(rows), axis=0))) for cell, rows in values.items()
+    }
 
 
-def simulated(cell: Cell, kv_tokens: int, fit: step_time.Fit) -> np.ndarray:
+def simulated(cell: Cell, kv_tokens: int, acceptance_length: float, fit: step_time.Fit) -> np.ndarray:
     """512 prompts as those sessions sent: 115 to 586 tokens, 357 on average, 200 tokens each answer."""
-    clients, _, servers = cell
+    clients, _, servers, drafts = cell
+    limits = Limits(
+        8192, MAX_SEQUENCES, kv_tokens, draft_tokens=drafts, tokens_per_step=min(acceptance_length, 1 + drafts)
+    )
     prompts = np.clip(np.rint(np.random.default_rng(5).normal(356.5, 130, 512)), 115, 586).astype(int)
     step = step_time.StepTime(cards.card("h100"), models.load("vicuna-7b-v1.5"), fit, shared=servers > 1)
-    run = simulate(prompts, np.full(512, 200), ClosedLoop(clients, LAUNCHES_PER_S, 0.001), step, Limits(8192, MAX_SEQUENCES, kv_tokens),
+    run = simulate(prompts, np.full(512, 200), ClosedLoop(clients, LAUNCHES_PER_S, 0.001), step, limits,
                    servers, servers > 1, front_s=fit.front_s)  # fmt: skip
     figures = figures_of(run)
     return np.array([figures[name] for name in FIGURES])
@@ -70,23 +73,38 @@ def main() -> int:
     rows = measured()
     weights = np.array(list(FIGURES.values()))
 
-    def residuals(logs: np.ndarray) -> np.ndarray:
-        fit = step_time.Fit(*np.exp(logs))
-        return np.concatenate(
-            [weights * np.log(simulated(cell, kv, fit) / values) for cell, (kv, values) in rows.items()]
-        )
+    names = [field.name for field in dataclasses.fields(step_time.Fit)]
 
-    low, high = np.log([BOUNDS[field.name] for field in dataclasses.fields(step_time.Fit)]).T
-    start = np.clip(np.log(dataclasses.astuple(step_time.FIT)), low + 1e-6, high - 1e-6)
-    found = least_squares(residuals, start, diff_step=0.02, bounds=(low, high))
-    fit = step_time.Fit(*(float(f"{value:.4g}") for value in np.exp(found.x)))
+    def fitted(chosen: list[str], fit: step_time.Fit, drafts: bool) -> step_time.Fit:
+        """The constants named, on the cells with or without speculation; the others stay as they are in `fit`."""
+        cells = {cell: row for cell, row in rows.items() if bool(cell[3]) == drafts}
+
+        def made(logs: np.ndarray) -> step_time.Fit:
+            return dataclasses.replace(fit, **dict(zip(chosen, np.exp(logs).tolist(), strict=True)))
+
+        def residuals(logs: np.ndarray) -> np.ndarray:
+            errors = [
+                np.log(simulated(cell, kv, length, made(logs)) / values) for cell, (kv, length, values) in cells.items()
+            ]
+            return np.concatenate([weights * error for error in errors])
+
+        low, high = np.log([BOUNDS[name] for name in chosen]).T
+        start = np.clip(np.log([getattr(step_time.FIT, name) for name in chosen]), low + 1e-6, high - 1e-6)
+        return made(least_squares(residuals, start, diff_step=0.02, bounds=(low, high)).x)
+
+    # Speculation second, and its own cost alone: its cells have one client count, which cannot carry the others.
+    fit = fitted([name for name in names if name != "draft_s"], step_time.FIT, drafts=False)
+    fit = fitted(["draft_s"], fit, drafts=True)
+    fit = step_time.Fit(*(float(f"{value:.4g}") for value in dataclasses.astuple(fit)))
     print(f"found    {fit}\nshipped  {step_time.FIT}")
     print(
-        "clients  KV bytes  servers   " + "   ".join(f"{name:>28}" for name in FIGURES) + "   (measured, fitted, error)"
+        "clients  KV bytes  servers  drafts   "
+        + "   ".join(f"{name:>28}" for name in FIGURES)
+        + "   (measured, fitted, error)"
     )
-    for cell, (kv, values) in sorted(rows.items(), key=str):
-        made = simulated(cell, kv, fit)
-        print(f"{cell[0]:7}  {cell[1] or 'all':>8}  {cell[2]:7}   " +
+    for cell, (kv, length, values) in sorted(rows.items(), key=str):
+        made = simulated(cell, kv, length, fit)
+        print(f"{cell[0]:7}  {cell[1] or 'all':>8}  {cell[2]:7}  {cell[3]:6}   " +
               "   ".join(f"{a:10.4g} {b:10.4g} {100 * (b / a - 1):+5.0f}%" for a, b in zip(values, made, strict=True)))  # fmt: skip
     return 0
 

@@ -86,7 +86,7 @@ DEFAULTS: dict[str, Any] = {
     "timeout_s": 600.0,
 }
 # Columns of tables for llmpar-simulate.
-SIMULATED: dict[str, type] = {"card": str, "memory": str, "acceptance_length": float}
+SIMULATED: dict[str, type] = {"card": str, "memory": str}
 LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
 # What GNU parallel's shell or a script's arithmetic would read is one of these words or a number.
 WORDS = {

@@ -99,7 +99,7 @@ def main(
       llmpar-simulate sweeps/clients.tsv --card 4090 --card a6000 --price 4090=0.35 --price a6000=0.5
       llmpar-simulate sweeps/clients.tsv --card 3090 --given runs/clients/c064/summary.json
 
-    TABLE is a sweep table (`-` for standard input), or one with the columns card, memory and acceptance_length besides.
+    TABLE is a sweep table (`-` for standard input), or one with the columns card and memory besides.
     Writes a table, or a `prediction` record a cell. Not predicted, each with the reason: speculation without an
     acceptance length, quantised kernels, sharding, engines of another kind. docs/simulate.md has the errors. Exit status: 0; 2 usage;
     3 not a summary (--given); 6 no cell can be predicted.

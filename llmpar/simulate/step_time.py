@@ -35,11 +35,12 @@ class Fit:
     kv_reached: float  # share of the datasheet's bandwidth at which attention reads the KV cache
     prompt_factor: float  # prompts are not padded to a graph, and the power limit lowers the clocks while they are read
     shared_factor: float  # a step's time, where several servers take turns on one card
+    draft_s: float  # of each sequence in each step under speculation: n-grams are guessed on the processor, between the steps
     front_s: float  # from the sending of a request until the scheduler sees it
 
 
 # On docs/results/h100, 8 cells of vLLM 0.23: rate within 2%, TPOT within 3%, TTFT within 15%.
-FIT = Fit(host_s=0.00083, kv_reached=0.948, prompt_factor=1.322, shared_factor=1.066, front_s=0.0273)
+FIT = Fit(host_s=0.00083, kv_reached=0.948, prompt_factor=1.322, shared_factor=1.066, draft_s=6.14e-05, front_s=0.0273)
 
 
 def _curve(tokens: tuple[int, ...], milliseconds: tuple[float, ...], ratio: float) -> np.ndarray:
@@ -65,6 +66,7 @@ class StepTime:
         self._dense = (factor * dense).tolist()
         self._head = (factor * head).tolist()
         self._host = factor * fit.host_s
+        self._draft = factor * fit.draft_s
         self._prompt_factor = fit.prompt_factor
         self._kv = factor * model.kv_bytes_per_token / (fit.kv_reached * card.bandwidth_bytes_per_s)
         self._pair = factor * model.attention_flops_per_pair / (ATTENTION_REACHED * card.tensor_flops)
@@ -77,4 +79,6 @@ class StepTime:
         if batch.prompt_tokens:
             added = self._dense[generating + batch.prompt_tokens] - base
             seconds += self._prompt_factor * added + self._pair * batch.prompt_pairs
+        if batch.draft_tokens:
+            seconds += self._draft * batch.sequences
         return seconds
