@@ -1,9 +1,8 @@
-"""The newest night against the nights before it, and where the level of a series of nights changed.
+"""The newest night against the nights that a series began with.
 
-Change points: the split of a stretch with the largest CUSUM statistic, kept when fewer than 5 % of 1999 seeded
-shuffles of the stretch reach it, then the same on both sides (binary segmentation, Vostrikova 1981; the permutation
-test as in E-divisive, Matteson and James, JASA 109, 2014, which tools such as Apache Otava use on nightly benchmarks).
-The newest night is tested against a prediction interval of Student's t from the nights since the last change.
+The first nights pin the level. Whether the newest says that it was lost is for a control chart (stats/control.py): one
+night far outside, or a sum of smaller losses. A verdict's interval is a prediction interval of Student's t from the
+pinned nights. Slow nights stay in the series; what a night changed in engine or host is named.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmpar.results import rows, words
-from llmpar.stats import effects
-from llmpar.stats.change_points import LEAST, changes, predicted
+from llmpar.stats import control, effects
+from llmpar.stats.control import LEAST, predicted
 from llmpar.verdicts import pairs, sentences, verdict
 
 
@@ -25,7 +24,10 @@ def verdicts(
     allow: tuple[str, ...] = (),
     confidence: float = effects.CONFIDENCE,
 ) -> list[dict[str, Any]]:
-    """For each cell and figure, the newest session against up to `nights` before it, since the last change point."""
+    """For each cell and figure, the newest session against the first `nights` of the sessions before it.
+
+    `slower` is a loss beyond `margin` for which a chart over all sessions speaks tonight.
+    """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for summary in summaries:
         key = tuple(sorted((name, str(value)) for name, value in pairs.settings(summary).items()))
@@ -35,22 +37,30 @@ def verdicts(
         by_session: dict[str, list[dict[str, Any]]] = {}
         for summary in sorted(found, key=lambda each: each["started_at"] or 0.0):
             by_session.setdefault(str(summary.get("session") or summary["started_at"]), []).append(summary)
-        stretch = list(by_session.values())[-(nights + 1) :]
+        stretch = list(by_session.values())
         for figure in figures:
             work.append((figure, stretch))
+    values = [
+        [next(iter(pairs.Side("", group).values(figure).values()), None) for group in stretch]
+        for figure, stretch in work
+    ]
+    rho = control.correlation([[value for value in each if value is not None] for each in values], nights)
     prepared = []
-    for figure, stretch in work:
-        nightly = [(pairs.Side("", group).values(figure), group) for group in stretch]
-        usable = [(next(iter(values.values())), group) for values, group in nightly if values]
+    for (figure, stretch), nightly in zip(work, values, strict=True):
+        usable = [(value, group) for value, group in zip(nightly, stretch, strict=True) if value is not None]
         # Where the newest night lacks the figure, the night before must not stand in for it.
-        earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1][0] else (usable, [])
-        moved = changes([value for value, _ in earlier])
-        before = earlier[moved[-1].index if moved else 0 :]
+        earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1] is not None else (usable, [])
+        before = earlier[:nights]
+        alarms = control.alarms(
+            [value for value, _ in usable], rows.lower_is_better(figure), margin, len(work), rho, nights
+        )
+        spoken = alarms[-1] if newest and alarms and alarms[-1].index == len(usable) - 1 else None
+        pinned = "pinned nights" if len(earlier) > nights else "nights before"
         pair = pairs.Pair(
             {name: value for name, value in pairs.settings(stretch[-1][0]).items() if value is not None},
             pairs.Side("the newest night", stretch[-1]),
             pairs.Side(
-                f"the {len(before)} nights before" if len(before) > 1 else "the nights before",
+                f"the {len(before)} {pinned}" if len(before) > 1 else "the nights before",
                 [summary for _, group in before for summary in group],
             ),
             (),
@@ -66,21 +76,23 @@ def verdicts(
                 {"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
                 for value, group in usable
             ],
+            "pinned": len(before),
             "change_points": [
                 {
-                    "index": each.index,
-                    "label": usable[each.index][1][0].get("session"),
-                    "ratio": each.ratio,
-                    "p_value": each.p_value,
+                    "index": each.since,
+                    "label": usable[each.since][1][0].get("session"),
+                    "ratio": 1 / each.ratio if not rows.lower_is_better(figure) else each.ratio,
+                    "spoken_index": each.index,
                 }
-                for each in moved
+                for each in alarms
             ],
         }
-        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history))
+        changed = _changed(stretch[-2][-1], stretch[-1][-1]) if len(stretch) > 1 else ""
+        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history, spoken, changed))
     pairs.told_apart([pair for pair, *_ in prepared])
-    effects.correct([None if differ else effect for _, _, effect, differ, _, _ in prepared], correction, margin)
+    effects.correct([None if differ else effect for _, _, effect, differ, *_ in prepared], correction, margin)
     records = []
-    for pair, figure, effect, differ, allowed, history in prepared:
+    for pair, figure, effect, differ, allowed, history, spoken, changed in prepared:
         record = verdict.verdict_record(
             pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared)
         )
@@ -93,11 +105,46 @@ def verdicts(
             ]
             record["needed"] = {"sessions": many}
             record["sentence"] = sentences.sentence(record)
-        for each in history["change_points"]:
-            turned = each["ratio"] if not rows.lower_is_better(figure) else 1 / each["ratio"]
+        elif not differ and effect is not None:
+            if spoken is not None:
+                record["verdict"] = "slower"
+            elif record["verdict"] == "slower":
+                record["verdict"] = "cannot tell"
+                record["reasons"].insert(0, {"code": "one_night", "message": "one such night is no change of level"})
+            record["sentence"] = sentences.sentence(record)
+        if spoken is not None:
+            count = len(history["nights"])
             record["sentence"] += (
-                f"; the level {'rose' if turned > 1 else 'fell'} by {words.percent(abs(turned - 1))}% "
-                f"at night {each['index'] + 1} of {len(history['nights'])}"
+                f"; the level is {words.percent(spoken.ratio - 1)}% worse since night {spoken.since + 1} of {count}"
+                if spoken.since < spoken.index
+                else f"; night {count} of {count} is the first"
             )
+        if changed:
+            record["reasons"].append({"code": "changed", "message": f"changed since the night before: {changed}"})
         records.append(record)
     return records
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of engine, model file and host differs between two nights: `driver 550.54 to 560.28`."""
+
+    def facts(summary: dict[str, Any]) -> dict[str, Any]:
+        server, host = summary.get("server") or {}, summary.get("host") or {}
+        software = host.get("software") or {}
+        model = server.get("model_file") or {}
+        return {
+            str(server.get("engine") or "engine"): server.get("version"),
+            "model file": model.get("modified_at"),
+            "driver": host.get("driver"),
+            "CUDA": host.get("cuda"),
+            "kernel": host.get("kernel"),
+            "boot": host.get("boot"),
+            "checkout": software.get("commit"),
+        }
+
+    old, new = facts(before), facts(now)
+    return ", ".join(
+        name if name in ("boot", "model file") else f"{name} {old[name]} to {value}"
+        for name, value in new.items()
+        if value is not None and old.get(name) is not None and old[name] != value
+    )

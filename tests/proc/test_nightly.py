@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +21,11 @@ HEADER = "engine\tclients\tprompts\tmax_tokens\tcount\twarmup\n"
 ROOT = Path(__file__).resolve().parent.parent.parent
 # The slow fake has a tenth of the rate; a busy machine may halve it once more.
 GAP_MS, SLOW_GAP_MS = 40, 400
+# One address for all nights, as a server has: results are kept by it.
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    PORT = probe.getsockname()[1]
+URL = f"http://127.0.0.1:{PORT}"
 # A factor of two is no news here: nights are told apart by the fake, not by the machine.
 WORDS = ("MARGIN=1", "FIGURES=output_tokens_per_s")
 
@@ -33,7 +39,7 @@ class Nightly:
         self.table.write_text(HEADER + f"vllm\t1,3\t{prompts}\t4\t6\t0\n")
         self.venv = venv(folder)
         self.environment = {"HOME": str(folder), "SHELL": "/bin/sh", "LOGNAME": "nobody", "LLMPAR_SAMPLE": "no"}
-        self.nights = self.runs / "nightly" / "two"
+        self.nights = self.runs / "nightly" / f"two@vllm-fake-127.0.0.1-{PORT}"
 
     def command(self, url: str, *words: str) -> list[str]:
         return [
@@ -103,7 +109,7 @@ def template(
 ) -> tuple[Nightly, subprocess.CompletedProcess[str]]:
     """One good night, really measured, and what the script said."""
     made = Nightly(ROOT, tmp_path_factory.mktemp("nightly"), prompts)
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         return made, made(engine.url)
 
 
@@ -137,13 +143,13 @@ def test_a_first_night_is_silent_and_good(template):
     (night,) = nightly.all()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}Z", night)
     assert nightly.status(night) == "good"
-    assert len(list((nightly.nights / night).glob("two/*/summary.json"))) == 2
+    assert len(list((nightly.nights / night).glob("two*/*/summary.json"))) == 2
     assert not (nightly.nights / night / "mail").exists()
 
 
 def test_a_usual_night_is_silent(past):
     past.scale_rates(0.2)  # whatever else this machine does meanwhile
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         done = past(engine.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     night = past.all()[-1]
@@ -152,18 +158,18 @@ def test_a_usual_night_is_silent(past):
 
 
 def test_a_slow_night_exits_5_with_a_mail(past):
-    (past.nights / past.good_nights(1, first_day=5)[0] / "status").write_text("slower\n")  # no baseline
-    with fake_engine(engine="vllm", gap_ms=SLOW_GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=SLOW_GAP_MS, tokens=4) as engine:
         done = past(engine.url)
     night = past.all()[-1]
     assert (done.returncode, done.stderr) == (5, "")
     assert past.status(night) == "slower"
     assert done.stdout == (past.nights / night / "mail").read_text()
     lines = done.stdout.splitlines()
-    assert lines[0] == "nightly: 'two' is slower than the good nights before it"
+    assert lines[0] == f"nightly: '{past.nights.name}' is slower than the nights before it"
     for clients in ("1 client", "3 clients"):
         assert any(" slower than the 4 nights before " in line and f" at {clients} " in line for line in lines)
     assert "last lines of its log" not in done.stdout
+    assert f"Server    vllm, fake at {URL}" in done.stdout and " output tokens/s" in done.stdout
     assert os.uname().nodename in done.stdout and str(past.nights / night) in done.stdout
 
 
@@ -172,7 +178,7 @@ def test_nights_that_differ_in_what_was_asked_cannot_be_compared_and_say_so(past
         found = json.loads(path.read_text())
         found["workload"]["prompts"]["sha256"] = "0" * 64
         path.write_text(json.dumps(found) + "\n")
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         done = past(engine.url)
     assert done.returncode == 6 and "prompt sets differ" in done.stdout
     assert past.status(past.all()[-1]) == "incomparable"
@@ -181,7 +187,7 @@ def test_nights_that_differ_in_what_was_asked_cannot_be_compared_and_say_so(past
 def test_an_edited_cell_begins_anew(past):
     past.scale_rates(10)  # beside these any night would be slow
     past.table.write_text(past.table.read_text().replace("\t4\t6\t0", "\t3\t6\t0"))
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         done = past(engine.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     told = (past.nights / past.all()[-1] / "verdicts.txt").read_text()
@@ -192,7 +198,7 @@ def test_a_held_lock_is_said_and_nothing_is_measured(past):
     before = past.all()
     with open(past.runs / ".session.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = past("http://127.0.0.1:9")
+        done = past(URL)
     assert done.returncode == 1
     assert "was not measured: another night or sweep holds" in done.stdout
     assert past.all() == before
@@ -200,17 +206,18 @@ def test_a_held_lock_is_said_and_nothing_is_measured(past):
 
 def test_a_failing_cell_fails_the_night_and_the_others_are_measured(past, tmp_path):
     past.table.write_text(past.table.read_text() + f"vllm\t2\t{tmp_path}/nowhere\t4\t6\t0\n")
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         done = past(engine.url)
     night = past.all()[-1]
     assert done.returncode == 1
-    assert done.stdout.startswith("nightly: 'two' failed: make ended with 2; 2 of 3 cells were measured\n")
-    assert "no prompts" in done.stdout
+    first = done.stdout.splitlines()[0]
+    assert first.startswith(f"nightly: '{past.nights.name}' failed: run-cell: no prompts '")
+    assert first.endswith("; make ended with 2; 2 of 3 cells were measured")
     assert past.status(night) == "failed"
 
 
 def test_the_time_limit_ends_a_night_and_all_that_it_started(past):
-    with fake_engine(engine="vllm", ttft_ms=600_000) as engine:
+    with fake_engine(engine="vllm", port=PORT, ttft_ms=600_000) as engine:
         done = past(engine.url, "LIMIT=4s")
         assert released(past)
     assert done.returncode == 1
@@ -221,10 +228,10 @@ def test_the_time_limit_ends_a_night_and_all_that_it_started(past):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_an_interrupted_night_says_so_and_the_next_starts_anew(past, number, code):
     before = past.all()
-    with fake_engine(engine="vllm", ttft_ms=600_000) as engine:
+    with fake_engine(engine="vllm", port=PORT, ttft_ms=600_000) as engine:
         process = subprocess.Popen(past.command(engine.url), env=past.environment, stdout=subprocess.PIPE, text=True)
         limit = time.monotonic() + 60
-        while not list(past.nights.glob("*/two/*/requests.jsonl.part")):
+        while not list(past.nights.glob("*/two*/*/requests.jsonl.part")):
             assert time.monotonic() < limit and process.poll() is None
             time.sleep(0.02)
         process.send_signal(number)
@@ -245,18 +252,20 @@ def test_old_nights_go_but_good_ones_stay_however_many_bad_ones_follow(past):
         if number:  # the first has no status at all: the power went
             (folder / "status").write_text("failed\n")
     (past.nights / "notes").mkdir()
-    assert past("http://127.0.0.1:9", "KEEP=4").returncode == 1
+    assert past(URL, "KEEP=4").returncode == 1
     left = past.all()
     assert left[:4] == good and len(left) == 4 + 4 + 1 and "notes" in left
-    with fake_engine(engine="vllm", gap_ms=GAP_MS, tokens=4) as engine:
+    first = past.nights / good[0]
+    with fake_engine(engine="vllm", port=PORT, gap_ms=GAP_MS, tokens=4) as engine:
         assert past(engine.url, "KEEP=4").returncode == 0
     left = [name for name in past.all() if name != "notes"]
-    assert [name for name in left if past.status(name) == "good"] == [*good[1:], left[-1]]
+    assert [name for name in left if past.status(name) == "good"] == [*good, left[-1]]
+    assert not list(first.rglob("requests.jsonl")) and len(list(first.rglob("summary.json"))) == 2
 
 
 @pytest.mark.parametrize("word", ["KEEP=1", "AGAINST=x", "LIMIT=soon", "REPEATS=3", "quick"])
 def test_bad_words_are_refused_before_anything_is_made(nightly, word):
-    done = nightly("http://127.0.0.1:9", word)
+    done = nightly(URL, word)
     assert done.returncode == 2
     assert done.stderr.startswith("nightly: ")
     assert not nightly.runs.exists()
