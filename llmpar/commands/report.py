@@ -17,9 +17,12 @@ from llmpar.report import document, study, tracks
 from llmpar.report.document import build
 from llmpar.results import rows
 from llmpar.results.rows import group
-from llmpar.verdicts import claim_table, claims
+from llmpar.verdicts import claim_table, claims, pairs, verdict
 
 HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown does without"
+
+# What engines are compared by where no verdicts were given.
+COMPARED = ("output_tokens_per_s", "ttft_p95_s")
 
 
 @cli.command("llmpar-report")
@@ -80,7 +83,7 @@ def main(
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
     # Predictions support and contradict nothing.
     stated = [] if no_claims else judged(table, [row for row in rows if not row.simulated])
-    verdicts = [record for _, record in given if record["kind"] == "verdict"]
+    verdicts = [record for _, record in given if record["kind"] == "verdict"] or compared(summaries)
     document = build(title, rows, stated, verdicts, commands(rows, beside), published(walls))
     if form == "html":
         made = as_html(document, rows, beside, timelines)
@@ -99,9 +102,19 @@ def judged(table: str | None, rows: Sequence[rows.Row]) -> list[dict[str, Any]]:
     with cli.opened(str(place)) as stream:
         text = stream.read().decode("utf-8", "replace")
     try:
-        return [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
+        stated = [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
     except claim_table.BadClaims as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
+    # Whoever names no table and ran none of its sweeps did not ask for it.
+    return stated if table or any(record["verdict"] != claims.NOT_RUN for record in stated) else []
+
+
+def compared(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Verdicts over engines at equal settings, as `llmpar-compare --by engine` gives them; none of one engine alone."""
+    measured = [summary for summary in summaries if not (summary.get("cell") or {}).get("simulated")]
+    if len({pairs.settings(summary).get("engine") for summary in measured}) < 2:
+        return []
+    return verdict.verdict_records(pairs.by(measured, ("engine",), None), COMPARED, cells=group(measured))
 
 
 def published(table: str | None) -> study.Walls | None:

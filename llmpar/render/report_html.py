@@ -97,10 +97,19 @@ def page(
         *(f"<li>{text(fact)}</li>" for fact in document.facts),
         "</ul>",
     ]
-    parts += ["<h2>Verdicts</h2>", *_verdicts(document)]
+    answered = [sweep for sweep in document.sweeps if sweep.answer]
+    if answered:
+        parts += ["<h2>Answers</h2>", "<ul>"]
+        parts += [
+            f'<li><a href="#sweep-{slug(sweep.name)}">{text(sweep.name or "cells")}</a>: {text(sweep.answer)}</li>'
+            for sweep in answered
+        ]
+        parts.append("</ul>")
+    if document.verdicts or document.claims:
+        parts += ["<h2>Verdicts</h2>", *_verdicts(document)]
     parts.append("<h2>Wall seconds</h2>")
     for sweep in document.sweeps:
-        parts.append(f"<h3>{text(sweep.name or 'cells')}</h3>")
+        parts.append(f'<h3 id="sweep-{slug(sweep.name)}">{text(sweep.name or "cells")}</h3>')
         if sweep.answer:
             parts.append(f'<p class="answer">{text(sweep.answer)}</p>')
         parts.append(table(sweep.table))

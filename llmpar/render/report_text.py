@@ -12,6 +12,11 @@ def as_markdown(document: document.Document) -> str:
         f"# {markdown.escape(document.title)}\n",
         "".join(f"- {markdown.escape(fact)}\n" for fact in document.facts),
     ]
+    parts += [
+        f"- **{markdown.escape(sweep.name or 'cells')}**: {markdown.escape(sweep.answer)}\n"
+        for sweep in document.sweeps
+        if sweep.answer
+    ]
     parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
     if document.claims:
         parts += [
@@ -44,13 +49,15 @@ def _markdown(one: table.Table) -> str:
 
 def as_text(document: document.Document) -> str:
     parts = [document.title, *document.facts, ""]
+    parts += [f"{sweep.name or 'cells'}: {sweep.answer}" for sweep in document.sweeps if sweep.answer]
+    parts += [str(record.get("sentence") or "") for record in document.verdicts]
     parts += [
         f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}"
         for record in document.claims
         if record["verdict"] != claims.NOT_RUN
     ]
     for sweep in document.sweeps:
-        parts += [*_text(sweep.table, sweep.answer), *sweep.causes]
+        parts += [*_text(sweep.table), *sweep.causes]
     for one in (*document.published, *document.warnings):
         parts += _text(one)
     return "\n".join(parts) + "\n"

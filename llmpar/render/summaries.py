@@ -10,6 +10,7 @@ from llmpar.results.rows import group
 from llmpar.results.words import DASH, number
 from llmpar.stats import intervals
 from llmpar.summary import causes
+from llmpar.verdicts.best import proven
 
 PERCENTILES = {f"p{percent}": intervals.needed(percent) for percent in (50, 90, 95, 99)}
 
@@ -201,7 +202,8 @@ def table(summaries: list[dict[str, Any]]) -> str:
         if (known := walls[row.key]) is not None
         and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)
     }
-    best = min(whole, key=whole.__getitem__) if whole and len(rows) > 1 else None
+    first = proven([row for row in rows if row.key in whole])
+    best = first.key if first else None
     several = any(len(row.summaries) > 1 for row in rows)
     lines = []
     for row in sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0)):
@@ -232,7 +234,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     parts.append(plain.table(header, lines))
     notes = [
         "TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."
-        + (" *: the least wall seconds." if best else "")
+        + (" *: surely the least wall seconds." if best else "")
     ]
     if any(cell.endswith("~") for line in lines for cell in line):
         notes.append(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from llmpar.results import rows, words, workload
 from llmpar.results.words import shortened
 from llmpar.stats.effects import MARGIN
+from llmpar.verdicts import knee
 from llmpar.verdicts.claims import MOST_FAILURES
 from llmpar.verdicts.noise import Noise
 
@@ -34,12 +35,17 @@ def answer(rows: Sequence[rows.Row]) -> str:
     ]
     if len(fair) < 2:
         return "Fewer than two cells can be ranked: see the warnings."
+    pays = knee.sentence(fair)
+    if all(row.settings.get("launcher") == "open" for row in fair):
+        return pays or "The loads were open, so their wall seconds say nothing of the server: see the latencies."
     fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
     best, rest = fair[0], fair[1:]
     lead = f"Least wall seconds: {words.name(best)}, {words.number(best.figure('wall_s').value)} s"
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
         lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
+    if pays:
+        lead = f"{pays} {lead}"
     noise = Noise(rows)
     effects = [(row, noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest))) for row in rest]
     compared = [(row, one) for row, one in effects if one is not None]
@@ -66,6 +72,17 @@ def answer(rows: Sequence[rows.Row]) -> str:
     if single:
         found += f" Measured in one server session only, so not ranked: {shortened(single, 3, '; ')}."
     return found
+
+
+def proven(given: Sequence[rows.Row]) -> rows.Row | None:
+    """The row whose wall seconds are surely the least of all, or None: one session decides nothing."""
+    have = [row for row in given if row.figure("wall_s").value is not None and not row.failures]
+    if len(have) < 2 or any(row.settings.get("launcher") == "open" for row in have):
+        return None
+    best, *rest = sorted(have, key=lambda row: row.figure("wall_s").value or 0.0)
+    noise = Noise(have)
+    effects = [noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest)) for row in rest]
+    return best if all(one is not None and one.low is not None and one.low > 1 for one in effects) else None
 
 
 def failing(row: rows.Row) -> bool:

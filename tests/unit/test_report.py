@@ -47,7 +47,10 @@ def test_answer_names_the_best_only_as_far_as_sessions_allow():
     assert (
         built(three({1: 30.0, 2: 20.0, 4: 10.0}))
         .sweeps[0]
-        .answer.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
+        .answer.startswith(
+            "4 clients: the best rate, 997 output tokens/s, and it may grow with more clients than were tried. "
+            "Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00"
+        )
     )
     assert (
         "; 3 sessions each cannot tell it for certain from clients 2 (1.05 times as long)."
@@ -66,7 +69,7 @@ def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
     other = [made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2}, prompts="q" * 64)]
     assert "different work" in built(other).sweeps[0].answer
     failing = three({1: 30.0, 2: 20.0}) + three({4: 10.0}, failed=50)
-    assert built(failing).sweeps[0].answer.startswith("Least wall seconds: clients 2")
+    assert "Least wall seconds: clients 2" in built(failing).sweeps[0].answer
 
 
 def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the_models():
@@ -100,7 +103,7 @@ def test_engines_of_different_apis_and_model_files_are_ranked_with_a_word_on_the
 def test_a_cell_of_one_session_does_not_hide_what_others_tell():
     once = [made.summary(15.0, load={"clients": clients}) for clients in (8, 16, 32, 64)]
     found = built(three({1: 30.0, 2: 20.0, 4: 10.0}) + once).sweeps[0].answer
-    assert found.startswith("Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00")
+    assert "Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00" in found
     assert found.endswith(
         "Measured in one server session only, so not ranked: clients 8; clients 16; clients 32 and 1 more."
     )
@@ -368,3 +371,44 @@ def test_engine_and_model_of_servers_that_already_ran_are_in_every_label():
     assert names(at(1, "vllm", "m"), at(2, "tgi", "n"))[::2] == ["vllm, m, clients 8", "tgi, n, clients 8"]
     two = names(at(1, "vllm", "m"), at(2, "vllm", "m"))
     assert two[::2] == ["base url http://h:1, clients 8", "base url http://h:2, clients 8"]
+
+
+def test_the_answer_knows_latency():
+    def answer(loads: dict[int, tuple[float, float]], **more) -> str:
+        return (
+            built(
+                [
+                    made.summary(wall, load={"clients": clients} | more, ttft=ttft)
+                    for clients, (wall, ttft) in loads.items()
+                ]
+            )
+            .sweeps[0]
+            .answer
+        )
+
+    found = answer({64: (20.0, 0.2), 128: (10.2, 0.3), 512: (10.0, 3.0)})
+    assert found.startswith(
+        "128 clients: 98% of the best rate, 980 output tokens/s, with TTFT p95 480 ms against 4.80 s at 512 clients; "
+        "more only queues. Least wall seconds: clients 512"
+    )
+
+
+def test_an_open_load_is_answered_by_the_rate_that_is_kept_up_with():
+    def at(rate: float, served: float) -> dict:
+        found = made.summary(200 / served, load={"launcher": "open", "rate": rate}, varies=("rate",))
+        found["throughput"]["requests_per_s"]["steady"] = {"value": served, "low": served, "high": served}
+        return found
+
+    found = built([at(1.0, 1.0), at(2.0, 1.98), at(3.0, 2.1)]).sweeps[0].answer
+    assert found == (
+        "2.00 requests/s: the highest rate that the server keeps up with, TTFT p95 320 ms; at 3.00 requests queue."
+    )
+    assert "no higher one was tried" in built([at(1.0, 1.0), at(2.0, 1.98)]).sweeps[0].answer
+
+
+def test_no_star_without_evidence():
+    from llmpar.render import summaries as rendered
+
+    once = [made.summary(wall, load={"clients": clients}) for clients, wall in ((1, 30.0), (2, 10.0))]
+    assert "*" not in rendered.table(once)
+    assert "10.0*" in rendered.table(three({1: 30.0, 2: 10.0}))

@@ -1,0 +1,78 @@
+"""How much load a server takes before more of it only waits: the knee of a sweep over clients, or over arrival rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmpar.results import rows, words
+
+# A load is worth its waiting as long as it brings more than this share of the best rate beyond the load before the knee.
+ENOUGH = 0.95
+RATE = "output_tokens_per_s"
+
+
+def sentence(given: Sequence[rows.Row]) -> str:
+    """The knee in one sentence for rows that differ in clients, or in the rate of an open load, alone; else ''."""
+    loads = {row.settings.get("launcher") for row in given}
+    key = "rate" if loads == {"open"} else "clients" if "open" not in loads else ""
+    ordered = [row for row in given if isinstance(row.settings.get(key), int | float)]
+    if len(ordered) != len(given) or len({row.settings[key] for row in ordered}) < max(2, len(given)):
+        return ""
+    if len({words.label(row, (key,)) for row in ordered}) > 1:
+        return ""
+    ordered.sort(key=lambda row: row.settings[key])
+    return _open(ordered) if key == "rate" else _closed(ordered)
+
+
+def _closed(ordered: list[rows.Row]) -> str:
+    rates = [row.figure(RATE).value for row in ordered]
+    if any(rate is None for rate in rates):
+        return ""
+    known = [rate for rate in rates if rate is not None]
+    best = known.index(max(known))
+    place = next(index for index, rate in enumerate(known) if rate >= ENOUGH * known[best])
+    knee, most = ordered[place], ordered[best if best > place else -1]
+    name = words.setting_phrase("clients", knee.settings["clients"])
+    rate = words.quantity(RATE, known[place])
+    if place == len(ordered) - 1:
+        return f"{name}: the best rate, {rate}, and it may grow with more clients than were tried."
+    figure = _latency(knee, most)
+    share = f"{words.percent(known[place] / known[best])}% of the best rate" if place != best else "the best rate"
+    if figure is None:
+        return f"{name}: {share}, {rate}."
+    low, high = knee.figure(figure).value or 0.0, most.figure(figure).value or 0.0
+    there = words.setting_phrase("clients", most.settings["clients"])
+    waiting = f"{words.title(figure)} {words.quantity(figure, low)} against {words.quantity(figure, high)} at {there}"
+    queues = "; more only queues" if high > 1.25 * low else ""
+    return f"{name}: {share}, {rate}, with {waiting}{queues}."
+
+
+def _open(ordered: list[rows.Row]) -> str:
+    kept = [row for row in ordered if keeps_up(row)]
+    if not kept:
+        return f"No rate was kept up with: requests queue at {words.number(ordered[0].settings['rate'])} requests/s already."
+    best = kept[-1]
+    figure = _latency(best, best)
+    seen = f", {words.title(figure)} {words.quantity(figure, best.figure(figure).value or 0.0)}" if figure else ""
+    text = f"{words.number(best.settings['rate'])} requests/s: the highest rate that the server keeps up with{seen}"
+    beyond = [row for row in ordered if row.settings["rate"] > best.settings["rate"]]
+    if not beyond:
+        return f"{text}; no higher one was tried."
+    return f"{text}; at {words.number(beyond[0].settings['rate'])} requests queue."
+
+
+def keeps_up(row: rows.Row) -> bool:
+    """Whether an open load's requests left as fast as they came: 95% of the rate, the last request's own time aside."""
+    rate = float(row.settings["rate"])
+    steady = row.figure("requests_per_s_steady").value
+    if steady is not None:
+        return steady >= ENOUGH * rate
+    wall, last = row.figure("wall_s").value, row.figure("e2e_p50_s").value or 0.0
+    count = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries) / len(row.summaries)
+    return wall is not None and count / max(wall - last, 1e-9) >= ENOUGH * rate
+
+
+def _latency(*given: rows.Row) -> str | None:
+    """p95 of TTFT where all have it, else the median."""
+    names = ("ttft_p95_s", "ttft_p50_s")
+    return next((name for name in names if all(row.figure(name).value is not None for row in given)), None)
