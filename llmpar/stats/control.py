@@ -69,6 +69,8 @@ def alarms(
         total += z - K
         if total <= threshold and z <= single:
             continue
+        if z > single:
+            since = night  # the night alone says it; those before it may have been as ever
         ratio = math.exp(float(worse[since : night + 1].mean() - level.mean()))
         if ratio - 1 > margin:
             found.append(Alarm(night, since, ratio))
