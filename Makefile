@@ -16,7 +16,6 @@ $(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON 
 SWEEP ?= quick
 REPEATS ?= 1
 SEED ?= 0
-BY ?= engine
 RUNS ?= $(or $(LLMPAR_RUNS),runs)
 BASE_URL ?= $(LLMPAR_BASE_URL)
 ENGINE ?= $(LLMPAR_ENGINE)
@@ -50,7 +49,8 @@ name := $(sweep_name)$(if $(running),@$(server))
 RUN := $(RUNS)/$(name)
 ruined = $(strip $(if $(word 2,x$1x),blank) $(foreach letter,$(odd),$(findstring $(letter),$1)))
 plain = $(if $(strip $2),$(if $(call ruined,$2),$(error $1 is '$2': make cannot use blanks or any of $(odd) there)),$(error $1 is empty))
-$(foreach setting,RUNS SWEEP VENV REPEATS SEED BY,$(call plain,$(setting),$($(setting))))
+$(foreach setting,RUNS SWEEP VENV REPEATS SEED,$(call plain,$(setting),$($(setting))))
+$(if $(BY),$(call plain,BY,$(BY)))
 $(if $(filter-out help,$(MAKECMDGOALS)),$(call plain,the directory of this checkout,$(CURDIR)))
 $(if $(filter . .. ,$(name)),$(error SWEEP '$(SWEEP)' names no table))
 
@@ -206,7 +206,7 @@ report: | $(ready) ## one HTML file of all results (REPORT='--walls study/walls.
 
 .PHONY: compare
 compare: | $(ready) ## which engine (or other setting) is faster, and how surely (BY=engine)
-	@llmpar-compare --by $(BY) $(results)
+	@llmpar-compare --by $(or $(BY),engine) $(results)
 
 .PHONY: pick
 pick: | $(ready) ## the best cells under objectives (PICK='--ttft-p95 0.5 --tpot-p95 0.05')
