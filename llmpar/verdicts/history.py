@@ -71,7 +71,7 @@ def verdicts(
             if before and newest
             else None
         )
-        history = {
+        history: dict[str, Any] = {
             "nights": [
                 {"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
                 for value, group in usable
