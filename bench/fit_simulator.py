@@ -1,7 +1,8 @@
 """The constants of llmpar/simulate/step_time.FIT, found again on docs/results/h100 alone.
 
-The cells of vLLM under GNU parallel without sharding, with speculation at the acceptance length that the engine told: geometric means over sessions of the rate, mean TPOT
-and (with a tenth of the weight) mean TTFT; least squares of logarithms. `python bench/fit_simulator.py`, half a minute.
+The cells of vLLM under GNU parallel without sharding, with speculation at the acceptance length that the engine told:
+geometric means over sessions of the rate, mean TPOT and (with a tenth of the weight) mean TTFT; least squares of
+logarithms. `python bench/fit_simulator.py`, half a minute.
 """
 
 from __future__ import annotations
@@ -48,8 +49,13 @@ def measured() -> dict[Cell, tuple[int, float, np.ndarray]]:
         capacity[cell] = summary["engine"]["kv_capacity_tokens"] // cell[2]
         accepted[cell] = summary["engine"]["spec_tokens_per_step"] or 1.0
         latency = summary["latency"]
-        values[cell].append([summary["throughput"]["output_tokens_per_s"]["wall"]["value"],
-                             latency["tpot_s"]["mean"]["value"], latency["ttft_s"]["mean"]["value"]])  # fmt: skip
+        values[cell].append(
+            [
+                summary["throughput"]["output_tokens_per_s"]["wall"]["value"],
+                latency["tpot_s"]["mean"]["value"],
+                latency["ttft_s"]["mean"]["value"],
+            ]
+        )
     return {
         cell: (capacity[cell], accepted[cell], np.exp(np.mean(np.log(rows), axis=0))) for cell, rows in values.items()
     }
@@ -63,8 +69,16 @@ def simulated(cell: Cell, kv_tokens: int, acceptance_length: float, fit: step_ti
     )
     prompts = np.clip(np.rint(np.random.default_rng(5).normal(356.5, 130, 512)), 115, 586).astype(int)
     step = step_time.StepTime(cards.card("h100"), models.load("vicuna-7b-v1.5"), fit, shared=servers > 1)
-    run = simulate(prompts, np.full(512, 200), ClosedLoop(clients, LAUNCHES_PER_S, 0.001), step, limits,
-                   servers, servers > 1, front_s=fit.front_s)  # fmt: skip
+    run = simulate(
+        prompts,
+        np.full(512, 200),
+        ClosedLoop(clients, LAUNCHES_PER_S, 0.001),
+        step,
+        limits,
+        servers,
+        servers > 1,
+        front_s=fit.front_s,
+    )
     figures = figures_of(run)
     return np.array([figures[name] for name in FIGURES])
 
@@ -104,8 +118,10 @@ def main() -> int:
     )
     for cell, (kv, length, values) in sorted(rows.items(), key=str):
         made = simulated(cell, kv, length, fit)
-        print(f"{cell[0]:7}  {cell[1] or 'all':>8}  {cell[2]:7}  {cell[3]:6}   " +
-              "   ".join(f"{a:10.4g} {b:10.4g} {100 * (b / a - 1):+5.0f}%" for a, b in zip(values, made, strict=True)))  # fmt: skip
+        print(
+            f"{cell[0]:7}  {cell[1] or 'all':>8}  {cell[2]:7}  {cell[3]:6}   "
+            + "   ".join(f"{a:10.4g} {b:10.4g} {100 * (b / a - 1):+5.0f}%" for a, b in zip(values, made, strict=True))
+        )
     return 0
 
 

@@ -1,9 +1,9 @@
 """How wrong predictions are: measurements of others against what llmpar-simulate says of the same card and load.
 
 `make hold-out` prints the rows of study/held-out.tsv with predictions beside them, and which share of them the printed
-intervals hold; it exits 5 where that is under 90% for one kind of figure and basis. `--given` takes one row of each series
-as measured on the reader's own host and predicts the others. `--markdown` writes the tables of docs/simulate.md, `--chart`
-its picture.
+intervals hold; it exits 5 where that is under 90% for one kind of figure and basis. `--given` takes one row of each
+series as measured on the reader's own host and predicts the others. `--markdown` writes the tables of docs/simulate.md,
+`--chart` its picture.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def rows(path: Path = TABLE) -> list[Row]:
                 low,
                 high,
                 line["source"],
-            )  # fmt: skip
+            )
         )
     return found
 
@@ -206,8 +206,16 @@ def group_table(found: list[Row], markdown: bool) -> str:
     def line(name: str, kind: str, members: list[Row], printed: str) -> list[str]:
         errors = np.array([row.error for row in members])
         worst = errors[np.abs(np.log1p(errors)).argmax()]
-        return [name, NAMES[kind], str(len(members)), f"{100 * np.median(errors):+.0f}%", f"{100 * np.mean(np.abs(errors)):.0f}%",
-                f"{100 * worst:+.0f}%", printed, f"{100 * share(row.held for row in members):.0f}%"]  # fmt: skip
+        return [
+            name,
+            NAMES[kind],
+            str(len(members)),
+            f"{100 * np.median(errors):+.0f}%",
+            f"{100 * np.mean(np.abs(errors)):.0f}%",
+            f"{100 * worst:+.0f}%",
+            printed,
+            f"{100 * share(row.held for row in members):.0f}%",
+        ]
 
     for card in dict.fromkeys(row.card for row in found):
         of_card = [row for row in found if row.card == card]
@@ -257,8 +265,15 @@ def chart(found: list[Row], path: Path) -> None:
             of_card = [row for row in members if row.card == card]
             if of_card:
                 marker = "o" if of_card[0].basis == "kernel table" else "^"
-                axis.plot([factor * row.predicted for row in of_card], [factor * row.measured for row in of_card], marker, color=colours[card],
-                          markersize=5, alpha=0.8, label=card)  # fmt: skip
+                axis.plot(
+                    [factor * row.predicted for row in of_card],
+                    [factor * row.measured for row in of_card],
+                    marker,
+                    color=colours[card],
+                    markersize=5,
+                    alpha=0.8,
+                    label=card,
+                )
         axis.set(
             xscale="log", yscale="log", xlabel=f"predicted {unit}", ylabel=f"measured {unit}", xlim=ends, ylim=ends
         )
@@ -295,23 +310,28 @@ def main() -> int:
             short.append(f"{NAMES[kind]} from a {basis}")
     held = share(row.held for row in found)
     print(
-        f"{len(found)} figures of {len({row.id for row in found})} measurements, none used to fit: {100 * held:.0f}% within their interval; {took:.1f} s"
+        f"{len(found)} figures of {len({row.id for row in found})} measurements, none used to fit: {100 * held:.0f}% "
+        f"within their interval; {took:.1f} s"
     )
     if arguments.given:
         for kind, ratios in given(found).items():
             low, high = INTERVALS[kind, "given"]
             values = np.array([ratio for _, ratio in ratios])
             inside = share((low <= values) & (values <= high))
-            print(f"given one point of the host, {NAMES[kind]}: {len(values)} predictions, measured/predicted "
-                  f"{' '.join(f'{value:.2f}' for value in np.quantile(values, [0, 0.05, 0.5, 0.95, 1]))} (least, 5%, median, 95%, most), "
-                  f"{100 * inside:.0f}% within {100 * low - 100:+.0f} to {100 * high - 100:+.0f}%")  # fmt: skip
+            print(
+                f"given one point of the host, {NAMES[kind]}: {len(values)} predictions, measured/predicted "
+                f"{' '.join(f'{value:.2f}' for value in np.quantile(values, [0, 0.05, 0.5, 0.95, 1]))} (least, 5%, "
+                "median, 95%, most), "
+                f"{100 * inside:.0f}% within {100 * low - 100:+.0f} to {100 * high - 100:+.0f}%"
+            )
             if inside < WANTED:
                 short.append(f"{NAMES[kind]} with a given point")
     if arguments.chart:
         chart(found, arguments.chart)
     if short:
         print(
-            f"hold-out: an interval holds less than {100 * WANTED:.0f}%: {', '.join(short)}; widen it in llmpar/simulate/intervals.py",
+            f"hold-out: an interval holds less than {100 * WANTED:.0f}%: {', '.join(short)}; widen it in "
+            "llmpar/simulate/intervals.py",
             file=sys.stderr,
         )
         return 5

@@ -28,10 +28,12 @@ CLIENTS = {
     "pool": "parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
     "script": "parallel --will-cite -j{clients} {script} {options} < {list} > {records}",
     "cold": "LLMPAR_POOL=no parallel --will-cite -j{clients} llmpar-request {options} < {list} > {records}",
-    "queue": "parallel --will-cite -j{clients} -N0 llmpar-request {options} --queue {list} ::: {{1..{clients}}} > {records}",
+    "queue": "parallel --will-cite -j{clients} -N0 llmpar-request {options} --queue {list} ::: {{1..{clients}}} > "
+    "{records}",
     "threads": "llmpar-request {options} --threads {clients} --stdin < {list} > {records}",
     "asyncio": "llmpar-request {options} --asyncio {clients} --stdin < {list} > {records}",
-    "arrivals": "{arrivals} | parallel --will-cite --colsep '\\t' -j{clients} llmpar-request {options} --at {{1}} {{2}} > {records}",
+    "arrivals": "{arrivals} | parallel --will-cite --colsep '\\t' -j{clients} llmpar-request {options} --at {{1}} "
+    "{{2}} > {records}",
 }
 
 

@@ -1,4 +1,5 @@
-"""Write synthetic request records: COUNT requests of EVENTS events from CLIENTS clients in turn, seeded, to standard output.
+"""Write synthetic request records: COUNT requests of EVENTS events from CLIENTS clients in turn, seeded, to standard
+output.
 
 Usage: python bench/make_requests.py [--count 100000] [--events 64] [--clients 128] [--seed 1] > requests.jsonl
 """

@@ -36,8 +36,10 @@ def facts() -> str:
     total = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, llmpar {first_line('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
-        f"{os.cpu_count()} processors ({model}), {total / 1024 / 1024:.0f} GiB, Linux {platform.release().partition('-')[0]}",
-        f"Python {platform.python_version()}, {first_line('parallel', '--version')}, {' '.join(first_line('curl', '--version').split()[:2])}, "
+        f"{os.cpu_count()} processors ({model}), {total / 1024 / 1024:.0f} GiB, Linux "
+        f"{platform.release().partition('-')[0]}",
+        f"Python {platform.python_version()}, {first_line('parallel', '--version')}, "
+        f"{' '.join(first_line('curl', '--version').split()[:2])}, "
         f"{first_line('gcc', '--version')}",
     ]
     return "".join(f"- {line}\n" for line in lines)

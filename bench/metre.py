@@ -5,8 +5,8 @@ Usage: python bench/metre.py RESULT.json COMMAND...
 A pool of workers detaches itself from its launcher, so that the command's own rusage does not hold it. This process
 declares itself the reaper of orphaned descendants (PR_SET_CHILD_SUBREAPER, prctl(2)), waits until the last one is gone,
 and RUSAGE_CHILDREN then holds them all: each process has been waited for by its parent or by this one, and a wait adds
-up what the child itself had waited for. A process that ignores its children (SIGCHLD ignored) would be left out; nothing
-measured here does so.
+up what the child itself had waited for. A process that ignores its children (SIGCHLD ignored) would be left out;
+nothing measured here does so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Years of nights with a known truth, judged as scripts/nightly judges them. Prints the tables of docs/nightly.md.
 
-The generator knows nothing of the method: logarithms of an autoregressive mood that all figures share in part, a step or
-a slow loss on top.   nights.py [YEARS]
+The generator knows nothing of the method: logarithms of an autoregressive mood that all figures share in part, a step
+or a slow loss on top.   nights.py [YEARS]
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ MARGIN = 0.005
 
 
 def year(rng: np.random.Generator, sd: float, rho: float, charts: int, shared: float = 0.5) -> np.ndarray:
-    """Rates of `charts` figures over a year and 30 nights, mean 100. `shared`: part of the variance that is one mood."""
+    """Rates of `charts` figures over a year and 30 nights, mean 100. `shared`: part of the variance that is one
+    mood."""
     many = NIGHTS + 30
 
     def moods(count: int) -> np.ndarray:

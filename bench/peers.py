@@ -1,7 +1,7 @@
 """Other load clients on the same work, their times to first token held against truthd's log, request by request.
 
-Each runs in its own .venv-peer-NAME (bench/peers) with a tokenizer made on the spot, laid out as the hub's cache has it, so
-that none asks the network. Each is timed as it is: its processor seconds hold its start and its report.
+Each runs in its own .venv-peer-NAME (bench/peers) with a tokenizer made on the spot, laid out as the hub's cache has
+it, so that none asks the network. Each is timed as it is: its processor seconds hold its start and its report.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def _aiperf_told(folder: Path) -> Iterator[truth.Told]:
 
 
 def _inference_perf(folder: Path, url: str, clients: int, count: int) -> list[str]:
-    # Its prompts come from a ShareGPT file, of which the answers' lengths limit the tokens asked for; truthd sends EVENTS.
+    # Its prompts come from a ShareGPT file, of which the answers' lengths limit the tokens asked for; truthd sends
+    # EVENTS.
     talks = [
         {
             "conversations": [

@@ -296,7 +296,8 @@ def table(run: dict[str, Any], facts: dict[str, Any]) -> str:
         return "-" if value is None else format(value, form)
 
     lines = [
-        "| phase | n | util % | SM % | occupancy % | tensor % | DRAM % | W | instant W | average W | J counter | J from power | "
+        "| phase | n | util % | SM % | occupancy % | tensor % | DRAM % | W | instant W | average W | J counter | J "
+        "from power | "
         "bus GB/s | MHz | C | process GiB | GPU GiB | limits |",
         "|---" + "|---:" * 16 + "|---|",
     ]
@@ -360,7 +361,8 @@ def main() -> int:
             continue
         runs.append(run)
         print(
-            f"\n{hz} Hz; in brackets what the phase itself counted, as a share of the most at that clock\n\n{table(run, facts)}\n"
+            f"\n{hz} Hz; in brackets what the phase itself counted, as a share of the most at that "
+            f"clock\n\n{table(run, facts)}\n"
         )
         print(json.dumps({name: value for name, value in run.items() if name != "phases"}))
         print(

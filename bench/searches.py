@@ -38,7 +38,8 @@ class Server:
 
 
 def session_pace(random: np.random.Generator, spread: float) -> float:
-    """What one start makes of all times: heavy tails (Student's t with 5 degrees of freedom), standard deviation `spread`."""
+    """What one start makes of all times: heavy tails (Student's t with 5 degrees of freedom), standard deviation
+    `spread`."""
     return math.exp(spread * float(random.standard_t(5)) / math.sqrt(5 / 3))
 
 
@@ -150,7 +151,8 @@ def simulate_decide(trials: int) -> str:
 
 
 def simulate_find(trials: int) -> str:
-    """Random servers and objectives: how far the answer is from the truth, in steps of the ladder, and in how many cells."""
+    """Random servers and objectives: how far the answer is from the truth, in steps of the ladder, and in how many
+    cells."""
     random = np.random.default_rng(7)
     off, cells, requests = [], [], []
     ladder = levels.ladder(1, 512)
@@ -224,7 +226,8 @@ def race(
 def random_search(
     random: np.random.Generator, servers: list[Server], question: best.Question, noise: float, seconds: float
 ) -> tuple[int, float] | None:
-    """Random candidates at random levels, one start each, 512 requests, for the same seconds; the best seen within the objectives."""
+    """Random candidates at random levels, one start each, 512 requests, for the same seconds; the best seen within the
+    objectives."""
     spent, top = 0.0, None
     while spent < seconds:
         number, level = int(random.integers(len(servers))), float(random.choice(question.levels))
@@ -291,8 +294,8 @@ def simulate_best(trials: int) -> str:
         record, _ = race(random, [Server()] * 8, question, 0.01)
         told += any("leader_ratio" in entry for entry in record["worse"])
     return (
-        text
-        + f"\nEight equal candidates: one is called worse than another by the final in {told / trials:.1%} of {trials} searches.\n"
+        text + f"\nEight equal candidates: one is called worse than another by the final in {told / trials:.1%} of "
+        f"{trials} searches.\n"
     )
 
 

@@ -33,7 +33,8 @@ def alternate(repeats: int, cases: dict[str, Callable[[], Run]]) -> dict[str, li
             one = case()
             taken[name].append(one)
             say(
-                f"{repeat + 1}/{repeats} {name}: {one.cpu_ms:.2f} ms CPU a request, {one.wall_s:.1f} s, {one.held:.0f} held"
+                f"{repeat + 1}/{repeats} {name}: {one.cpu_ms:.2f} ms CPU a request, {one.wall_s:.1f} s, "
+                f"{one.held:.0f} held"
                 + (f", TTFT error p99 {1e3 * truth.size(one.errors.ttft, 0.99):.3f} ms" if one.errors.ttft else "")
                 + f", others {one.foreign:.0%}"
             )
@@ -45,7 +46,8 @@ def footing(runs: Iterable[Run]) -> str:
     all_runs = list(runs)
     late = [value for run in all_runs for value in run.late]
     return (
-        f"truthd ran {'under SCHED_FIFO' if all_runs[0].scheduling == 'fifo' else 'as a normal process'}; its writes were over "
+        f"truthd ran {'under SCHED_FIFO' if all_runs[0].scheduling == 'fifo' else 'as a normal process'}; its writes "
+        "were over "
         f"{1e3 * truth.quantile(late, 0.5):.3f} ms (p50), {1e3 * truth.quantile(late, 0.99):.3f} ms (p99), "
         f"{1e3 * max(late):.3f} ms (most) after they were due, of {len(late)}. Other processes of the machine used "
         f"{100 * statistics.median(run.foreign for run in all_runs):.0f} % of it meanwhile (median of runs), "
@@ -121,8 +123,10 @@ def memory(work: Work, clients: int = 128) -> str:
     run = loads.run(work, "pool", clients, clients, 6000 / loads.EVENTS, memory_after_s=4.0)
     sizes = [size / 1e6 for size in run.private_bytes]
     return (
-        f"Private memory of a worker with {clients} requests out, MB (Private_Clean and Private_Dirty of smaps_rollup; {len(sizes)} workers): "
-        f"median {truth.quantile(sizes, 0.5):.1f}, largest {max(sizes, default=float('nan')):.1f}, together {sum(sizes):.0f}.\n"
+        f"Private memory of a worker with {clients} requests out, MB (Private_Clean and Private_Dirty of "
+        f"smaps_rollup; {len(sizes)} workers): "
+        f"median {truth.quantile(sizes, 0.5):.1f}, largest {max(sizes, default=float('nan')):.1f}, together "
+        f"{sum(sizes):.0f}.\n"
     )
 
 

@@ -44,7 +44,8 @@ def _share(value: float) -> str:
 def main() -> None:
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     print(
-        f"Coverage of 95 % intervals, {trials} trials of {simulation.REQUESTS} requests (correlated 0.8: {4 * simulation.REQUESTS})\n"
+        f"Coverage of 95 % intervals, {trials} trials of {simulation.REQUESTS} requests (correlated 0.8: "
+        f"{4 * simulation.REQUESTS})\n"
     )
     print("| data | figure | covered | given |\n|---|---|---:|---:|")
     for row in simulation.coverage(trials):
@@ -52,7 +53,8 @@ def main() -> None:
     batch_server_tables(max(trials // 10, 1))
     print(f"\nVerdicts on pairs with a known difference, {trials} trials\n")
     print(
-        "| noise between sessions | sessions | noise | true difference | called different | same | cannot tell |\n|---|---:|---:|---:|---:|---:|---:|"
+        "| noise between sessions | sessions | noise | true difference | called different | same | cannot tell "
+        "|\n|---|---:|---:|---:|---:|---:|---:|"
     )
     for alarm in simulation.alarms(trials):
         print(
@@ -65,7 +67,8 @@ def main() -> None:
         print(f"- {name}: {share:.1%}")
     for sessions in (3, 5):
         print(
-            f"\nEqual sides of {sessions} sessions with 5 % noise, whole runs, four figures corrected by Holm, {trials} pairs: called different\n"
+            f"\nEqual sides of {sessions} sessions with 5 % noise, whole runs, four figures corrected by Holm, "
+            f"{trials} pairs: called different\n"
         )
         for name, share in simulation.same_runs(trials, sessions).items():
             print(f"- {name}: {share:.1%}")

@@ -1,4 +1,5 @@
-"""How often the statistics err, by simulation with known truth: coverage of intervals, false alarms and power of verdicts.
+"""How often the statistics err, by simulation with known truth: coverage of intervals, false alarms and power of
+verdicts.
 
 `coverage(trials)` and `alarms(trials)` return rows for the tables of docs/metrics.md; seeded, so a run can be repeated.
 """
@@ -257,8 +258,8 @@ def same_runs(
 ) -> dict[str, float]:
     """Equal sides through the whole path: runs, their summaries, verdicts on several figures at once.
 
-    How often each figure alone was called different, and (`any`) whether one of them was. Sessions are drawn from a pool of
-    runs that differ in their pace; each pair takes its own from it.
+    How often each figure alone was called different, and (`any`) whether one of them was. Sessions are drawn from a
+    pool of runs that differ in their pace; each pair takes its own from it.
     """
     random = np.random.default_rng([seed, sessions, 9])
     runs = [

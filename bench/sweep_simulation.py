@@ -1,4 +1,5 @@
-"""Whole sweeps of known truth through the rules of verdicts and picks: noise that is borrowed, a best that is selected."""
+"""Whole sweeps of known truth through the rules of verdicts and picks: noise that is borrowed, a best that is
+selected."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from llmpar.verdicts import verdict
 from llmpar.verdicts.noise import Noise
 
 CELLS = 20
-# Of the inverse chi-squared from which the cells' true variances are drawn: 1.2 and 7.6 are those of wall seconds and steady
-# tokens/s in docs/results; with infinitely many all cells are equally noisy.
+# Of the inverse chi-squared from which the cells' true variances are drawn: 1.2 and 7.6 are those of wall seconds and
+# steady tokens/s in docs/results; with infinitely many all cells are equally noisy.
 FREEDOMS = (1.2, 3.0, 7.6, math.inf)
 
 
@@ -71,7 +72,8 @@ def told(
 
 
 def same(trials: int, sessions: int, difference: float, noise: float, seed: int = 1) -> tuple[float, float]:
-    """How often any of CELLS cells that differ by `difference`, beyond the margin, is called the same: by Holm, and uncorrected."""
+    """How often any of CELLS cells that differ by `difference`, beyond the margin, is called the same: by Holm, and
+    uncorrected."""
     random = np.random.default_rng([seed, sessions, 77])
     wrong = [0, 0]
     for _ in range(trials):
@@ -86,7 +88,8 @@ def same(trials: int, sessions: int, difference: float, noise: float, seed: int 
 
 
 def selected(trials: int, sessions: int, noise: float = 0.02, seed: int = 1) -> tuple[float, float]:
-    """CELLS equal cells: how often some cell is put surely below the best, by plain intervals against the first and by best_of."""
+    """CELLS equal cells: how often some cell is put surely below the best, by plain intervals against the first and by
+    best_of."""
     random = np.random.default_rng([seed, sessions, 5])
     plain = right = 0
     for _ in range(trials):
@@ -107,14 +110,23 @@ def _compare(rates: list[dict[str, float]], i: int, j: int, level: float) -> eff
 
 def tables(trials: int) -> Iterator[str]:
     """The tables of docs/metrics.md, line by line."""
-    yield f"Any false alarm over {CELLS} cells of equal sides, 3% noise, {trials} sweeps; cells' variances of so many degrees of freedom\n"
+    yield (
+        f"Any false alarm over {CELLS} cells of equal sides, 3% noise, {trials} sweeps; cells' variances of so many "
+        "degrees of freedom\n"
+    )
     yield "| sessions | second side noisier | 1.2 | 3 | 7.6 | all equal |\n|---:|---:|---:|---:|---:|---:|"
     for sessions in (2, 3, 5):
         for noisier in (1.0, 2.0):
             shares = [told(trials, sessions, 0.0, 0.03, freedom, noisier)[0] for freedom in FREEDOMS]
             yield f"| {sessions} | {noisier:g} times | " + " | ".join(f"{share:.1%}" for share in shares) + " |"
-    yield f"\nShare of {CELLS} cells with a true difference that are found, 2% noise: Welch alone, and with borrowed noise\n"
-    yield "| sessions | difference | Welch 1.2 | 7.6 | equal | borrowed 1.2 | 7.6 | equal |\n|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield (
+        f"\nShare of {CELLS} cells with a true difference that are found, 2% noise: Welch alone, and with borrowed "
+        "noise\n"
+    )
+    yield (
+        "| sessions | difference | Welch 1.2 | 7.6 | equal | borrowed 1.2 | 7.6 | equal "
+        "|\n|---:|---:|---:|---:|---:|---:|---:|---:|"
+    )
     for sessions, difference in ((2, 0.1), (3, 0.05), (3, 0.1), (5, 0.05)):
         shares = [
             told(max(trials // 5, 1), sessions, difference, 0.02, freedom, method=method)[1]

@@ -9,7 +9,8 @@ WORDS = "the mill by the river was old when the road was new and nobody knows wh
 
 
 def write(folder: Path, count: int, tokens: int) -> tuple[list[str], list[str]]:
-    """Names of prompt files and of body files. Prompts begin with their file's name, by which a server's log is matched."""
+    """Names of prompt files and of body files. Prompts begin with their file's name, by which a server's log is
+    matched."""
     prompts, bodies = folder / "prompts", folder / "bodies"
     prompts.mkdir(parents=True, exist_ok=True)
     bodies.mkdir(exist_ok=True)

@@ -1,4 +1,5 @@
-"""Time llmpar-summarise over a file beside a bare orjson.loads loop over it; prints a table. Called by bench/summarise."""
+"""Time llmpar-summarise over a file beside a bare orjson.loads loop over it; prints a table. Called by
+bench/summarise."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ import time
 
 import psutil
 
-BARE = "import orjson, sys\nwith open(sys.argv[1], 'rb', buffering=1 << 20) as stream:\n    for line in stream:\n        orjson.loads(line)\n"
+BARE = (
+    "import orjson, sys\nwith open(sys.argv[1], 'rb', buffering=1 << 20) as stream:\n    for line in stream:\n     "
+    "   orjson.loads(line)\n"
+)
 
 
 def timed(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
@@ -57,7 +61,8 @@ def main() -> None:
             taken[name].append(timed(command, environment))
     bare_wall, bare_cpu = (statistics.median(each[place] for each in taken["bare orjson.loads"]) for place in (0, 1))
     print(
-        f"{count} records, {os.path.getsize(path) / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} processors, {rounds} rounds; ratios to bare orjson.loads"
+        f"{count} records, {os.path.getsize(path) / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} processors, {rounds} "
+        "rounds; ratios to bare orjson.loads"
     )
     print(f"{'':32}{'wall s':>8}{'ratio':>8}   spread{'CPU s':>15}{'ratio':>8}")
     for name, each in taken.items():

@@ -1,9 +1,10 @@
 """What a client says against what the server's log says, and the server's own lateness.
 
 Compared are instants of one clock (CLOCK_REALTIME of one host). For a request the server's log holds `received`, the
-kernel's stamp of the request's last segment, and for each event the instant before its write() and after it. The true time
-of an event, counted as a client counts, is `before - received`; what the client said is its own `event_s`, counted from its
-`sent_at`. The difference is the client's error, with the way through the kernel (twice, some 0.01 ms) on top of it.
+kernel's stamp of the request's last segment, and for each event the instant before its write() and after it. The true
+time of an event, counted as a client counts, is `before - received`; what the client said is its own `event_s`, counted
+from its `sent_at`. The difference is the client's error, with the way through the kernel (twice, some 0.01 ms) on top
+of it.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def most(served: list[Served]) -> int:
 
 
 def build(program: Path) -> None:
-    """Compile truthd where it is missing or older than its source. Raises CalledProcessError, FileNotFoundError (no gcc)."""
+    """Compile truthd where it is missing or older than its source. Raises CalledProcessError, FileNotFoundError (no
+    gcc)."""
     source = Path(__file__).with_name("truthd.c")
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         program.parent.mkdir(parents=True, exist_ok=True)

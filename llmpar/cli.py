@@ -89,7 +89,8 @@ def command(
 
 
 def run(name: str, made: click.Command, arguments: list[str] | None = None) -> int:
-    """Run a click command and return its exit code; messages go to stderr, never a traceback unless LLMPAR_LOG=debug."""
+    """Run a click command and return its exit code; messages go to stderr, never a traceback unless
+    LLMPAR_LOG=debug."""
 
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
@@ -155,8 +156,8 @@ def say(name: str, message: str, hint: str | None = None) -> None:
 
 
 def assignments(variables: Mapping[str, Any]) -> str:
-    """Lines for a shell's eval, values quoted: yes and no for booleans, an empty string for what is unknown. A name that is none
-    in a shell is left out: it came with somebody's record.
+    """Lines for a shell's eval, values quoted: yes and no for booleans, an empty string for what is unknown. A name
+    that is none in a shell is left out: it came with somebody's record.
     """
     words = {True: "yes", False: "no", None: ""}
     lines = []
@@ -297,8 +298,8 @@ def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def writing(path: str | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file written beside its place and renamed when the block ends without an exception; a device or a
-    pipe is written to as it is.
+    """Standard output, or a file written beside its place and renamed when the block ends without an exception; a
+    device or a pipe is written to as it is.
     """
     if path is None or path == "-":
         yield sys.stdout.buffer

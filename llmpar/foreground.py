@@ -1,4 +1,5 @@
-"""A command run with something going on beside it: signals reach it, its end is not missed, its exit status comes back."""
+"""A command run with something going on beside it: signals reach it, its end is not missed, its exit status comes
+back."""
 
 from __future__ import annotations
 

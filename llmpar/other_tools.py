@@ -2,8 +2,8 @@
 
 vLLM: `vllm bench serve --save-result --save-detailed` (vllm/benchmarks/serve.py); SGLang's `bench_serving
 --output-details` has the same lists without start times. GuideLLM: the JSON report of `guidellm benchmark`
-(guidellm/schemas/request_stats.py and info.py, and the flat fields of releases before 0.4). What a file does not hold is
-null in the records; docs/metrics.md says how the tools' own definitions differ.
+(guidellm/schemas/request_stats.py and info.py, and the flat fields of releases before 0.4). What a file does not hold
+is null in the records; docs/metrics.md says how the tools' own definitions differ.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def _strategy(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
-    """GuideLLM keeps the first and last token's time only: no events, so no inter-token latency and no event latency."""
+    """GuideLLM keeps the first and last token's time only: no events, so no inter-token latency and no event
+    latency."""
     groups = run.get("requests")
     if not isinstance(groups, dict) or not any(
         isinstance(groups.get(name), list) for name in ("successful", "errored", "incomplete")

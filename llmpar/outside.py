@@ -8,7 +8,8 @@ from typing import Any
 # No engine counts further in one request, and a million such counts still add up within 64 bits.
 COUNT_LIMIT = 10**12
 
-# Control characters of both sets, line and paragraph separators, marks that turn the direction of text, lone surrogates.
+# Control characters of both sets, line and paragraph separators, marks that turn the direction of text, lone
+# surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

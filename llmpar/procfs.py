@@ -39,7 +39,8 @@ def name(pid: int) -> str:
 
 
 def process_key(pid: int) -> str | None:
-    """A name for a living process that no later process with the same number has: `PID-STARTTICKS`; None if there is none."""
+    """A name for a living process that no later process with the same number has: `PID-STARTTICKS`; None if there is
+    none."""
     fields = _stat(pid)
     return f"{pid}-{fields[_START_TICKS].decode()}" if fields else None
 

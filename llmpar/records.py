@@ -101,8 +101,8 @@ def decode(line: bytes) -> dict[str, Any]:
 def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None) -> Iterator[dict[str, Any]]:
     """Records of one stream, in order, as they come. Blank lines are skipped.
 
-    A line that a writer could not finish is torn: dropped and counted in `seen`, wherever it is (see `salvage`). Another
-    line that is no record raises BadRecord naming the stream and the line.
+    A line that a writer could not finish is torn: dropped and counted in `seen`, wherever it is (see `salvage`).
+    Another line that is no record raises BadRecord naming the stream and the line.
     """
     seen = seen if seen is not None else Read()
     for number, line in enumerate(stream, 1):
@@ -130,9 +130,9 @@ _START = b'{"kind":"'
 def salvage(line: bytes) -> tuple[bool, dict[str, Any] | None]:
     """Of a line that is no record: whether it is torn, and the whole record that follows the torn part, if one does.
 
-    Torn is a last line without its newline, and one that begins as a record does and does not go on as JSON: the disk was
-    full and had room again, or the writer was killed and another wrote on. Zero bytes before it are what a crash of the
-    machine leaves.
+    Torn is a last line without its newline, and one that begins as a record does and does not go on as JSON: the disk
+    was full and had room again, or the writer was killed and another wrote on. Zero bytes before it are what a crash of
+    the machine leaves.
     """
     rest = line.strip(b"\0")
     last = not line.endswith(b"\n")

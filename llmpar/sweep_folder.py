@@ -1,4 +1,5 @@
-"""The folder of a sweep's results: a cell.json in each cell's folder, cells.mk for make, what was measured there before.
+"""The folder of a sweep's results: a cell.json in each cell's folder, cells.mk for make, what was measured there
+before.
 
 With the standard library alone: `python3 -m llmpar.sweep_folder` writes the included Makefile fragment before anything
 is installed, so that `make -n` tells the truth on a fresh clone.
@@ -38,9 +39,9 @@ def fragment(planned: list[dict[str, Any]]) -> str:
 def write(planned: list[dict[str, Any]], folder: str) -> None:
     """Write FOLDER/<cell>/cell.json and FOLDER/cells.mk.
 
-    A cell.json whose settings did not change keeps its modification time, so that one edited row reruns one cell. A cell
-    that left the table or whose settings changed moves to FOLDER/removed with all that was measured, and moves back when
-    the table has it again. Raises BadSweep where that would disturb a session that is being measured.
+    A cell.json whose settings did not change keeps its modification time, so that one edited row reruns one cell. A
+    cell that left the table or whose settings changed moves to FOLDER/removed with all that was measured, and moves
+    back when the table has it again. Raises BadSweep where that would disturb a session that is being measured.
     """
     _move(planned, folder)
     for cell in planned:
@@ -183,8 +184,8 @@ def _when(instant: float) -> str:
 def main(arguments: list[str]) -> int:
     """What the Makefile calls before anything is installed: plan a sweep, or say what of it is measured.
 
-    TABLE SWEEP FOLDER REPEATS SEED, or --measured FOLDER. LLMPAR_RUNNING, LLMPAR_ENGINE, LLMPAR_MODEL and LLMPAR_API name a
-    server that already runs; in the session of a launched one the last three are its own.
+    TABLE SWEEP FOLDER REPEATS SEED, or --measured FOLDER. LLMPAR_RUNNING, LLMPAR_ENGINE, LLMPAR_MODEL and LLMPAR_API
+    name a server that already runs; in the session of a launched one the last three are its own.
     """
     if arguments[0] == "--measured":
         try:
@@ -219,7 +220,8 @@ def main(arguments: list[str]) -> int:
     dropped = sweeps.launch_settings(rows) if running else {}
     if running and dropped:
         sys.stderr.write(
-            f"llmpar-cells: the server at {running.base_url} is used as it runs; of the table these settings do not count: "
+            f"llmpar-cells: the server at {running.base_url} is used as it runs; of the table these settings do not "
+            "count: "
             f"{', '.join(f'{key} {value}' for key, value in dropped.items())}\n"
         )
     return 0

@@ -2,8 +2,8 @@
 
 A sweep is a TSV file with a header; each column is a setting of the server or of the load, and a value may list
 alternatives separated by commas (`8,16`), which expand to a product; a value in double quotes is taken as it stands.
-Lines that begin with `#` are comments. llmpar/sweep_folder.py writes the cells into a folder of results; `llmpar-cells` is
-the same thing as a command.
+Lines that begin with `#` are comments. llmpar/sweep_folder.py writes the cells into a folder of results; `llmpar-cells`
+is the same thing as a command.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class BadSweep(ValueError):
 
 @dataclass(frozen=True)
 class Running:
-    """A server that already runs: where it listens, and what its owner says answers there. `api` is a dialect's name."""
+    """A server that already runs: where it listens, and what its owner says answers there. `api` is a dialect's
+    name."""
 
     base_url: str
     engine: str
@@ -125,14 +126,17 @@ class Running:
         missing = [name for name, value in (("ENGINE", engine), ("MODEL", model)) if not value]
         if missing:
             raise BadSweep(
-                f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set: results are kept by what answers at "
-                f"{base_url}; give for example ENGINE=vllm MODEL=my-7b (`curl {base_url.rstrip('/').removesuffix('/v1')}/v1/models` lists its models)"
+                f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set: results are kept by what "
+                "answers at "
+                f"{base_url}; give for example ENGINE=vllm MODEL=my-7b (`curl "
+                f"{base_url.rstrip('/').removesuffix('/v1')}/v1/models` lists its models)"
             )
         return cls(base_url.rstrip("/"), engine, model, api)
 
 
 def parse(text: str, name: str, more: dict[str, type] | None = None) -> list[dict[str, Any]]:
-    """Rows of settings, alternatives expanded, in the file's order. `more`: columns of this reader alone. Raises BadSweep."""
+    """Rows of settings, alternatives expanded, in the file's order. `more`: columns of this reader alone. Raises
+    BadSweep."""
     header: list[str] | None = None
     known = SERVER | LOAD | (more or {})
     rows: list[dict[str, Any]] = []
@@ -158,7 +162,8 @@ def parse(text: str, name: str, more: dict[str, type] | None = None) -> list[dic
             continue
         if len(fields) > len(header):
             raise BadSweep(
-                f"'{name}' line {number}: {len(fields)} values under {len(header)} columns; columns are separated by tabs"
+                f"'{name}' line {number}: {len(fields)} values under {len(header)} columns; columns are separated "
+                "by tabs"
             )
         choices = []
         for column, value in itertools.zip_longest(header, fields, fillvalue=""):
@@ -297,9 +302,10 @@ def cells(
     """Cell records in the order in which they are to run.
 
     Cells whose server settings agree share a session. Each repeat runs every session once, in an order shuffled by
-    `seed` (the first repeat of a single-repeat sweep keeps the file's order), so that drift does not fall on one setting.
-    The first repeat has the names of a sweep without repeats, so what was measured before counts. With `running` the
-    server's URL, engine, model and API are part of each cell. `more`: further columns, taken as server settings. Raises BadSweep where two rows are the same cell.
+    `seed` (the first repeat of a single-repeat sweep keeps the file's order), so that drift does not fall on one
+    setting. The first repeat has the names of a sweep without repeats, so what was measured before counts. With
+    `running` the server's URL, engine, model and API are part of each cell. `more`: further columns, taken as server
+    settings. Raises BadSweep where two rows are the same cell.
     """
     if running:
         rows = _on(running, rows, sweep)

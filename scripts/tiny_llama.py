@@ -1,4 +1,5 @@
-"""Write a tiny random Llama: configuration, byte-level BPE tokenizer and, with --weights, random weights of a fixed seed."""
+"""Write a tiny random Llama: configuration, byte-level BPE tokenizer and, with --weights, random weights of a fixed
+seed."""
 
 from __future__ import annotations
 

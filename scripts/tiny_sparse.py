@@ -1,7 +1,8 @@
-"""A tiny Llama with activation predictors for PowerInfer: FILE. Random weights (seed 0), bytes and a few words as tokens.
+"""A tiny Llama with activation predictors for PowerInfer: FILE. Random weights (seed 0), bytes and a few words as
+tokens.
 
-The file is GGUF 3 under the magic that PowerInfer gives sparse models; the down projection is stored transposed, and each layer has
-the two matrices of its predictor. Made to prove the engine end to end: it speaks nonsense.
+The file is GGUF 3 under the magic that PowerInfer gives sparse models; the down projection is stored transposed, and
+each layer has the two matrices of its predictor. Made to prove the engine end to end: it speaks nonsense.
 """
 
 from __future__ import annotations

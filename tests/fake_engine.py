@@ -6,16 +6,20 @@ prints its URL, serves until TERM or INT. With --truth it appends one JSON line 
 it wrote each event, what was in it, how it ended. A request can ask for trouble with a line in its prompt that starts
 with `fake:`, or in the query string, as words `key=value`:
 
-    tokens=N gap_ms=F ttft_ms=F   length and pace of this answer          per_event=K burst=K   K tokens an event, K events a write
-    eos=N        end of text after N tokens, unless ignore_eos            endless               go on until the client leaves
-    status=N     this status and the engine's error body                  message=TEXT          (underscores for spaces)
-    error=N      after N events an error event, then [DONE]               cut=N end=N           after N events: drop the connection; end the body properly
-    utf8=N json=N   event N is not UTF-8; is not JSON                     empty=N               every Nth token comes without text, as inside a character
-    stall=S [at=N]  S seconds of silence before event N (default 1)       hang close reset      no answer at all; close; reset the connection
-    keepalive=N  N comments first      crlf  CR LF line ends              nodone                no [DONE]
-    split=N      write the body in segments of N bytes                    plain                 no chunks, the end is the connection's end
-    big=N        N more letters in each event                             cached=N              N cached prompt tokens
-    replay=PATH  a file of tests/wire, byte by byte
+    tokens=N gap_ms=F ttft_ms=F   length and pace of this answer          per_event=K burst=K   K tokens an event, K
+    events a write eos=N        end of text after N tokens, unless ignore_eos            endless               go on
+    until the client leaves status=N     this status and the engine's error body                  message=TEXT
+    (underscores for spaces) error=N      after N events an error event, then [DONE]               cut=N end=N
+    after N events:
+    drop the connection; end the body properly utf8=N json=N   event N is not UTF-8; is not JSON
+    empty=N
+             every Nth token comes without text, as inside a character stall=S [at=N]  S seconds of silence before event
+             N (default 1)       hang close
+    reset      no answer at all; close; reset the connection keepalive=N  N comments first      crlf  CR LF line ends
+              nodone                no [DONE] split=N      write the body in segments of N bytes
+              plain                 no chunks, the
+    end is the connection's end big=N        N more letters in each event                             cached=N
+       N cached prompt tokens replay=PATH  a file of tests/wire, byte by byte
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ def _details(job: Job, count: int, reason: str) -> dict[str, Any] | None:
 
 
 def token(job: Job, text: str, sofar: int, last: bool, reason: str, whole: str) -> dict[str, Any]:
-    """One event with text; `sofar` counts tokens with this event's, `last`: generation ends with it, having made `whole`."""
+    """One event with text; `sofar` counts tokens with this event's, `last`: generation ends with it, having made
+    `whole`."""
     if job.route == "api_generate":
         return {"model": job.model, "created_at": "2024-04-01T00:00:00Z", "response": text, "done": False}
     if job.native_tgi:

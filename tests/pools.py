@@ -55,7 +55,8 @@ def wait_for(what: Callable[[], Any], why: str) -> Any:
 
 
 def mine(chosen: Callable[[list[bytes]], bool]) -> list[int]:
-    """Processes of this test, by number: those with its runtime directory whose words on the command line are `chosen`."""
+    """Processes of this test, by number: those with its runtime directory whose words on the command line are
+    `chosen`."""
     ours = b"XDG_RUNTIME_DIR=" + os.environb[b"XDG_RUNTIME_DIR"]
     found = []
     for name in os.listdir("/proc"):

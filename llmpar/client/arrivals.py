@@ -48,7 +48,8 @@ def offsets(
 
 
 def _ramp(count: int, rate: float, to: float) -> list[float]:
-    """With r(t) = a + (b - a) t / T the integral over T is (a + b) T / 2 = count; t solves a t + (b - a) t² / 2T = k."""
+    """With r(t) = a + (b - a) t / T the integral over T is (a + b) T / 2 = count; t solves a t + (b - a) t² / 2T =
+    k."""
     length = 2 * count / (rate + to)
     # The root that stays exact where the slope goes to 0 or the rate falls.
     return [2 * k / (rate + math.sqrt(rate * rate + 2 * (to - rate) / length * k)) for k in range(count)]

@@ -14,7 +14,8 @@ class BadCoding(ValueError):
 def decode(coding: str, body: bytes, marks: list[int], max_bytes: int) -> tuple[bytes, list[int]]:
     """The decoded body, and its length when each receipt had come, from the lengths of the coded one.
 
-    Raises BadCoding for a coding that is not gzip or deflate, for a body that is not in it, and for more than `max_bytes`.
+    Raises BadCoding for a coding that is not gzip or deflate, for a body that is not in it, and for more than
+    `max_bytes`.
     """
     name = coding.strip().lower()
     if name in ("", "identity"):

@@ -1,6 +1,7 @@
 """N client coroutines in one process over aiohttp, each with its own connection, sharing one stream of prompts.
 
-aiohttp speaks HTTP; what its sockets receive is noted on the way, at the read, by the code that every other client uses:
+aiohttp speaks HTTP; what its sockets receive is noted on the way, at the read, by the code that every other client
+uses:
 same stamps (the kernel's on plain HTTP), same framer, same record. Under TLS the sockets see nothing but ciphertext;
 there each piece of the body is stamped when the coroutine gets it, after whatever else the event loop had to do.
 """

@@ -57,7 +57,8 @@ class Raw:
 
 
 class PlainSocket(socket.socket):
-    """A blocking TCP socket whose time-outs are the kernel's (SO_RCVTIMEO and SO_SNDTIMEO, which bounds connect too)."""
+    """A blocking TCP socket whose time-outs are the kernel's (SO_RCVTIMEO and SO_SNDTIMEO, which bounds connect
+    too)."""
 
 
 class Connections:
@@ -79,7 +80,8 @@ class Connections:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def take(self, target: Target, kernel: bool) -> socket.socket | None:
-        """The connection kept for the target; none that the server has closed meanwhile, or sent something unasked on."""
+        """The connection kept for the target; none that the server has closed meanwhile, or sent something unasked
+        on."""
         sock = self._open.pop((target, kernel), None)
         if sock is not None and not idle(sock):
             sock.close()
@@ -156,7 +158,8 @@ class Connections:
 
 
 def tls_context(target: Target) -> Any:
-    """How servers are trusted: by the system's certificates (or SSL_CERT_FILE's), those of --ca, or all with --insecure."""
+    """How servers are trusted: by the system's certificates (or SSL_CERT_FILE's), those of --ca, or all with
+    --insecure."""
     import ssl  # 40 ms that plain HTTP need not pay
 
     context = ssl.create_default_context(cafile=target.ca)
@@ -267,8 +270,8 @@ def exchange(
             dead = _converse(raw.sock, message, deadline, max_bytes, raw)
             if not dead or connections.interrupted is not None:
                 break
-            # Only where the server's kernel took no byte of the request is it certain that the server did not either: it had
-            # closed the idle connection. Anything else is a failure of this request.
+            # Only where the server's kernel took no byte of the request is it certain that the server did not either:
+            # it had closed the idle connection. Anything else is a failure of this request.
             if target.tls or before is None or acknowledged(raw.sock) != before:
                 raw.error = raw.error or ("no_response", "the kept connection was closed before a response")
                 break
@@ -315,10 +318,10 @@ def _send(sock: socket.socket, message: bytes, deadline: int, raw: Raw) -> None:
 
 
 def _collect(sock: socket.socket, deadline: int, max_bytes: int, raw: Raw, framer: Framer) -> None:
-    """Read until the response has ended. What `receive` does, with everything at hand: this loop wakes for each token, in
-    as many processes as there are streams, none of which finds the others' caches warm."""
-    # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out. That was set for
-    # the time left when the wait began, and is set again where much less is left.
+    """Read until the response has ended. What `receive` does, with everything at hand: this loop wakes for each token,
+    in as many processes as there are streams, none of which finds the others' caches warm."""
+    # The deadline is checked on receipts: a stream that never pauses never runs into the socket's time-out. That was
+    # set for the time left when the wait began, and is set again where much less is left.
     monotonic = time.monotonic_ns
     limited = monotonic()
     receipts, marks, feed, body = raw.stamps, raw.marks, framer.feed, framer.body

@@ -27,8 +27,8 @@ class BadFraming(ValueError):
 class Framer:
     """One response, fed as it comes.
 
-    After `feed` returned True (or `eof` returned None) `status`, `headers` (lower-case names, repeated ones joined with a comma)
-    and `body` are whole. `reusable` says whether the connection may carry another request.
+    After `feed` returned True (or `eof` returned None) `status`, `headers` (lower-case names, repeated ones joined with
+    a comma) and `body` are whole. `reusable` says whether the connection may carry another request.
     """
 
     __slots__ = ("status", "headers", "body", "reusable", "interim", "_state", "_pending", "_left", "_trailing")

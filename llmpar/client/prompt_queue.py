@@ -1,8 +1,8 @@
 """A file of prompt names from which any number of processes take turns, each name once.
 
-How far they are stands in a small file of the user's runtime directory, named after the fan-out (GNU parallel's process)
-and the list, and locked for each take. It must outlive every single process: one that starts when the others are done
-has to find the list used up. It goes when the fan-out has gone.
+How far they are stands in a small file of the user's runtime directory, named after the fan-out (GNU parallel's
+process) and the list, and locked for each take. It must outlive every single process: one that starts when the others
+are done has to find the list used up. It goes when the fan-out has gone.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ def read(path: str) -> list[str]:
 
 
 def plain_names(parts: Iterable[bytes], mark: bytes) -> list[bytes]:
-    """Names without the CR that lists made on Windows have at the end of each; a name that has one itself is NUL-separated."""
+    """Names without the CR that lists made on Windows have at the end of each; a name that has one itself is
+    NUL-separated."""
     return [name for part in parts if (name := part.removesuffix(b"\r") if mark == b"\n" else part)]
 
 
 class Queue:
-    """A list in use by one fan-out. Its file holds the taker of each name in turn, so that its length is the position and
-    a taker that died can be told from one that is done."""
+    """A list in use by one fan-out. Its file holds the taker of each name in turn, so that its length is the position
+    and a taker that died can be told from one that is done."""
 
     def __init__(self, path: str, owner: str | None = None):
         """Raises OSError where the list or the runtime directory cannot be had."""
@@ -79,8 +80,8 @@ class Queue:
     def resume(self, taker: int) -> Queue:
         """The same, in the file in which a pool took names for this process.
 
-        A pool for a GNU parallel of another host names that file after itself, which its launchers cannot know: it is the
-        newest one of this list that knows the taker.
+        A pool for a GNU parallel of another host names that file after itself, which its launchers cannot know: it is
+        the newest one of this list that knows the taker.
         """
         files = glob.glob(f"{glob.escape(self.folder)}/*.{self.kind}")
         self.file = next(

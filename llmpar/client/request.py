@@ -1,4 +1,5 @@
-"""One request from a prompt file to a record: settings, the prompt, the exchange, what the dialect reads, the record."""
+"""One request from a prompt file to a record: settings, the prompt, the exchange, what the dialect reads, the
+record."""
 
 from __future__ import annotations
 
@@ -138,7 +139,8 @@ def request_headers(settings: Settings) -> list[tuple[str, str]]:
 def perform(
     settings: Settings, launch: Launch, path: str, connections: exchange.Connections, gate: gate.Gate
 ) -> dict[str, Any]:
-    """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its record."""
+    """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its
+    record."""
     prompt = read_prompt(path, settings.timeout_s)
     asked = ask(settings, prompt)
     if asked.fault is not None:

@@ -18,8 +18,8 @@ from llmpar.client.request import Launch, ask, perform, read_prompt, record
 
 
 def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
-    """Carry a plan out in this process; its exit code. The first INT or TERM cancels what is out and starts nothing new;
-    every request that was started has its record before the process ends. The second ends it at once."""
+    """Carry a plan out in this process; its exit code. The first INT or TERM cancels what is out and starts nothing
+    new; every request that was started has its record before the process ends. The second ends it at once."""
     output, tally, gate = Output(plan.output), Tally(), Gate()
     ends: list[int] = []
 

@@ -77,8 +77,8 @@ class Target:
         return cls(False, "localhost", 0, quote(prefix, safe=_SAFE), "localhost", socket)
 
     def path(self, route: str) -> str:
-        """The path of a route in a request. Base URLs are given with and without the version that routes begin with, or with
-        a whole route."""
+        """The path of a route in a request. Base URLs are given with and without the version that routes begin with, or
+        with a whole route."""
         base = self.prefix
         for pasted in _ROUTES:
             if base.endswith(pasted):

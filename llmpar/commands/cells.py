@@ -39,9 +39,9 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
       llmpar-cells sweeps/clients.tsv --repeats 3 --seed 1 --write runs/clients
       eval "$(llmpar-cells --shell runs/quick/c008/cell.json)"; echo "$load_clients"
 
-    Reads TABLE (`-` for standard input). Writes one `cell` record a line. With --shell: settings of a cell as `server_*`
-    and `load_*`, fields of a server record as `ran_*`. Exit status: 0; 2 a table that cannot be understood; 3 neither a
-    cell nor a server record (with --shell).
+    Reads TABLE (`-` for standard input). Writes one `cell` record a line. With --shell: settings of a cell as
+    `server_*` and `load_*`, fields of a server record as `ran_*`. Exit status: 0; 2 a table that cannot be understood;
+    3 neither a cell nor a server record (with --shell).
     """
     with cli.opened(table) as stream:
         text = stream.read().decode("utf-8", "replace")

@@ -84,7 +84,8 @@ FORMATS = ("text", "json", "markdown")
     type=click.Choice(
         ["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times", "client_limited"]
     ),
-    help="Compare even if these differ: prompts, sampling, model, versions, host, failures, outputs, times, client_limited.",
+    help="Compare even if these differ: prompts, sampling, model, versions, host, failures, outputs, times, "
+    "client_limited.",
 )
 @click.option(
     "--fail-on",
@@ -155,7 +156,8 @@ def _check(figures: tuple[str, ...]) -> None:
             rows.path(name)
         except KeyError:
             raise click.UsageError(
-                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token"
+                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, "
+                "joules_per_token"
             ) from None
 
 

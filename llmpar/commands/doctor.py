@@ -44,8 +44,8 @@ def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str
       LLMPAR_BASE_URL=http://127.0.0.1:8000 LLMPAR_ENGINE=vllm LLMPAR_MODEL=my-7b llmpar-doctor --server
 
     A note is something that only one feature needs, or that makes figures less sure. Reads nothing; opens a loopback
-    connection to itself; with --server, asks that server. Exit status: 0 all that the main job needs is there; 2 usage; 4
-    something needed is missing, or the server does not answer as it should.
+    connection to itself; with --server, asks that server. Exit status: 0 all that the main job needs is there; 2 usage;
+    4 something needed is missing, or the server does not answer as it should.
     """
     if as_json + as_host + as_server > 1:
         raise failure.Failure("--json, --host and --server exclude one another", exit_codes.USAGE)
@@ -68,7 +68,8 @@ def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str
     if missing:
         cli.say(
             "llmpar-doctor",
-            f"{missing} thing{'s' if missing > 1 else ''} that the main job needs {'are' if missing > 1 else 'is'} missing",
+            f"{missing} thing{'s' if missing > 1 else ''} that the main job needs {'are' if missing > 1 else 'is'} "
+            "missing",
         )
         return exit_codes.UNAVAILABLE
     if not (as_json or quiet) and sys.stderr.isatty():

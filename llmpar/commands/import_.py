@@ -14,7 +14,8 @@ HELP = """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into
   llmpar-import result.json | llmpar-summarise --text
   llmpar-import --run 2 --clients 128 --engine vllm guidellm.json > requests.jsonl
 
-Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs per-request data:
+Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs per-request
+data:
 vllm bench serve --save-result --save-detailed, bench_serving --output-details, guidellm's JSON report.
 Reads JSON, writes request records (docs/records.md) with null for what the file does not hold; reads a file whole.
 

@@ -22,9 +22,9 @@ HELP = """Read a question and the summaries so far; write the cell to measure ne
 `find`: the most clients (or requests a second, --axis rate) within the objectives, by doubling and bisection.
 `decide`: whether A and B differ, by blocks of one fresh server session of each, as many as it takes and no more.
 `best`: which row of a table is best within the objectives, by rounds that keep a third, and a final of fresh sessions.
-`make find`, `make decide` and `make best` loop over it. Without --write it writes one record: a cell, or the answer. With --write DIR it
-writes DIR/<cell>/cell.json and DIR/cells.mk and prints the cell's name; or DIR/answer.json and DIR/answer.txt, and prints
-nothing. Reads summary records and buffers them.
+`make find`, `make decide` and `make best` loop over it. Without --write it writes one record: a cell, or the answer.
+With --write DIR it writes DIR/<cell>/cell.json and DIR/cells.mk and prints the cell's name; or DIR/answer.json and
+DIR/answer.txt, and prints nothing. Reads summary records and buffers them.
 
 \b
 Exit status: 0 done, 2 usage, 3 not records of a known version.

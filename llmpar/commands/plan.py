@@ -74,7 +74,8 @@ def main(
 
     if difference <= margin:
         raise click.UsageError(
-            f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a smaller --margin"
+            f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a "
+            "smaller --margin"
         )
     summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
     cli.refuse_simulated(summaries)

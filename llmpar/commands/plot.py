@@ -45,10 +45,11 @@ def main(
       cat runs/engines/*/summary.json | llmpar-plot --dots > engines.png
       llmpar-plot --x acceptance_length runs/acceptance/*/summary.json -o break-even.png
 
-    Repeats of a cell are one point: mean and 95 % t interval over server sessions; with one session the bar is the interval
-    within it. A ring around a point: the client's own delays could have moved it. Against acceptance_length each k of
-    speculation is a line, and a cross shows from which length on it beats the dashed level without. Reads `summary` records (buffers
-    all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
+    Repeats of a cell are one point: mean and 95 % t interval over server sessions; with one session the bar is the
+    interval within it. A ring around a point: the client's own delays could have moved it. Against acceptance_length
+    each k of speculation is a line, and a cross shows from which length on it beats the dashed level without. Reads
+    `summary` records (buffers all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no
+    matplotlib; 6 nothing to draw.
     """
     rows = group(cli.read_records(files))
     if form is None:

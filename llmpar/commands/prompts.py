@@ -30,8 +30,8 @@ HELP = """Make a set of prompts, one file each: synthetic with given token lengt
 
 Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, or paragraphs of text. Writes DIR, one file a prompt, with the
 manifest in DIR/.manifest.jsonl, and a prompt_set record with count, tokens and hash to standard output. Without
---tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or fewer, one for each digit
-and mark. Synthetic text uses words for which that is exact in common vocabularies.
+--tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or fewer, one for each
+digit and mark. Synthetic text uses words for which that is exact in common vocabularies.
 
 \b
 Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5 --check found differences,

@@ -110,7 +110,8 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
       llmpar-request --threads 16 --max-tokens 64 prompts/* | jq .ttft_s
 
     Under GNU parallel the work is done by a pool of workers that the first job starts (LLMPAR_POOL=no: without).
-    Writes `request` records. Exit status: 0; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is written.
+    Writes `request` records. Exit status: 0; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is
+    written.
     """
     from llmpar.client.plan import Missing, Wrong, from_options
     from llmpar.client.run import run

@@ -17,8 +17,8 @@ from llmpar.sampling import engine_pids, nvml
 from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-gpu"
-HELP = """Sample the GPUs through NVML while COMMAND runs or until stopped: load, memory (the engine's too), power, energy, clocks
-and what limits them, links, and on Hopper and later what tensor cores and memory do.
+HELP = """Sample the GPUs through NVML while COMMAND runs or until stopped: load, memory (the engine's too), power,
+energy, clocks and what limits them, links, and on Hopper and later what tensor cores and memory do.
 
 \b
   llmpar-sample-gpu -o gpu.jsonl -- parallel -j128 llmpar-request ::: prompts/*.txt > requests.jsonl

@@ -116,8 +116,9 @@ def main(
       llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep
 
     COMMAND gets LLMPAR_BASE_URL, LLMPAR_MODEL, LLMPAR_ENGINE, LLMPAR_API, LLMPAR_METRICS_URLS, LLMPAR_SERVER_PIDS,
-    LLMPAR_SERVER_DIR and LLMPAR_SERVE_PID. A setting the engine does not have is an error. Writes server.json and engine.log.
-    Exit status: COMMAND's own, 127 or 126 where it cannot run; 2 usage; 4 the engine is missing or did not become ready.
+    LLMPAR_SERVER_DIR and LLMPAR_SERVE_PID. A setting the engine does not have is an error. Writes server.json and
+    engine.log. Exit status: COMMAND's own, 127 or 126 where it cannot run; 2 usage; 4 the engine is missing or did not
+    become ready.
     """
     settings: dict[str, Any] = {}
     load: dict[str, Any] | None = None

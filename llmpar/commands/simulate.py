@@ -20,8 +20,10 @@ from llmpar.summary import read
 from llmpar.summary.summariser import Summariser
 
 NOTE = (
-    f"Predictions, not measurements. Of {HELD_OUT[0]} held-out figures of others {100 * HELD_OUT[1]:.0f}% lie within these intervals (docs/simulate.md); "
-    "TTFT is an order of magnitude. Engines are predicted as vLLM: differences between engines under 15%, and power limits, are not."
+    f"Predictions, not measurements. Of {HELD_OUT[0]} held-out figures of others {100 * HELD_OUT[1]:.0f}% lie within "
+    "these intervals (docs/simulate.md); "
+    "TTFT is an order of magnitude. Engines are predicted as vLLM: differences between engines under 15%, and power "
+    "limits, are not."
 )
 
 
@@ -33,7 +35,8 @@ NOTE = (
     "named",
     metavar="NAME",
     multiple=True,
-    help="Predict every row on this card, or on a file of llmpar-calibrate; may be repeated. Default: the table's column card.",
+    help="Predict every row on this card, or on a file of llmpar-calibrate; may be repeated. Default: the table's "
+    "column card.",
 )
 @click.option(
     "--model",
@@ -101,8 +104,8 @@ def main(
 
     TABLE is a sweep table (`-` for standard input), or one with the columns card and memory besides.
     Writes a table, or a `prediction` record a cell. Not predicted, each with the reason: speculation without an
-    acceptance length, quantised kernels, sharding, engines of another kind. docs/simulate.md has the errors. Exit status: 0; 2 usage;
-    3 not a summary (--given); 6 no cell can be predicted.
+    acceptance length, quantised kernels, sharding, engines of another kind. docs/simulate.md has the errors. Exit
+    status: 0; 2 usage; 3 not a summary (--given); 6 no cell can be predicted.
     """
     if listing:
         return listed(output)
@@ -152,7 +155,8 @@ def listed(output: str | None) -> int:
 
 
 def planned(table: str, named: Sequence[str], instead: dict[str, str | None]) -> list[dict[str, Any]]:
-    """Cells of the table, on each of the cards named or on those of its column `card`; `instead` of its own settings."""
+    """Cells of the table, on each of the cards named or on those of its column `card`; `instead` of its own
+    settings."""
     with cli.opened(table) as stream:
         text = stream.read().decode("utf-8", "replace")
     try:

@@ -18,7 +18,8 @@ records, by option or mixed in. Writes one summary record (docs/records.md; each
 The first record leaves when the last one was read; memory grows by some 200 bytes a request.
 
 \b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record (and no server record that ran out of memory).
+Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record (and no server record that ran out
+of memory).
 """
 
 

@@ -1,8 +1,8 @@
 """The wire dialects: how each kind of API is asked and read. Pure: no sockets, no clocks.
 
 Each module has `request(prompt, model, sampling, stream, engine) -> Call`, which raises Unsupported, and
-`parse(status, headers, body, stream) -> Reply`, which never raises; headers have lower-case names, the body is whole and
-free of chunk framing.
+`parse(status, headers, body, stream) -> Reply`, which never raises; headers have lower-case names, the body is whole
+and free of chunk framing.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Call(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A streamed event that carries text. `offset`: body bytes after which it was complete. `tokens`: None if unknown."""
+    """A streamed event that carries text. `offset`: body bytes after which it was complete. `tokens`: None if
+    unknown."""
 
     offset: int
     text: str
@@ -68,7 +69,8 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Reply:
-    """What came back. `complete`: the engine said that generation ended. `error`: None or type, message, http_status."""
+    """What came back. `complete`: the engine said that generation ended. `error`: None or type, message,
+    http_status."""
 
     events: list[Event] = field(default_factory=list)
     text: str | None = None
@@ -196,7 +198,8 @@ def refused(status: int, headers: dict[str, str], body: bytes) -> dict[str, Any]
 
 
 def load(data: bytes) -> tuple[Any, str | None]:
-    """JSON as (value, None); (value, "invalid_utf8") where bytes had to be replaced; (None, "bad_json") where it is none."""
+    """JSON as (value, None); (value, "invalid_utf8") where bytes had to be replaced; (None, "bad_json") where it is
+    none."""
     try:
         return orjson.loads(data), None
     except orjson.JSONDecodeError:
@@ -217,7 +220,8 @@ def load(data: bytes) -> tuple[Any, str | None]:
 
 
 def document(body: bytes, reply: Reply, status: int, unwrap: bool = False) -> dict[str, Any] | None:
-    """The JSON object of an answer that is not streamed; what is wrong with it goes into `reply`, None where there is none.
+    """The JSON object of an answer that is not streamed; what is wrong with it goes into `reply`, None where there is
+    none.
 
     `unwrap`: the object may stand alone in a list.
     """

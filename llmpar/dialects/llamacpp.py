@@ -38,7 +38,8 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
 
 def parse(status: int, headers: dict[str, str], body: bytes, stream: bool) -> Reply:
     """Read a whole answer. Never raises."""
-    # PowerInfer does not queue: what finds no free slot gets this, or a stream without a word. llama.cpp says all in JSON.
+    # PowerInfer does not queue: what finds no free slot gets this, or a stream without a word. llama.cpp says all in
+    # JSON.
     if status == 404 and body.strip() == b"File Not Found":
         return Reply(error=base.failure("no_free_slot", f"PowerInfer had no free slot: {_MORE_SLOTS}", status))
     if not 200 <= status < 300:
@@ -49,7 +50,8 @@ def parse(status: int, headers: dict[str, str], body: bytes, stream: bool) -> Re
 
 
 def _end(reply: Reply, value: dict[str, Any], status: int) -> None:
-    """Counts and reason of the last object. llama.cpp's prompt_n leaves cached tokens out; tokens_evaluated does not."""
+    """Counts and reason of the last object. llama.cpp's prompt_n leaves cached tokens out; tokens_evaluated does
+    not."""
     reply.complete = reply.error is None
     reason = base.finish(value.get("stop_type"))
     if reason is None:

@@ -1,4 +1,5 @@
-"""`mii`: DeepSpeed-MII's REST gateway, POST /mii/DEPLOYMENT. It does not stream, so time to first token is unknown there."""
+"""`mii`: DeepSpeed-MII's REST gateway, POST /mii/DEPLOYMENT. It does not stream, so time to first token is unknown
+there."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from llmpar.dialects.base import Call, Reply, Sampling, Unsupported
 
 
 def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, engine: str | None = None) -> Call:
-    """The call for one prompt; `model` is the deployment's name. Raises Unsupported for streaming, seeds and several stop texts."""
+    """The call for one prompt; `model` is the deployment's name. Raises Unsupported for streaming, seeds and several
+    stop texts."""
     if stream:
         raise Unsupported(
             "mii does not stream over REST: use --no-stream, or its OpenAI server with --api openai-completions"

@@ -1,4 +1,5 @@
-"""`ollama`: Ollama's own POST /api/generate, a stream of JSON lines. Read in its docs/api.md and server; not run here."""
+"""`ollama`: Ollama's own POST /api/generate, a stream of JSON lines. Read in its docs/api.md and server; not run
+here."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def request(prompt: str, model: str | None, sampling: Sampling, stream: bool, en
         raise Unsupported(
             "ollama cannot go on past the end of text over HTTP: leave ignore_eos out and compare by output tokens"
         )
-    # No num_ctx: another length than the server's makes it load the model again. Its own defaults penalise repetition by 1.1.
+    # No num_ctx: another length than the server's makes it load the model again. Its own defaults penalise repetition
+    # by 1.1.
     options: dict[str, Any] = {"min_p": 0.0, "repeat_penalty": 1.0}
     if sampling.max_tokens is not None:
         options["num_predict"] = sampling.max_tokens
@@ -47,7 +49,8 @@ def parse(status: int, headers: dict[str, str], body: bytes, stream: bool) -> Re
 
 
 def _text(value: dict[str, Any]) -> str | None:
-    """What was generated, thinking included as it is on the OpenAI routes; None where the object is about something else."""
+    """What was generated, thinking included as it is on the OpenAI routes; None where the object is about something
+    else."""
     response, thinking = value.get("response"), value.get("thinking")
     if not isinstance(response, str):
         return None

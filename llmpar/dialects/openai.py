@@ -84,7 +84,8 @@ _DEPTH = 6
 
 
 def _text(value: Any, depth: int = _DEPTH) -> str:
-    """The text in a part of a message of any shape: a string, a list of parts, an object with text under a known name."""
+    """The text in a part of a message of any shape: a string, a list of parts, an object with text under a known
+    name."""
     if isinstance(value, str):
         return value
     if depth and isinstance(value, list):
@@ -105,8 +106,8 @@ def _call(value: Any) -> str:
 
 
 def _piece(choice: dict[str, Any], chat: bool) -> str:
-    """The text in a choice: of a completion, of a message or of a delta; all that is generated is text, reasoning, refusals and
-    tool calls as well.
+    """The text in a choice: of a completion, of a message or of a delta; all that is generated is text, reasoning,
+    refusals and tool calls as well.
     """
     if not chat:
         text = choice.get("text")

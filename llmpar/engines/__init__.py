@@ -71,7 +71,8 @@ def _check_acceptance(speculate: int, length: float) -> None:
         raise Unsupported("acceptance_length forces what speculation yields: give --speculate N as well")
     if not 1 <= length <= speculate + 1:
         raise Unsupported(
-            f"acceptance_length is {length:g}: with {speculate} draft tokens a step yields from 1 to {speculate + 1} tokens"
+            f"acceptance_length is {length:g}: with {speculate} draft tokens a step yields from 1 to "
+            f"{speculate + 1} tokens"
         )
 
 

@@ -1,4 +1,5 @@
-"""Aphrodite Engine, a relative of vLLM. Flags read in 0.5.2 (March 2024), 0.6.5 and 0.21, which is close to vLLM again."""
+"""Aphrodite Engine, a relative of vLLM. Flags read in 0.5.2 (March 2024), 0.6.5 and 0.21, which is close to vLLM
+again."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ def _prefix(settings: Settings) -> str:
 def _first_image(
     settings: Settings, port: int, model: str, dtype: str | None, quantize: str | None, fraction: float | None
 ) -> Launch:
-    """alpindale/aphrodite-engine, of 2024 and without tags by version: its entry point makes flags of its environment."""
+    """alpindale/aphrodite-engine, of 2024 and without tags by version: its entry point makes flags of its
+    environment."""
     inside, mounts = docker.in_container(model)
     more = flags.as_argv(
         ("--max-num-seqs", settings.max_sequences),

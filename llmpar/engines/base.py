@@ -1,6 +1,7 @@
 """What an engine is to llmpar-serve: canonical settings in, one command line out.
 
-Pure: no process is started here. Each engine is one file beside this one with an `ENGINE`, and `__init__` has the table.
+Pure: no process is started here. Each engine is one file beside this one with an `ENGINE`, and `__init__` has the
+table.
 """
 
 from __future__ import annotations

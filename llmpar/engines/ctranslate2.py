@@ -1,4 +1,5 @@
-"""CTranslate2: a library without a server, so llmpar's own (ctranslate2_server.py) is launched over it. Run here on a CPU."""
+"""CTranslate2: a library without a server, so llmpar's own (ctranslate2_server.py) is launched over it. Run here on a
+CPU."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ ENGINE = Engine(
         ),
         (
             "unknown_model",
-            r"Unable to open file 'model\.bin'|no tokenizer\.json in|has an invalid payload size|Unsupported model binary version",
+            r"Unable to open file 'model\.bin'|no tokenizer\.json in|has an invalid payload size|Unsupported model "
+            r"binary version",
             "the model is not a converted one with its tokenizer",
         ),
         ("bad_setting", r"Requested \S+ compute type, but", "the device does not have this compute type"),

@@ -207,7 +207,8 @@ class Handler(BaseHTTPRequestHandler):
             batcher = service.batcher
             text = (
                 "# llmpar's own server over ctranslate2\n"
-                f"ctranslate2:num_requests_running {batcher.running}\nctranslate2:num_requests_waiting {len(batcher.waiting)}\n"
+                f"ctranslate2:num_requests_running {batcher.running}\nctranslate2:num_requests_waiting "
+                f"{len(batcher.waiting)}\n"
                 f"ctranslate2:prompt_tokens_total {service.prompt_tokens}\n"
                 f"ctranslate2:generation_tokens_total {service.output_tokens}\n"
             )

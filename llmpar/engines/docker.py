@@ -18,7 +18,8 @@ TOOLS = ("docker", "podman")
 
 
 def tool() -> str:
-    """LLMPAR_CONTAINER_TOOL, else what is on the PATH: docker, then podman, which takes the same words; docker where neither is."""
+    """LLMPAR_CONTAINER_TOOL, else what is on the PATH: docker, then podman, which takes the same words; docker where
+    neither is."""
     return os.environ.get("LLMPAR_CONTAINER_TOOL") or next((each for each in TOOLS if shutil.which(each)), TOOLS[0])
 
 
@@ -59,8 +60,8 @@ def docker(
 ) -> list[str]:
     """`docker run` for one server. `options` (such as --ipc=host) follow the GPUs, `environment` the cache's mount.
 
-    --init: a first process without a handler for TERM ignores it, and `docker stop` would wait for its KILL. The port is published
-    on the loopback address, as local servers listen there.
+    --init: a first process without a handler for TERM ignores it, and `docker stop` would wait for its KILL. The port
+    is published on the loopback address, as local servers listen there.
     """
     argv = [tool(), "run", "--init", *gpu_option(settings), *options, "-p", f"{LOOPBACK}:{port}:{inner_port}"]
     if cache:
@@ -74,7 +75,8 @@ def docker(
 
 
 def gpu_option(settings: Settings) -> list[str]:
-    """The GPUs of a container: all unless named, none for `none`. Podman names them by the Container Device Interface."""
+    """The GPUs of a container: all unless named, none for `none`. Podman names them by the Container Device
+    Interface."""
     if settings.gpus == NO_GPUS:
         return []
     if tool() == "podman":

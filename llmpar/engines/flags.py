@@ -14,21 +14,27 @@ LOOPBACK = "127.0.0.1"
 TORCH_FAILURES: tuple[tuple[str, str, str], ...] = (
     (
         "out_of_memory",
-        r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the cache blocks"
-        r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory utilization"
-        r"|requested memory for kv|KV cache is needed, which is larger|larger than the maximum number of tokens that can be stored in KV cache",
+        r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|HIP out of memory|No available memory for the "
+        r"cache blocks"
+        r"|Not enough memory to handle|larger than the available KV cache memory|less than desired GPU memory "
+        r"utilization"
+        r"|requested memory for kv|KV cache is needed, which is larger|larger than the maximum number of tokens that "
+        r"can be stored in KV cache",
         "not enough memory: lower --max-total-tokens, --max-sequences or --kv-bytes, or quantise",
     ),
     (
         "unknown_model",
-        r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot access gated repo"
-        r"|does not appear to have a file named|LocalEntryNotFoundError: |OfflineModeIsEnabled|Incorrect path_or_model_id"
+        r"Repository ?Not ?Found|is not a local folder and is not a valid model identifier|GatedRepoError|Cannot "
+        r"access gated repo"
+        r"|does not appear to have a file named|LocalEntryNotFoundError: |OfflineModeIsEnabled|Incorrect "
+        r"path_or_model_id"
         r"|model_id.{0,80}not found|Can't load the configuration of",
         "the model is not known or may not be read: see its name, HF_TOKEN and the network",
     ),
     (
         "no_gpu",
-        r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU detected"
+        r"No CUDA GPUs are available|Found no NVIDIA driver|NVIDIA driver on your system is too old|no NVIDIA GPU "
+        r"detected"
         r"|Failed to infer device type|could not select device driver|CUDA driver version is insufficient|libcuda\.so",
         "no usable NVIDIA GPU: llmpar-doctor says what is missing",
     ),
@@ -96,7 +102,8 @@ def ngram_config(settings: Settings) -> list[tuple[str, object]]:
 
 
 def inner_port(port: int, number: int) -> int:
-    """A port for an engine's inside, derived from its own so that two engines on a machine do not share it; `number`: 1, 2 or 3."""
+    """A port for an engine's inside, derived from its own so that two engines on a machine do not share it; `number`:
+    1, 2 or 3."""
     return 20000 + (port + 2500 * number) % 10000
 
 

@@ -1,7 +1,7 @@
 """The few numbers of a GGUF file that memory arithmetic needs, read from its header.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian). PowerInfer's sparse models are
-the same under a magic of their own.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian). PowerInfer's sparse
+models are the same under a magic of their own.
 """
 
 from __future__ import annotations

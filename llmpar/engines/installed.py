@@ -50,7 +50,8 @@ def python_of(engine: str, module: str, executable: str | None = None) -> str | 
 
 
 def _python_under(script: str) -> str | None:
-    """The Python that a command belongs to: beside it (pipx and uv link commands to where it is), else its first line's."""
+    """The Python that a command belongs to: beside it (pipx and uv link commands to where it is), else its first
+    line's."""
     for name in ("python", "python3"):
         beside = Path(os.path.realpath(script)).parent / name
         if beside.exists():
@@ -90,7 +91,8 @@ def same_version(settings: Settings, found: tuple[str, str] | None) -> str | Non
     if asked is not None and have is not None and have[: len(asked)] != asked:
         raise Unsupported(
             f"version {settings.version} was asked, and {found[0]} {found[1]} is installed: "
-            f"pip install '{found[0]}=={settings.version.lstrip('v') if settings.version else ''}', use --runtime docker, "
+            f"pip install '{found[0]}=={settings.version.lstrip('v') if settings.version else ''}', use --runtime "
+            "docker, "
             "or name another Python in LLMPAR_ENGINE_PYTHON"
         )
     return found[1]

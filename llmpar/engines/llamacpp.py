@@ -29,12 +29,14 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         fit = settings.kv_bytes // (each * length)
         if fit < 1:
             raise Unsupported(
-                f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens ({each * length} bytes)"
+                f"kv_bytes: {settings.kv_bytes} bytes hold less than one sequence of {length} tokens "
+                f"({each * length} bytes)"
             )
         # max_sequences is an upper bound, here as on engines that share their cache out while they run.
         sequences = min(settings.max_sequences or MOST_SEQUENCES, fit)
         notes.append(
-            f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take {sequences * length * each} bytes"
+            f"kv_bytes: {sequences} sequences of {length} tokens at {each} bytes a token take "
+            f"{sequences * length * each} bytes"
         )
     if settings.speculate_method not in (None, "ngram"):
         raise Unsupported(
@@ -76,7 +78,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         return docker.contained("llamacpp", argv, port, name, notes)
     if settings.version:
         raise Unsupported(
-            "version: a local llama.cpp is the one that is installed, and server.json names it; leave --engine-version out, "
+            "version: a local llama.cpp is the one that is installed, and server.json names it; leave "
+            "--engine-version out, "
             "or give a tag of its image with --runtime docker"
         )
     if shutil.which("llama-server"):

@@ -54,9 +54,10 @@ def main() -> None:
     parser.add_argument("--verbosity", type=int, default=3)
     given = parser.parse_args()
 
-    # Threads that wait for one another spin for milliseconds by default. On a machine that is shared, with the clients at
-    # least, the one waited for then does not get the CPU that the others burn, and a token takes many times as long. So
-    # few turns cost nothing on a quiet machine, where never spinning nearly doubles the time. Read when it is loaded.
+    # Threads that wait for one another spin for milliseconds by default. On a machine that is shared, with the clients
+    # at least, the one waited for then does not get the CPU that the others burn, and a token takes many times as long.
+    # So few turns cost nothing on a quiet machine, where never spinning nearly doubles the time. Read when it is
+    # loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         import xllamacpp

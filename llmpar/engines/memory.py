@@ -1,8 +1,8 @@
 """Memory for the KV cache: one canonical number of bytes, turned into what each engine understands. Pure arithmetic.
 
 "Fraction" has three meanings: of the whole card (TGI, vLLM before 0.20, Aphrodite, SGLang), of what is free once the
-weights are loaded (TensorRT-LLM, LMDeploy), and bytes that stay free (DeepSpeed-MII, llama.cpp's margin). All three need
-the card's size and the weights' size, and REST_BYTES for what is neither weights nor cache.
+weights are loaded (TensorRT-LLM, LMDeploy), and bytes that stay free (DeepSpeed-MII, llama.cpp's margin). All three
+need the card's size and the weights' size, and REST_BYTES for what is neither weights nor cache.
 """
 
 from __future__ import annotations

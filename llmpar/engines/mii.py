@@ -55,7 +55,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     notes = [
         "MII does not stream over REST: ask with --no-stream, and time to first token is unknown",
         "MII's gateway has 32 processes: more clients wait unseen in the TCP backlog; above about 100 it has hung",
-        f"MII's inner ports, from {flags.inner_port(port, 1)} on, listen on all interfaces: keep them behind a firewall",
+        f"MII's inner ports, from {flags.inner_port(port, 1)} on, listen on all interfaces: keep them behind a "
+        "firewall",
     ]
     if settings.engine_args:
         raise Unsupported("DeepSpeed-MII is started by a call and has no flags for --engine-args")

@@ -16,7 +16,8 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model.bin", "*.gguf")
 
 
 def folder(model: str | None) -> Path | None:
-    """Where the model lies: a directory, or its newest snapshot in the hub cache of LLMPAR_DATA, HF_HOME or the home."""
+    """Where the model lies: a directory, or its newest snapshot in the hub cache of LLMPAR_DATA, HF_HOME or the
+    home."""
     if not model:
         return None
     if os.path.isdir(model):
@@ -58,8 +59,8 @@ def stored_bytes(model: str | None) -> int | None:
 def measured(settings: Settings, device: Device) -> Device:
     """The device with what its None fields can be told from the model's files; unknown ones stay None.
 
-    Weights in files count as they are, unless the engine changes them while loading (a dtype or an on-the-fly quantisation
-    that the files do not have): then they are counted from the configuration.
+    Weights in files count as they are, unless the engine changes them while loading (a dtype or an on-the-fly
+    quantisation that the files do not have): then they are counted from the configuration.
     """
     shards = settings.shards or 1
     found = config(settings.model)

@@ -1,4 +1,5 @@
-"""Ollama: `ollama serve`, configured by its environment. Read in its docs/api.md, docs/faq.md and envconfig; not run here."""
+"""Ollama: `ollama serve`, configured by its environment. Read in its docs/api.md, docs/faq.md and envconfig; not run
+here."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     model = flags.need_model(settings)
     if os.path.exists(model):
         raise Unsupported(
-            f"Ollama serves models by name, and --model is the file '{model}': import it with 'ollama create NAME -f Modelfile', "
+            f"Ollama serves models by name, and --model is the file '{model}': import it with 'ollama create NAME -f "
+            "Modelfile', "
             "or use --engine llamacpp for a .gguf file"
         )
     if settings.prefix_cache is False:

@@ -12,7 +12,8 @@ SEQUENCES, LENGTH = 8, 2048  # where nothing is said
 
 
 def command(settings: Settings, device: Device, runtime: str) -> Launch:
-    """The server's command line; it has slots as llama.cpp has, and refuses a request that finds none free. Raises Unsupported."""
+    """The server's command line; it has slots as llama.cpp has, and refuses a request that finds none free. Raises
+    Unsupported."""
     port = settings.port or ENGINE.default_port
     model = flags.need_model(settings)
     if os.path.isdir(model) or not model.endswith(".gguf"):
@@ -50,9 +51,11 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--port", port),
     )
     notes = [
-        f"PowerInfer does not queue: for {sequences} clients it gets {slots} slots, and more clients have requests refused; "
+        f"PowerInfer does not queue: for {sequences} clients it gets {slots} slots, and more clients have requests "
+        "refused; "
         "--max-sequences N is for N clients",
-        f"PowerInfer goes on past a slot's {length} tokens and forgets the oldest: --max-total-tokens is the size of a slot, no limit",
+        f"PowerInfer goes on past a slot's {length} tokens and forgets the oldest: --max-total-tokens is the size of "
+        "a slot, no limit",
         "PowerInfer gains only with ReLU models; others run dense",
         "PowerInfer has no /health, no metrics and no key; errors are 404 with plain text",
     ]
@@ -81,7 +84,10 @@ def needs(runtime: str) -> str | None:
     found = executable()
     if found and (os.path.exists(found) or shutil.which(found)):
         return None
-    return "PowerInfer is not here: build it with CMake (https://github.com/SJTU-IPADS/PowerInfer) and name its server in LLMPAR_POWERINFER"
+    return (
+        "PowerInfer is not here: build it with CMake (https://github.com/SJTU-IPADS/PowerInfer) and name its "
+        "server in LLMPAR_POWERINFER"
+    )
 
 
 ENGINE = Engine(

@@ -37,7 +37,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--random-seed", settings.seed),
         ("--disable-radix-cache", not settings.prefix_cache),
         ("--speculative-algorithm", "NGRAM" if settings.speculate else None),
-        # Its count holds the token that is verified as well, and its drafts are a tree ten wide unless told: N drafts in a chain.
+        # Its count holds the token that is verified as well, and its drafts are a tree ten wide unless told: N drafts
+        # in a chain.
         ("--speculative-num-draft-tokens", settings.speculate + 1 if settings.speculate else None),
         ("--speculative-ngram-max-bfs-breadth", 1 if settings.speculate else None),
         ("--enable-metrics", True),
@@ -45,7 +46,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     notes = []
     if settings.speculate and settings.max_sequences is None:
         notes.append(
-            "SGLang generates for at most 48 requests at a time under speculation, unless --max-sequences says otherwise"
+            "SGLang generates for at most 48 requests at a time under speculation, unless --max-sequences says "
+            "otherwise"
         )
     forced = _forced(settings)
     if runtime == "docker":

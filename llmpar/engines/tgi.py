@@ -38,7 +38,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         raise Unsupported("TGI needs --max-input-tokens below --max-total-tokens: the rest is for the output")
     if first and settings.max_total_tokens is None and (settings.max_input_tokens or 0) >= FIRST_TOTAL:
         raise Unsupported(
-            f"TGI {version} has {FIRST_TOTAL} total tokens unless told, and --max-input-tokens is {settings.max_input_tokens}: "
+            f"TGI {version} has {FIRST_TOTAL} total tokens unless told, and --max-input-tokens is "
+            f"{settings.max_input_tokens}: "
             "give --max-total-tokens as well"
         )
     dtype = flags.choose("dtype", settings.dtype, DTYPES, f"TGI {version}")

@@ -37,7 +37,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     installed.same_version(settings, installed.installed(python, "transformers"))
     argv = [installed.script_of(python, "transformers"), "serve", model, *words]
     notes = [
-        "transformers refuses fields outside its schema: top_k and full length go into generation_config, as JSON in a string"
+        "transformers refuses fields outside its schema: top_k and full length go into generation_config, as JSON in "
+        "a string"
     ]
     return flags.local(settings, argv, port, model, notes)
 

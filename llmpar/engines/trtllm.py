@@ -1,7 +1,7 @@
 """TensorRT-LLM through trtllm-serve; also the road for Optimum-NVIDIA, a library over it that has no server of its own.
 
-Flags read in the source, not run here. Speculation and the prefix cache are settings of its YAML file alone; the file is
-handed over by bash's process substitution, so that the printed line is all there is. One line of JSON is YAML too.
+Flags read in the source, not run here. Speculation and the prefix cache are settings of its YAML file alone; the file
+is handed over by bash's process substitution, so that the printed line is all there is. One line of JSON is YAML too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""vLLM's OpenAI server, from April 2024 (0.4) on. Flags of 0.4.0.post1 and 0.32.0 read and run; between them by version."""
+"""vLLM's OpenAI server, from April 2024 (0.4) on. Flags of 0.4.0.post1 and 0.32.0 read and run; between them by
+version."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def _speculation(settings: Settings, version: str | None, name: str) -> list[tup
         raise Unsupported(f"{name} has no speculation, 0.4.1 brought it: take a later version, or TGI, which had it")
     if settings.acceptance_length is not None and installed.older(version, 0, 23):
         raise Unsupported(
-            f"{name} cannot force an acceptance length, 0.23 can: take a later version, or leave --acceptance-length out"
+            f"{name} cannot force an acceptance length, 0.23 can: take a later version, or leave "
+            "--acceptance-length out"
         )
     if installed.older(version, 0, 8):
         return [

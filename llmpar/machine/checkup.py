@@ -25,7 +25,8 @@ NEEDED = ("click", "requests", "orjson", "numpy", "scipy", "psutil", "pynvml", "
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: `state` is `ok`, `note` (something works less well or one feature lacks) or `missing` (the main job fails)."""
+    """One check: `state` is `ok`, `note` (something works less well or one feature lacks) or `missing` (the main job
+    fails)."""
 
     check: str
     state: str
@@ -108,7 +109,8 @@ def tools(facts: dict[str, Any]) -> Iterator[Finding]:
                 NOTE,
                 f"{found}, but its daemon does not answer this user",
                 needed_for,
-                f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG docker USER",
+                f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG "
+                "docker USER",
             )
             continue
         other = name == "parallel" and not found and shutil.which(name)

@@ -11,7 +11,8 @@ from llmpar.sampling import nvml, nvml_gpm
 
 
 def facts() -> dict[str, Any]:
-    """`driver`, `cuda` and `gpus`, each GPU with what NVML tells of it; null for what it does not. Raises nvml.Unavailable."""
+    """`driver`, `cuda` and `gpus`, each GPU with what NVML tells of it; null for what it does not. Raises
+    nvml.Unavailable."""
     nvml.start()
     try:
         cuda = nvml.optional(nv.nvmlSystemGetCudaDriverVersion)

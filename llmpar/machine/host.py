@@ -45,7 +45,8 @@ TOOLS = {
 
 
 def record(root: Path | None = None) -> dict[str, Any]:
-    """The `host` record of this machine, now. `root`: the checkout, for its commit. Never fails: what cannot be read is null."""
+    """The `host` record of this machine, now. `root`: the checkout, for its commit. Never fails: what cannot be read is
+    null."""
     return {
         "kind": "host",
         "v": 1,
@@ -115,8 +116,8 @@ def engine_packages() -> tuple[str, ...]:
 def checkout(root: Path | None) -> dict[str, Any]:
     """`commit` and `changed` (whether tracked files differ from it) of a git checkout.
 
-    A copy is told its commit in LLMPAR_COMMIT, which then counts: git's own files may be missing there, or older than the
-    copy. `changed` is null then. Both null where nobody knows.
+    A copy is told its commit in LLMPAR_COMMIT, which then counts: git's own files may be missing there, or older than
+    the copy. `changed` is null then. Both null where nobody knows.
     """
     root = root or Path(__file__).resolve().parents[2]
     told = os.environ.get("LLMPAR_COMMIT", "")
@@ -129,7 +130,8 @@ def checkout(root: Path | None) -> dict[str, Any]:
 
 
 def tool_version(name: str) -> str | None:
-    """The version a tool tells, null where it is not installed. Of the two commands named `parallel`, only GNU's counts."""
+    """The version a tool tells, null where it is not installed. Of the two commands named `parallel`, only GNU's
+    counts."""
     text = output(TOOLS[name], with_errors=True)
     if text is None or name == "parallel" and not text.startswith("GNU parallel"):
         return None
@@ -163,7 +165,8 @@ def virtual() -> str | None:
 
 
 def cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> dict[str, float | int | None]:
-    """The tightest limits of this process's cgroup and its parents: `cpus` and `memory_bytes`, null for none (cgroup v2, else v1)."""
+    """The tightest limits of this process's cgroup and its parents: `cpus` and `memory_bytes`, null for none (cgroup
+    v2, else v1)."""
     cpus: float | None = None
     memory: int | None = None
     path = next((line.split(":", 2)[2] for line in (_text(own) or "").splitlines() if line.startswith("0::")), "/")

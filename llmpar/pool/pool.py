@@ -35,7 +35,8 @@ ENOUGH = 0.97  # achieved concurrency below this share of what was asked is wort
 
 
 class Pool:
-    """The parent's state. `pid` is GNU parallel's process; it may live on another host, then only idleness ends the pool."""
+    """The parent's state. `pid` is GNU parallel's process; it may live on another host, then only idleness ends the
+    pool."""
 
     def __init__(self, pid: int, read: Read, arguments: list[str]):
         self.pid = pid
@@ -296,8 +297,8 @@ def _watch(pid: int) -> int | None:
 
 
 def _stream_of(pid: int, number: int) -> int | None:
-    """GNU parallel's own standard output or error: the same open file where the kernel gives it, for what follows in that file must
-    not be written over; else opened anew for appending. None where neither can be."""
+    """GNU parallel's own standard output or error: the same open file where the kernel gives it, for what follows in
+    that file must not be written over; else opened anew for appending. None where neither can be."""
     shared = _same_file(pid, number)
     if shared is not None:
         return shared
@@ -358,9 +359,9 @@ def serve(pid: int, ready: int, read: Read, arguments: list[str]) -> None:
     themselves. `read` parses a command line.
     """
     os.set_inheritable(ready, False)
-    # A process group of its own, so that a terminal's signals and a job's end do not reach it, but the same session: Linux
-    # shares processors among sessions first (sched(7), autogroup), and alone in one all workers together would get no more of a
-    # busy machine than GNU parallel does. They then read late enough for segments to be joined.
+    # A process group of its own, so that a terminal's signals and a job's end do not reach it, but the same session:
+    # Linux shares processors among sessions first (sched(7), autogroup), and alone in one all workers together would
+    # get no more of a busy machine than GNU parallel does. They then read late enough for segments to be joined.
     os.setpgid(0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     complaints = null if os.environ.get("LLMPAR_LOG") != "debug" else 2

@@ -215,7 +215,8 @@ class Worker:
             os.write(self.orphans, b"".join(lines))
 
     def _taken(self, launcher: socket.socket) -> bool:
-        """Wait until the launcher has ended: whether it read all that it was sent. Linux tells one that did not by a reset."""
+        """Wait until the launcher has ended: whether it read all that it was sent. Linux tells one that did not by a
+        reset."""
         ready = select.poll()
         ready.register(launcher, select.POLLIN)
         while self.open:

@@ -98,7 +98,8 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def set_hash(entries: Iterable[tuple[str, str]]) -> str:
-    """One SHA-256 for a set, from (file name, its SHA-256) in any order: that of the lines `sha256  name`, sorted by name."""
+    """One SHA-256 for a set, from (file name, its SHA-256) in any order: that of the lines `sha256  name`, sorted by
+    name."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(entries)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

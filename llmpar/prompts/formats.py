@@ -15,7 +15,8 @@ from llmpar.prompts.tokens import estimate
 
 
 def sharegpt(data: bytes, name: str, left_out: list[str] | None = None) -> Iterator[Prompt]:
-    """The first question of each conversation, with the length of its answer by rule: a JSON list, or a conversation a line.
+    """The first question of each conversation, with the length of its answer by rule: a JSON list, or a conversation a
+    line.
 
     What an entry holds that is no conversation goes into `left_out`, with its number. Raises BadPrompts.
     """
@@ -124,7 +125,8 @@ def plain(text: str, name: str) -> Iterator[Prompt]:
 
 
 def choose(found: Iterable[Prompt], number: int | None, seed: int | None, least: int, most: int | None) -> list[Prompt]:
-    """Those of `least` to `most` tokens; the first `number`, or with a seed a random sample of so many, in file order."""
+    """Those of `least` to `most` tokens; the first `number`, or with a seed a random sample of so many, in file
+    order."""
     fits = [prompt for prompt in found if prompt.tokens >= least and (most is None or prompt.tokens <= most)]
     if number is None or number >= len(fits):
         return fits

@@ -52,7 +52,8 @@ def of_acceptance(name: str, curves: Sequence[break_even.Curve]) -> Chart:
     """Rate against forced acceptance length, with the break-even lengths in words."""
     found = [sentences.break_even(record) for record in break_even.records(curves)]
     note = (
-        "Acceptance was forced. Crosses: the break-even length, on a straight line of wall time against 1 / length between "
+        "Acceptance was forced. Crosses: the break-even length, on a straight line of wall time against 1 / length "
+        "between "
         "the measured points. " + intervals([row for curve in curves for row in (*curve.rows, curve.base)])
     )
     return Chart(

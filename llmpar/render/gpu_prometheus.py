@@ -16,8 +16,8 @@ class Source(Protocol):
 
 
 def snapshot(source: Source, wait_s: float = 0.5) -> str:
-    """Two readings, `wait_s` apart, so that metrics of a time between readings have a value; the text of the second, with
-    what only the first had to tell."""
+    """Two readings, `wait_s` apart, so that metrics of a time between readings have a value; the text of the second,
+    with what only the first had to tell."""
     before = {sample["uuid"]: sample for sample in source.read()}
     time.sleep(wait_s)
     return text(

@@ -87,7 +87,8 @@ def _notes(ranked: Sequence[pick.Choice]) -> list[str]:
         notes.append(f"any of these may have the best rate: {words.shortened(candidates, between='; ')}")
     if len(workload.kinds(choice.row for choice in ranked)) > 1:
         notes.append(
-            "note: these cells were not given the same work (prompts or sampling differ), so their rates are not comparable"
+            "note: these cells were not given the same work (prompts or sampling differ), so their rates are not "
+            "comparable"
         )
     when = pick.measured_apart(ranked)
     if when:

@@ -1,8 +1,8 @@
 """Charts with matplotlib: curves against clients, dots with intervals, and time lines.
 
-Every chart takes rows of llmpar.results.rows and returns a matplotlib Figure; nothing here reads or writes files. matplotlib
-is the extra `plot`; importing this module without it raises ImportError. Colours are Okabe and Ito's (2008), which
-people of all kinds of colour vision tell apart, and each series has its own marker and dash as well.
+Every chart takes rows of llmpar.results.rows and returns a matplotlib Figure; nothing here reads or writes files.
+matplotlib is the extra `plot`; importing this module without it raises ImportError. Colours are Okabe and Ito's (2008),
+which people of all kinds of colour vision tell apart, and each series has its own marker and dash as well.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def axis_label(metric: str) -> str:
 
 
 def choose(rows: Sequence[rows.Row], stem: str) -> str | None:
-    """The furthest tail of a latency that every row has values enough for: p95, else p90, p50, mean; None where none has."""
+    """The furthest tail of a latency that every row has values enough for: p95, else p90, p50, mean; None where none
+    has."""
     for statistic in ("p95", "p90", "p50", "mean"):
         metric = f"{stem}_{statistic}_s"
         if rows and all(row.figure(metric).value is not None for row in rows):
@@ -158,7 +159,8 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
 
 
 def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
-    """Output rate against acceptance length: a line for each k, a dashed level without speculation, a cross where they meet.
+    """Output rate against acceptance length: a line for each k, a dashed level without speculation, a cross where they
+    meet.
 
     One panel for each setting of the rest, such as a client count. Raises ValueError without curves.
     """

@@ -10,7 +10,21 @@ from llmpar.simulate.order import Order
 
 HEADER = ("simulated", "clients", "fit", "tokens/s", "interval", "TPOT, ms", "interval", "TTFT", "wall, s", "by")
 # Settings that have columns of their own, or that say nothing of what is predicted.
-HIDDEN = ("card", "clients", "engine", "prompts", "temperature", "top_k", "top_p", "warmup", "timeout_s", "stream", "launcher", "ignore_eos", "dtype")  # fmt: skip
+HIDDEN = (
+    "card",
+    "clients",
+    "engine",
+    "prompts",
+    "temperature",
+    "top_k",
+    "top_p",
+    "warmup",
+    "timeout_s",
+    "stream",
+    "launcher",
+    "ignore_eos",
+    "dtype",
+)
 
 
 def render(predictions: Sequence[dict[str, Any]], orders: Sequence[Order], notes: Sequence[str], marked: bool) -> str:

@@ -33,11 +33,14 @@ LIGHT = (*plot.COLOURS[:6], "#111112", "#6b6b6c")
 DARK = ("#58b0e8", "#f0834a", "#2fc497", "#dd9cc2", "#e9ad2a", "#8fd0f5", "#f0f0f1", "#a5a5a6")
 
 STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1c;--soft:#5a5a60;--line:#d9d9de;--panel:#f6f6f8;--yes:#00664a;--no:#a33b00;--open:#5a4a00;--guess:#7a1f6b;LIGHT}
-@media (prefers-color-scheme:dark){:root{--paper:#151518;--ink:#ececf0;--soft:#a9a9b2;--line:#3a3a42;--panel:#1f1f24;--yes:#5fd3a8;--no:#ff9d6b;--open:#e8c84e;--guess:#f0a6e2;DARK}}
+:root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1c;--soft:#5a5a60;--line:#d9d9de;
+--panel:#f6f6f8;--yes:#00664a;--no:#a33b00;--open:#5a4a00;--guess:#7a1f6b;LIGHT}
+@media (prefers-color-scheme:dark){:root{--paper:#151518;--ink:#ececf0;--soft:#a9a9b2;--line:#3a3a42;
+--panel:#1f1f24;--yes:#5fd3a8;--no:#ff9d6b;--open:#e8c84e;--guess:#f0a6e2;DARK}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main{max-width:78rem;margin:0 auto;padding:1.25rem 1rem 4rem}
 h1{font-size:1.7rem;line-height:1.2;margin:.5rem 0}
 h2{font-size:1.25rem;margin:2.5rem 0 .5rem;border-top:1px solid var(--line);padding-top:1rem}
@@ -79,7 +82,8 @@ figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sa
  body{font-size:10pt}main{max-width:none;padding:0}
  .wide{display:block}.narrow{display:none}
  .scroll{overflow:visible;border:0}
- table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}.f,td.f{white-space:normal}.f small{font-size:5.8pt;white-space:nowrap}
+ table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}
+.f,td.f{white-space:normal}.f small{font-size:5.8pt;white-space:nowrap}
  .soft,figcaption,summary{font-size:8.5pt}
  figure,tr,.claims>li{break-inside:avoid}h2,h3{break-after:avoid}
  .claims>li{grid-template-columns:7rem 1fr}
@@ -186,7 +190,8 @@ def _verdicts(document: document.Document) -> list[str]:
         )
         note = f"<p class=soft>{text(record['note'])}</p>" if record["note"] else ""
         parts.append(
-            f'<li><span class="verdict {CLASSES[name]}">{SIGNS[name]} {name}</span><div><p>{text(record["sentence"])}</p>'
+            f'<li><span class="verdict {CLASSES[name]}">{SIGNS[name]} '
+            f"{name}</span><div><p>{text(record['sentence'])}</p>"
             f"<p class=soft>{text(sentences.claim(record))}.{stated}</p>{note}{_comparisons(record)}</div></li>"
         )
     parts.append("</ol>")
@@ -220,7 +225,10 @@ def _comparisons(record: dict[str, Any]) -> str:
         for one in compared
     ]
     inner = table(Table("", ["A", "B", "at", "host", "outcome", "effect"], rows), words_wide=True)
-    return f"<details><summary>{words.plural(len(compared), 'comparison')}: A over B of {text(record['metric'])}</summary>{inner}</details>"
+    return (
+        f"<details><summary>{words.plural(len(compared), 'comparison')}: A over B of "
+        f"{text(record['metric'])}</summary>{inner}</details>"
+    )
 
 
 def table(one: Table, words_wide: bool = False) -> str:
@@ -244,7 +252,8 @@ def table(one: Table, words_wide: bool = False) -> str:
     note = f'<p class="soft">{text(one.note)}</p>' if one.note else ""
     label = text(one.title or "comparisons")
     return (
-        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: {label}"><table><thead><tr>{head}</tr></thead>'
+        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: '
+        f'{label}"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>{note}"
     )
 

@@ -172,8 +172,8 @@ def share(figure: dict[str, Any] | None, statistic: str) -> str | None:
 def table(summaries: list[dict[str, Any]]) -> str:
     """Many summaries in the study's form: wall seconds by client count, then one line a cell with its percentiles.
 
-    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time of those without failures: a
-    server that refuses work is quick.
+    Repeats of a cell are one line: means over sessions. A star marks the shortest wall time of those without failures:
+    a server that refuses work is quick.
     """
     rows = group(summaries)
     if not rows:

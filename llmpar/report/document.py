@@ -162,7 +162,10 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
             + "."
         )
     if predicted:
-        note += " Rows marked simulated were predicted by llmpar-simulate, not measured: docs/simulate.md says how wrong it has been."
+        note += (
+            " Rows marked simulated were predicted by llmpar-simulate, not measured: docs/simulate.md says how "
+            "wrong it has been."
+        )
     same = "The same for all: " + words.settings(fixed) if fixed else ""
     return Sweep(
         name,

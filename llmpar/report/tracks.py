@@ -13,7 +13,8 @@ from llmpar.results.rows import Row
 
 @dataclass(frozen=True)
 class Track:
-    """One sampled field: of which record kind, what to divide by for the label's unit; `rate`: a counter's growth a second."""
+    """One sampled field: of which record kind, what to divide by for the label's unit; `rate`: a counter's growth a
+    second."""
 
     kind: str
     field: str
@@ -48,7 +49,8 @@ class Timeline:
 
 
 def of(row: rows.Row, summary: dict[str, Any], samples: Iterable[dict[str, Any]]) -> Timeline | None:
-    """The time line of one summary; None where it holds no series. `samples`: gpu and engine records of the same cell."""
+    """The time line of one summary; None where it holds no series. `samples`: gpu and engine records of the same
+    cell."""
     held = summary.get("series")
     if not isinstance(held, dict) or not held.get("in_flight"):
         return None
@@ -103,7 +105,8 @@ def _number(value: Any) -> float | None:
 
 
 def chosen(rows: Sequence[rows.Row], most: int) -> list[rows.Row]:
-    """Which rows get a time line: each sweep's quickest first, then the second quickest of each, until there are enough."""
+    """Which rows get a time line: each sweep's quickest first, then the second quickest of each, until there are
+    enough."""
     queues = []
     for name in dict.fromkeys(row.sweep for row in rows):
         queues.append(

@@ -1,8 +1,8 @@
 """Summaries to rows: repeats of one cell together, each figure with its interval, for tables, charts, claims and picks.
 
 The server session is the unit of repetition: with two sessions or more a row's figure is their mean with Student's t
-interval over sessions; with one session it is that session's figure with the interval within the session, and `sessions`
-says so. Intervals of the two sorts answer different questions, so every reader shows which it is.
+interval over sessions; with one session it is that session's figure with the interval within the session, and
+`sessions` says so. Intervals of the two sorts answer different questions, so every reader shows which it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 @dataclass(frozen=True)
 class Figure:
-    """One value with its interval. `sessions` 1: the interval is within one server session; `needed`: too few values."""
+    """One value with its interval. `sessions` 1: the interval is within one server session; `needed`: too few
+    values."""
 
     value: float | None
     low: float | None = None
@@ -49,7 +50,8 @@ class Row:
     summaries: list[dict[str, Any]] = field(default_factory=list)
 
     def figure(self, metric: str) -> Figure:
-        """The metric over this row's sessions; its value is None where no session has it, or one has too few values for it."""
+        """The metric over this row's sessions; its value is None where no session has it, or one has too few values for
+        it."""
         readings = [reading(summary, metric) for summary in self.summaries]
         known = [one for one in readings if one.value is not None]
         refused = [one for one in readings if one.value is None and one.needed]
@@ -100,8 +102,9 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
     """A metric of one summary, with its interval within the session.
 
     Names: `wall_s`; a rate of RATES, over the whole wall time, or with `_steady` appended over the steady window; a
-    latency of LATENCIES as `ttft_p95_s`, of the requests sent within the steady window where there is one, or with `_run`
-    appended of all; `memory_bytes`, `joules_per_token`, `concurrency`, `acceptance_length` (observed); anything else as a dotted path. Raises KeyError for none of these.
+    latency of LATENCIES as `ttft_p95_s`, of the requests sent within the steady window where there is one, or with
+    `_run` appended of all; `memory_bytes`, `joules_per_token`, `concurrency`, `acceptance_length` (observed); anything
+    else as a dotted path. Raises KeyError for none of these.
     """
     at = path(metric)
     if at[0] == "latency_run" and "latency_run" not in summary:
@@ -128,7 +131,8 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
 
 
 def session_of(summary: dict[str, Any]) -> str:
-    """The server session of a summary: its name and its server's start, so that two nights of one plan are two sessions.
+    """The server session of a summary: its name and its server's start, so that two nights of one plan are two
+    sessions.
 
     Empty where the records name neither.
     """

@@ -11,7 +11,8 @@ class Mixed(ValueError):
 
 
 def is_simulated(summary: dict[str, Any]) -> bool:
-    """Whether llmpar-simulate made it: the field `simulated`, or any trace of a simulated request, should that be lost."""
+    """Whether llmpar-simulate made it: the field `simulated`, or any trace of a simulated request, should that be
+    lost."""
     clocks = (summary.get("client") or {}).get("clock") or {}
     return bool(summary.get("simulated")) or "simulated" in clocks
 
@@ -28,7 +29,8 @@ def refuse(summaries: Iterable[dict[str, Any]], alone: bool = False) -> None:
     name = made[0].get("label") or (made[0].get("cell") or {}).get("id") or "without a name"
     if alone:
         raise Mixed(
-            f"{len(made)} of {len(found)} summaries are simulated, '{name}' for one: predictions are not ranked with measurements"
+            f"{len(made)} of {len(found)} summaries are simulated, '{name}' for one: predictions are not ranked with "
+            "measurements"
         )
     raise Mixed(f"summary '{name}' is simulated: a prediction is not compared as if it were measured")
 

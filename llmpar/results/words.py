@@ -25,7 +25,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def figure(one: Figure, digits: int = 3) -> str:
-    """`17.8 (17.2 to 18.4)`; the value alone without an interval, with the requests needed for one where they are too few."""
+    """`17.8 (17.2 to 18.4)`; the value alone without an interval, with the requests needed for one where they are too
+    few."""
     if one.value is None:
         return f"needs {one.needed}" if one.needed else DASH
     if one.low is None or one.high is None:

@@ -1,4 +1,5 @@
-"""What cells were asked to do, in one set of names whichever the API calls them: engines may be compared on equal work only."""
+"""What cells were asked to do, in one set of names whichever the API calls them: engines may be compared on equal work
+only."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ SAME = {
 def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The sampling that a summary's requests asked for; empty where they asked for different ones.
 
-    Dialects spell one wish differently (docs/wire.md): TGI's greedy is `do_sample` false, "off" is −1, 0, 1.0 or left out, and
-    transformers has a `generation_config`. Greedy decoding leaves nothing for top_k, top_p and seed to decide.
+    Dialects spell one wish differently (docs/wire.md): TGI's greedy is `do_sample` false, "off" is −1, 0, 1.0 or left
+    out, and transformers has a `generation_config`. Greedy decoding leaves nothing for top_k, top_p and seed to decide.
     """
     sent = _work(summary).get("sampling") or {}
     flat = dict(sent)

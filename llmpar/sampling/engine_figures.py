@@ -14,8 +14,9 @@ def reduce(samples: list[dict[str, Any]], start: float, end: float) -> dict[str,
     """Figures of `engine` records, sorted by `at`, over the instants from `start` to `end`.
 
     Gauges: mean and max of the samples inside. Counters: interpolated between samples at both edges, each server by
-    itself, rates over the time that was sampled; after a reset (the server started anew) what it counted since is added, and the reset is counted. Figures
-    that cannot be had are None. `counters_at_end` true: token rates lag by up to one request's length at both edges.
+    itself, rates over the time that was sampled; after a reset (the server started anew) what it counted since is
+    added, and the reset is counted. Figures that cannot be had are None. `counters_at_end` true: token rates lag by up
+    to one request's length at both edges.
     """
     inside = [sample for sample in samples if start <= sample["at"] <= end]
     figures: dict[str, Any] = {
@@ -98,7 +99,8 @@ def _servers(samples: list[dict[str, Any]]) -> list[list[tuple[float, dict[str, 
 def _growth(
     points: list[tuple[float, dict[str, Any]]], field: str, start: float, end: float
 ) -> tuple[float, int, float] | None:
-    """How much a counter grew from `start` to `end`, how often it fell back, and over how many of these seconds it was read.
+    """How much a counter grew from `start` to `end`, how often it fell back, and over how many of these seconds it was
+    read.
 
     Between readings it is taken to grow evenly. None where no two readings span a part of the time.
     """

@@ -103,8 +103,8 @@ _NOT_WELL = ("abort", "error", "cancelled", "canceled")  # finish reasons of req
 
 
 def _values(samples: Iterable[Any]) -> list[float]:
-    """One value for each group of ranks that say the same, without the requests that were aborted; readings that are no number
-    are left out."""
+    """One value for each group of ranks that say the same, without the requests that were aborted; readings that are no
+    number are left out."""
     highest: dict[tuple[Any, ...], float] = {}
     for sample in samples:
         if sample.value != sample.value or sample.labels.get("finished_reason") in _NOT_WELL:

@@ -1,8 +1,8 @@
 """GPU samples reduced to figures over a stretch of time. No I/O.
 
-Energy comes from the GPU's own counter. Between its readings, which are seconds apart, its growth is spread as power was
-sampled; between samples it is interpolated. Where there is no counter it is power integrated over time (trapezoids), and
-`energy_source` says so. With MIG the counter is the whole GPU's.
+Energy comes from the GPU's own counter. Between its readings, which are seconds apart, its growth is spread as power
+was sampled; between samples it is interpolated. Where there is no counter it is power integrated over time
+(trapezoids), and `energy_source` says so. With MIG the counter is the whole GPU's.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ Sample = dict[str, Any]
 def reduce(samples: list[Sample], start: float, end: float) -> dict[str, Any]:
     """Figures of `gpu` records over the instants from `start` to `end`.
 
-    GPUs that hold memory of the engine's processes are taken (`gpus_chosen_by`: `engine`), else all (`all`). What no GPU
-    told is null. `energy_j` is null where the samples do not reach both ends of the stretch within one gap.
+    GPUs that hold memory of the engine's processes are taken (`gpus_chosen_by`: `engine`), else all (`all`). What no
+    GPU told is null. `energy_j` is null where the samples do not reach both ends of the stretch within one gap.
     """
     units = _units(samples)
     chosen = {key: unit for key, unit in units.items() if any(sample.get("engine_memory_bytes") for sample in unit)}
@@ -123,7 +123,8 @@ def _units(samples: Iterable[Sample]) -> dict[tuple[str, int, str], list[Sample]
 
 
 def _ticks(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
-    """Samples by host and tick: the GPUs of one tick all tell of the same missed ones, so each GPU's own are grouped."""
+    """Samples by host and tick: the GPUs of one tick all tell of the same missed ones, so each GPU's own are
+    grouped."""
     groups: dict[tuple[str, int], list[Sample]] = {}
     seen: dict[tuple[str, int, str], int] = {}
     for sample in sorted(samples, key=lambda each: float(each["at"])):
@@ -269,7 +270,8 @@ def _energy_of(
 
 
 def _between(grown: list[tuple[float, float]], unit: list[Sample]) -> list[tuple[float, float]]:
-    """The counter with a point at each sample between two of its readings that has power: the growth follows the power."""
+    """The counter with a point at each sample between two of its readings that has power: the growth follows the
+    power."""
     powers = [
         (sample["at"], sample["power_w"])
         for sample in unit

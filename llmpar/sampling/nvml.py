@@ -37,13 +37,14 @@ UNSUPPORTED = frozenset(
         26,
     }
 )  # 26: DEPRECATED
-# So many readings that answer "unknown error" in one sample, and answered before, are a GPU that fell off the bus. Where
-# they never answered it is what stands between us and the driver (a sandbox, say): those fields are null.
+# So many readings that answer "unknown error" in one sample, and answered before, are a GPU that fell off the bus.
+# Where they never answered it is what stands between us and the driver (a sandbox, say): those fields are null.
 UNKNOWN_IS_LOST = 3
 ALL_LINKS = 0xFFFFFFFF
-# Seconds between two readings of a kind, less a little for late ticks: only power is read at each tick. The load is a mean
-# over 0.2 s in the driver itself; the rest is cumulative, or slow. Between its readings a field is null. The dear ones took
-# 3.4 ms (energy) and 0.84 ms (each direction of NVLink) of CPU time a call on an H100, all others 0.004 to 0.12 ms.
+# Seconds between two readings of a kind, less a little for late ticks: only power is read at each tick. The load is a
+# mean over 0.2 s in the driver itself; the rest is cumulative, or slow. Between its readings a field is null. The dear
+# ones took 3.4 ms (energy) and 0.84 ms (each direction of NVLink) of CPU time a call on an H100, all others 0.004 to
+# 0.12 ms.
 EVERY_S = {"load": 0.19, "memory": 0.45, "slow": 0.95, "dear": 1.95}
 DEAR = ("energy_counter_j", "nvlink_tx_bytes", "nvlink_rx_bytes")
 CLOCK_LIMITS = (
@@ -347,8 +348,8 @@ def _parts(index: int, owns: Callable[[int], bool | None]) -> list[Device]:
 
 
 class Reader:
-    """All GPUs at once. While any is lost NVML is opened again, at most once in `again_s` seconds: a lost GPU or a restarted
-    driver may come back, and the others go on.
+    """All GPUs at once. While any is lost NVML is opened again, at most once in `again_s` seconds: a lost GPU or a
+    restarted driver may come back, and the others go on.
     """
 
     def __init__(
@@ -372,7 +373,8 @@ class Reader:
         stop()
 
     def read(self, missed: int = 0, everything: bool = False) -> list[dict[str, Any]]:
-        """One `gpu` record of each GPU. `missed`: ticks that were missed before this one; `everything`: all fields, due or not."""
+        """One `gpu` record of each GPU. `missed`: ticks that were missed before this one; `everything`: all fields, due
+        or not."""
         if self._lost and time.monotonic() >= self._next_try:
             self._again()
         made = []

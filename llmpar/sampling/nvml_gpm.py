@@ -1,4 +1,5 @@
-"""GPU performance monitoring (GPM) of Hopper and later: what the SMs, tensor cores and memory did between two readings."""
+"""GPU performance monitoring (GPM) of Hopper and later: what the SMs, tensor cores and memory did between two
+readings."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ METRICS: dict[str, tuple[int, float]] = {
     "nvlink_rx_bytes_per_s": (nv.NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC, 1048576),
 }
 NOTHING: dict[str, Any] = {"gpm_s": None, **dict.fromkeys(METRICS)}
-# Seconds between readings, less a little for late ticks. The counters add up, so nothing is lost between. They are refreshed
-# every 0.1 s: of readings 0.08 s apart on an H100, one in six found no refresh between and said 0.
+# Seconds between readings, less a little for late ticks. The counters add up, so nothing is lost between. They are
+# refreshed every 0.1 s: of readings 0.08 s apart on an H100, one in six found no refresh between and said 0.
 SHORTEST_S = 0.45
 
 
@@ -72,7 +73,8 @@ class Gpm:
             nv.nvmlGpmMigSampleGet(self._handle, self._gpu_instance, self._samples[1])
 
     def read(self, refused: Callable[[str, int], None]) -> dict[str, Any]:
-        """The metrics since the last reading, null at first or when it is too soon; `refused` hears of NVML's errors."""
+        """The metrics since the last reading, null at first or when it is too soon; `refused` hears of NVML's
+        errors."""
         found = dict(NOTHING)
         now = time.monotonic()
         if self._broken or self._taken_at is not None and now - self._taken_at < SHORTEST_S:

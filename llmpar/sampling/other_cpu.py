@@ -10,7 +10,8 @@ LEAST_S = 0.2  # between two readings: the kernel counts in ticks of 10 ms
 
 
 def busy_s() -> tuple[float, int] | None:
-    """CPU seconds that all processors spent on processes since boot, and how many there are; None where /proc is not read.
+    """CPU seconds that all processors spent on processes since boot, and how many there are; None where /proc is not
+    read.
 
     User, nice, system and steal (what the hypervisor gave to others): not interrupts, which the network load brings.
     """
@@ -50,7 +51,8 @@ class OtherCpu:
         self._last: tuple[float, float, float, float] | None = None
 
     def ratio(self, engine_cpu_s: float | None) -> float | None:
-        """0 to 1 since the last reading; None at the first one, too soon after it, or without the engine's CPU seconds."""
+        """0 to 1 since the last reading; None at the first one, too soon after it, or without the engine's CPU
+        seconds."""
         busy = busy_s()
         if busy is None or engine_cpu_s is None:
             return None

@@ -116,7 +116,8 @@ class Sampler:
         self._threads = ThreadPoolExecutor(len(urls)) if len(urls) > 1 else None
 
     def before(self) -> None:
-        """Look at the processors once, for half a second, before there is load: the first sample says who else was busy."""
+        """Look at the processors once, for half a second, before there is load: the first sample says who else was
+        busy."""
         if self._processes is not None:
             self._others.ratio(self._processes.sample()["cpu_s"])
             time.sleep(BEFORE_S)

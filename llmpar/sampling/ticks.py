@@ -17,7 +17,8 @@ class Ticks:
         self._clock = clock
 
     def run(self, stop: threading.Event) -> Iterator[int]:
-        """Yield at each deadline how many ticks were missed since the last one, the first at once, until `stop` is set."""
+        """Yield at each deadline how many ticks were missed since the last one, the first at once, until `stop` is
+        set."""
         start = self._clock()
         tick = 0
         lost = 0

@@ -31,7 +31,8 @@ RATE = "output_tokens_per_s"
 
 @dataclass
 class Candidate:
-    """One row of the space. `levels` maps a round to what was measured in it: level to (rate, within the objectives)."""
+    """One row of the space. `levels` maps a round to what was measured in it: level to (rate, within the
+    objectives)."""
 
     number: int
     settings: dict[str, Any]

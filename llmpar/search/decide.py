@@ -142,9 +142,15 @@ def sentence(record: Mapping[str, Any]) -> str:
     text = f"cannot tell {a} from {b}: {seen} ({span}); {why}"
     if record["blocks_needed"] and record["seconds_per_block"]:
         more = record["blocks_needed"]
-        text += f"\n{more} blocks, {more * record['seconds_per_block'] / 60:.0f} minutes in all, would tell them apart in half of all cases"
+        text += (
+            f"\n{more} blocks, {more * record['seconds_per_block'] / 60:.0f} minutes in all, would tell them "
+            "apart in half of all cases"
+        )
     elif record["sigma"]:
-        text += f"\nserver sessions differ by {record['sigma'] * 100:.1f}%: longer cells or a quieter machine would help more than blocks"
+        text += (
+            f"\nserver sessions differ by {record['sigma'] * 100:.1f}%: longer cells or a quieter machine would "
+            "help more than blocks"
+        )
     return text + "\n"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from llmpar.search.levels import MEETS, OPEN, Step, ladder, next_step
 from llmpar.search.objectives import Judgement, Objective, judge_all
 
-# Requests a cell needs so that its steady window holds enough of them: the ramp and the drain are a turn of all clients each.
+# Requests a cell needs so that its steady window holds enough of them: the ramp and the drain are a turn of all clients
+# each.
 TURNS = 6
 LEAST_REQUESTS = 160
 LEAST_HELD = 0.85  # of the clients, below which the load was not what was asked
@@ -28,8 +29,8 @@ class Level:
 
 
 def measured(summaries: Sequence[Mapping[str, Any]], axis: str, objectives: Sequence[Objective]) -> dict[float, Level]:
-    """Levels that the summaries measure, by `axis` (clients or rate). Of several cells at one level the one with the most
-    requests counts."""
+    """Levels that the summaries measure, by `axis` (clients or rate). Of several cells at one level the one with the
+    most requests counts."""
     levels: dict[float, Level] = {}
     for summary in summaries:
         level = ((summary.get("cell") or {}).get("load") or {}).get(axis)
@@ -65,7 +66,8 @@ def step(
 
 
 def answer(levels: Mapping[float, Level], done: Step, axis: str, objectives: Sequence[Objective]) -> dict[str, Any]:
-    """The answer record: the highest level within the objectives, its figures and bounds, and the share of the best rate."""
+    """The answer record: the highest level within the objectives, its figures and bounds, and the share of the best
+    rate."""
     rates = {level: rate for level, found in levels.items() if (rate := _rate(found.summary)) is not None}
     best = levels.get(done.best) if done.best is not None else None
     top = max(rates.values(), default=None)
@@ -131,10 +133,14 @@ def sentence(record: Mapping[str, Any]) -> str:
     else:
         text += f"{record['above']:g} do not"
     if record["share_of_best_rate"] is not None:
-        text += f"; {record['output_tokens_per_s']:.0f} tokens/s, {record['share_of_best_rate'] * 100:.0f}% of the best rate seen"
+        text += (
+            f"; {record['output_tokens_per_s']:.0f} tokens/s, {record['share_of_best_rate'] * 100:.0f}% of the "
+            "best rate seen"
+        )
     if record["axis"] == "clients" and record["held"] and record["held"] < LEAST_HELD * record["best"]:
         text += (
-            f"\nnote: only {record['held']:.1f} of {record['best']:g} clients had a request out at a time: the load host was the "
+            f"\nnote: only {record['held']:.1f} of {record['best']:g} clients had a request out at a time: the load "
+            "host was the "
             "limit, and the server may carry fewer than this says"
         )
     if record["contradictions"]:

@@ -18,9 +18,9 @@ MEETS, MISSES, OPEN = "meets", "misses", "open"
 @dataclass(frozen=True)
 class Step:
     """What to do next: `level` to measure (`again`: it is measured and still open, and needs more requests), or, with
-    `level` None, the answer: `best` meets the objective (None: not even the lowest does) and `above` does not (None: the
-    highest meets it too). `unsure` are levels whose requests did not settle it; `contradictions` are levels that break
-    the order.
+    `level` None, the answer: `best` meets the objective (None: not even the lowest does) and `above` does not (None:
+    the highest meets it too). `unsure` are levels whose requests did not settle it; `contradictions` are levels that
+    break the order.
     """
 
     level: float | None
@@ -56,10 +56,10 @@ def next_step(
 ) -> Step:
     """The next level to measure, or the answer.
 
-    `measured` maps a level to meets, misses or open (its requests do not settle it); `tries` counts how often a level was
-    measured, and an open one is measured up to `most_tries` times, each with more requests, before it counts as a miss
-    that is named unsure. `start` is the first level tried (default: the lowest). Levels that are not on the ladder are
-    used for what they tell.
+    `measured` maps a level to meets, misses or open (its requests do not settle it); `tries` counts how often a level
+    was measured, and an open one is measured up to `most_tries` times, each with more requests, before it counts as a
+    miss that is named unsure. `start` is the first level tried (default: the lowest). Levels that are not on the ladder
+    are used for what they tell.
     """
     tries = tries or {}
     for level, verdict in sorted(measured.items()):

@@ -51,7 +51,8 @@ def parse(text: str) -> tuple[Objective, ...]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One objective against one summary: meets, misses or open, the value seen and its one-sided 95% bounds, in seconds."""
+    """One objective against one summary: meets, misses or open, the value seen and its one-sided 95% bounds, in
+    seconds."""
 
     objective: Objective
     verdict: str
@@ -62,9 +63,9 @@ class Judgement:
 
 
 def judge(summary: Mapping[str, Any], objective: Objective) -> Judgement:
-    """One objective on one summary. An objective on a percentile is one on a share of requests: p95 < 500 ms says that 95%
-    of requests take less. It meets where so few requests were over as a server at the edge would show in 5% of runs at
-    most, and misses where so many were (binomial; Clopper and Pearson, Biometrika 26, 1934). Counts are read off the
+    """One objective on one summary. An objective on a percentile is one on a share of requests: p95 < 500 ms says that
+    95% of requests take less. It meets where so few requests were over as a server at the edge would show in 5% of runs
+    at most, and misses where so many were (binomial; Clopper and Pearson, Biometrika 26, 1934). Counts are read off the
     percentiles: below p99 and the largest value if they are within, above the percentiles that are not. Requests of one
     run correlate, which bench/search covers with a server that queues.
     """
@@ -102,7 +103,8 @@ MOST_FAILED = 0.01
 
 
 def judge_all(summary: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[str, list[Judgement]]:
-    """The verdict on all objectives together, and each one. Over 1% failed requests are a miss, whatever the others took."""
+    """The verdict on all objectives together, and each one. Over 1% failed requests are a miss, whatever the others
+    took."""
     judgements = [judge(summary, objective) for objective in objectives]
     counts = summary.get("n") or {}
     requests = counts.get("requests") or 0

@@ -25,7 +25,8 @@ FAILURES = (
     (
         "missing_image",
         r"manifest unknown.*|manifest for .* not found.*|pull access denied.*|failed to resolve reference.*"
-        r"|Error response from daemon: (?:Get|Head) .*|initializing source docker://.*|short-name .* did not resolve to an alias.*",
+        r"|Error response from daemon: (?:Get|Head) .*|initializing source docker://.*|short-name .* did not resolve "
+        r"to an alias.*",
         "the image is not there and could not be pulled",
     ),
     (
@@ -40,14 +41,16 @@ FAILURES = (
     ),
     (
         "no_gpu",
-        r"could not select device driver.*|no CUDA-capable device.*|unresolvable CDI devices.*|No GPU devices found on the node.*",
+        r"could not select device driver.*|no CUDA-capable device.*|unresolvable CDI devices.*|No GPU devices found "
+        r"on the node.*",
         "no usable NVIDIA GPU: for a container install the NVIDIA Container Toolkit, or give --gpus none for the CPU",
     ),
     ("port_taken", r"[Aa]ddress already in use|port is already allocated", "the port is taken"),
     ("out_of_memory", r"out of memory.*|std::bad_alloc|Cannot allocate memory", "out of memory"),
     (
         "bad_arguments",
-        r"unrecognized arguments: .*|error: argument .*|unexpected argument .*|invalid value '.*' for .*|No such option: .*"
+        r"unrecognized arguments: .*|error: argument .*|unexpected argument .*|invalid value '.*' for .*|No such "
+        r"option: .*"
         r"|unknown (?:flag|option|argument): .*",
         "the engine refused its arguments",
     ),
@@ -55,7 +58,8 @@ FAILURES = (
 
 # Lines that follow an error and say nothing of it, and errors that only point to the one before.
 _HINT = re.compile(
-    r"Run '.*--help'|[Ss]ee '.*--help'|For more information,? (?:try|see|about)|Try '.*--help'|^usage: |[Ss]ee (?:root cause|the .*)? ?above"
+    r"Run '.*--help'|[Ss]ee '.*--help'|For more information,? (?:try|see|about)|Try '.*--help'|^usage: |[Ss]ee "
+    r"(?:root cause|the .*)? ?above"
 )
 # What is logged below the level of an error is a mention: of a GPU that is not there, a module that is not needed.
 _MENTION = re.compile(
@@ -85,7 +89,8 @@ def evidence(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """What is known of the end besides the log. `memory_kills`: processes that the kernel killed for memory while it ran; None: unknown."""
+    """What is known of the end besides the log. `memory_kills`: processes that the kernel killed for memory while it
+    ran; None: unknown."""
 
     code: int | None = None
     memory_kills: int | None = None
@@ -114,7 +119,8 @@ def explain(engine: Engine, log: str, ended: Ended) -> tuple[str, str]:
 
 
 def classify(lines: list[str], failures: Iterable[tuple[str, str, str]]) -> tuple[str, str] | None:
-    """(outcome, text) of the last line that a failure's pattern matches; among several on one line the first of `failures`."""
+    """(outcome, text) of the last line that a failure's pattern matches; among several on one line the first of
+    `failures`."""
     failures = tuple(failures)
     for line in reversed(lines):
         for outcome, pattern, say in failures:
@@ -134,7 +140,8 @@ def _last(lines: list[str], text: str) -> str:
 
 
 def memory_kills(cgroup: Path | None = None, vmstat: Path = Path("/proc/vmstat")) -> int | None:
-    """Processes that the kernel has killed for memory so far: in this process's control group, else on the machine; None: not told.
+    """Processes that the kernel has killed for memory so far: in this process's control group, else on the machine;
+    None: not told.
 
     `oom_kill` of memory.events (version 2) or memory.oom_control (version 1), else of /proc/vmstat.
     """

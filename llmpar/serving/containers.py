@@ -1,4 +1,5 @@
-"""The containers that this llmpar-serve created, by their label: found, looked into, ended. One place asks docker or podman."""
+"""The containers that this llmpar-serve created, by their label: found, looked into, ended. One place asks docker or
+podman."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def ran_out_of_memory(launch: Launch) -> bool:
 
 
 def end(launch: Launch, term_s: float) -> None:
-    """TERM, after `term_s` seconds KILL, then remove the launch's own container; one of that name that another made is left alone."""
+    """TERM, after `term_s` seconds KILL, then remove the launch's own container; one of that name that another made is
+    left alone."""
     for identity in created_by(launch.argv[0], owner(), launch.container):
         _run(launch.argv[0], "stop", "-t", str(int(term_s)), identity, timeout_s=term_s + 30)
         remove(launch.argv[0], identity)
@@ -87,9 +89,11 @@ def clear_stopped(launch: Launch) -> None:
 
 
 def for_this_machine(settings: Settings, gpu_memory_bytes: int | None) -> tuple[Settings, str | None]:
-    """The settings of a container, and a note: no GPU where none was named and neither this machine nor the daemon has one.
+    """The settings of a container, and a note: no GPU where none was named and neither this machine nor the daemon has
+    one.
 
-    On a machine with a GPU nothing changes: a daemon that cannot give it refuses, and says so, rather than serve from the CPU.
+    On a machine with a GPU nothing changes: a daemon that cannot give it refuses, and says so, rather than serve from
+    the CPU.
     """
     if (
         settings.gpus is not None

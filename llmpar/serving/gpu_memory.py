@@ -63,7 +63,8 @@ def own_gpus(made: Sequence[Launch]) -> set[int] | None:
 
 
 def wait_for_memory(before: list[int] | None, mine: set[int] | None = None, patience_s: float = 30.0) -> str | None:
-    """Wait until the memory of each GPU, or of those in `mine`, is back near its level before the start; None, or what to warn of."""
+    """Wait until the memory of each GPU, or of those in `mine`, is back near its level before the start; None, or what
+    to warn of."""
     if before is None:
         return None
     limit = time.monotonic() + patience_s

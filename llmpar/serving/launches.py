@@ -44,7 +44,8 @@ def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None) -> tuple[Sampling | None, str | None]:
-    """(sampling of the request that shows readiness, a note or None); None is the greedy one, right wherever it decides nothing.
+    """(sampling of the request that shows readiness, a note or None); None is the greedy one, right wherever it decides
+    nothing.
 
     `text`: `temperature=0.1,top_k=100`, `load`: of a cell record. Raises ValueError for a name or value that is none.
     """
@@ -72,7 +73,8 @@ def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None
                 setattr(made, name, load[name])
         return made, None
     return None, (
-        f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: temperature 0. "
+        f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: "
+        "temperature 0. "
         "For another, give it as --probe-sampling temperature=0.1,top_p=0.3 (a cell's is taken by itself)"
     )
 
@@ -107,7 +109,8 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
     apart = count > 1 and len(gpus) > 1
     if apart and len(gpus) != count * shards:
         raise Unsupported(
-            f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or {count * shards}"
+            f"gpus: {len(gpus)} GPUs do not divide among {count} replicas of {shards} shards; name one, or "
+            f"{count * shards}"
         )
     device = model_files.measured(settings, device)
     made = []

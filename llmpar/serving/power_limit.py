@@ -14,8 +14,9 @@ from llmpar.failure import Failure
 def capped(limit_w: float | None, indices: set[int] | None, say: Any) -> Iterator[None]:
     """Hold the GPUs of `indices` (None: all) at `limit_w` watts; None leaves them alone.
 
-    Raises Failure where there is no GPU, the limit is outside what a GPU takes, or the driver does not let this user set it;
-    what was set by then is put back. A SIGKILL leaves the limit as it is: the next reboot, or nvidia-smi -pl, ends it.
+    Raises Failure where there is no GPU, the limit is outside what a GPU takes, or the driver does not let this user
+    set it; what was set by then is put back. A SIGKILL leaves the limit as it is: the next reboot, or nvidia-smi -pl,
+    ends it.
     """
     if limit_w is None:
         yield

@@ -27,7 +27,8 @@ class NotReady(Failure):
 def wait_ready(
     engine: Engine, started: Started, timeout_s: float, api: str, deadline_from: float, sampling: Sampling | None = None
 ) -> dict[str, Any]:
-    """Ask for two tokens, greedily or by `sampling`, until one comes: {"status", "text", "output_tokens", "waited_s", "sampling"}.
+    """Ask for two tokens, greedily or by `sampling`, until one comes: {"status", "text", "output_tokens", "waited_s",
+    "sampling"}.
 
     Raises NotReady where the process ends, the engine keeps refusing the question, or the time is over.
     """

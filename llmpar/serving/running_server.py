@@ -15,7 +15,8 @@ from llmpar.engines import ENGINES
 from llmpar.failure import Failure
 from llmpar.serving import readiness
 
-# `owned_by` in /v1/models of servers that give the engine's name there -> engines that may give it: forks keep the word.
+# `owned_by` in /v1/models of servers that give the engine's name there -> engines that may give it: forks keep the
+# word.
 OWNERS = {
     "vllm": {"vllm", "aphrodite"},
     "sglang": {"sglang"},
@@ -56,7 +57,8 @@ def record(base_url: str, engine: str, model: str, api: str, timeout_s: float = 
             raise Failure(
                 f"the server at {base_url} says that it is {owner}, not {engine}",
                 exit_codes.UNAVAILABLE,
-                f"give ENGINE={owner if owner in ENGINES else sorted(OWNERS[owner])[0]}, or the address of the {engine} server",
+                f"give ENGINE={owner if owner in ENGINES else sorted(OWNERS[owner])[0]}, or the address of the "
+                f"{engine} server",
             )
     known = ENGINES.get(engine)
     path, key = (known and known.version_at) or ("", "")
@@ -125,7 +127,8 @@ def _reason(error: Exception) -> str:
     """The system's own words out of the layers of urllib3's."""
     text = str(error)
     known = re.search(
-        r"Connection refused|Name or service not known|Network is unreachable|No route to host|timed out|certificate verify failed[^)]*|Connection reset by peer",
+        r"Connection refused|Name or service not known|Network is unreachable|No route to host|timed out|certificate "
+        r"verify failed[^)]*|Connection reset by peer",
         text,
     )
     return known[0].lower() if known else text[:200]

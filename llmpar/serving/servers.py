@@ -1,4 +1,5 @@
-"""Start the servers of one engine, wait until they truly answer, tell why they did not, and take everything down again."""
+"""Start the servers of one engine, wait until they truly answer, tell why they did not, and take everything down
+again."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Serving:
 
 
 def start(launch: Launch, log: str, environment: Mapping[str, str]) -> Started:
-    """Start a launch, its output in a new log; what an earlier container of its name left is cleared away. Raises Failure."""
+    """Start a launch, its output in a new log; what an earlier container of its name left is cleared away. Raises
+    Failure."""
     if os.path.exists(log):
         os.replace(log, log + ".old")
     if launch.container:
@@ -86,14 +88,16 @@ def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subproces
 
 
 def root_pids(servers: Sequence[Started]) -> list[int]:
-    """The process to follow for each server: of a container the first one inside, which is no child of Docker's client."""
+    """The process to follow for each server: of a container the first one inside, which is no child of Docker's
+    client."""
     return [
         (containers.first_pid(each.launch) if each.launch.container else None) or each.process.pid for each in servers
     ]
 
 
 def stop(serving: Serving, say: Callable[[str], None], term_s: float | None = None) -> None:
-    """Take everything down, balancer first. What could not be ended is said. `term_s`: from TERM to KILL, for all alike."""
+    """Take everything down, balancer first. What could not be ended is said. `term_s`: from TERM to KILL, for all
+    alike."""
     if serving.balancer is not None:
         process_groups.end(serving.balancer, 3.0)
     # All at once, or N replicas would take N times as long.

@@ -1,9 +1,9 @@
 """GPUs: published kernel tables, datasheets, and what llmpar-calibrate measured on a card at hand.
 
-A table holds the time of the dense matrices of one step by tokens in the step, and of the output matrix by sampled rows.
-`cards.json` has four, summed from profiles that LLMServingSim publishes (MIT; each names its file). A card without one
-gets it from its datasheet: (memory time³ + arithmetic time³)^⅓, with the shares of bandwidth and of tensor arithmetic
-that the published tables reach.
+A table holds the time of the dense matrices of one step by tokens in the step, and of the output matrix by sampled
+rows. `cards.json` has four, summed from profiles that LLMServingSim publishes (MIT; each names its file). A card
+without one gets it from its datasheet: (memory time³ + arithmetic time³)^⅓, with the shares of bandwidth and of tensor
+arithmetic that the published tables reach.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def names() -> list[str]:
 
 
 def card(name: str) -> Card:
-    """A card of the package's table by its short name or its title, or from a file of llmpar-calibrate. Raises Refused."""
+    """A card of the package's table by its short name or its title, or from a file of llmpar-calibrate. Raises
+    Refused."""
     if name.endswith(".json"):
         return _calibrated(name)
     data = _data()

@@ -1,4 +1,5 @@
-"""A measured point of the reader's own host: how much longer its steps take than predicted, for the same card and model."""
+"""A measured point of the reader's own host: how much longer its steps take than predicted, for the same card and
+model."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Given:
     def sentence(self) -> str:
         predicted = predict(self.scenario).figures[self.figure]
         return (
-            f"given: {self.figure} of {self.measured:.4g} measured on {self.scenario.card.title} where {predicted:.4g} is predicted: steps take "
+            f"given: {self.figure} of {self.measured:.4g} measured on {self.scenario.card.title} where "
+            f"{predicted:.4g} is predicted: steps take "
             f"{self.scale:.2f} times as long there; used for the same card and model only, other rows stay as they are"
         )
 

@@ -1,8 +1,9 @@
 """How far measurements lie from predictions: factors on a prediction, checked on the rows of study/held-out.tsv.
 
-The rate's intervals were set before the simulator existed (a review of other simulators and of the cards' kernel tables);
-those of TPOT are their mirror image, and TTFT is an order of magnitude only. `make hold-out` fails where one of them holds
-less than 90% of the held-out rows. Real hosts and engines are slower than the card allows, so they are one-sided.
+The rate's intervals were set before the simulator existed (a review of other simulators and of the cards' kernel
+tables); those of TPOT are their mirror image, and TTFT is an order of magnitude only. `make hold-out` fails where one
+of them holds less than 90% of the held-out rows. Real hosts and engines are slower than the card allows, so they are
+one-sided.
 """
 
 from __future__ import annotations

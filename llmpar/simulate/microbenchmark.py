@@ -1,4 +1,5 @@
-"""Kernel times of the GPU at hand, as JSON on standard output. Runs in any Python with torch; imports nothing of llmpar.
+"""Kernel times of the GPU at hand, as JSON on standard output. Runs in any Python with torch; imports nothing of
+llmpar.
 
 The matrices of one Llama-3.1-8B layer (q, k and v in one, o, gate and up in one, down; 436 MB, more than any cache) by
 tokens in the step, times 32; the output matrix by sampled rows; the memory's bandwidth by a reduction over 1 GiB, and

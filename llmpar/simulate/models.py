@@ -54,7 +54,8 @@ class Model:
 
     @property
     def elementwise_bytes_per_token(self) -> int:
-        """Read and written by norms, residuals, rotary embedding and activation of one token, as fused kernels do it."""
+        """Read and written by norms, residuals, rotary embedding and activation of one token, as fused kernels do
+        it."""
         return self.layers * BYTES_PER_VALUE * (8 * self.hidden + 3 * self.intermediate)
 
 
@@ -94,7 +95,8 @@ def load(name: str) -> Model:
         if suffix in short:
             raise Refused(f"'{name}' is quantised: there is no table of its kernels, only of fp16 and bf16")
     raise Refused(
-        f"the sizes of '{name}' are not known: give the directory with its config.json, or one of {', '.join(sorted(KNOWN))}"
+        f"the sizes of '{name}' are not known: give the directory with its config.json, or one of "
+        f"{', '.join(sorted(KNOWN))}"
     )
 
 

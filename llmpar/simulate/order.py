@@ -1,8 +1,9 @@
 """Which of two cards comes first, as far as predictions can say: the order must hold whatever is not known.
 
 What is not known is how long the reader's texts are and how many sequences a card will hold of them. So a pair is
-predicted three times: as given, with as many sequences on both as fit the smaller one, and with texts half as long. Where
-the order turns, the answer is "cannot tell". Differences under 15% are less than what hosts of one card differ by.
+predicted three times: as given, with as many sequences on both as fit the smaller one, and with texts half as long.
+Where the order turns, the answer is "cannot tell". Differences under 15% are less than what hosts of one card differ
+by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ HOSTS_DIFFER = 0.15
 
 @dataclass(frozen=True)
 class Order:
-    """`verdict`: "above", "above, but within what hosts differ by," or "cannot tell". `ratio` of output rates, a over b, b not above a."""
+    """`verdict`: "above", "above, but within what hosts differ by," or "cannot tell". `ratio` of output rates, a over
+    b, b not above a."""
 
     a: str
     b: str
@@ -52,7 +54,8 @@ def compare(first: tuple[str, Prediction], second: tuple[str, Prediction]) -> Or
             b,
             ratio,
             "cannot tell",
-            f"{fits}; with as many on both {b} would be ahead by {100 / same - 100:.0f}%, as they fit {a} is, by {100 * ratio - 100:.0f}%",
+            f"{fits}; with as many on both {b} would be ahead by {100 / same - 100:.0f}%, as they fit {a} is, by "
+            f"{100 * ratio - 100:.0f}%",
         )
     shorter = _ratio(_shorter(left.scenario), _shorter(right.scenario))
     if shorter < 1:
@@ -69,7 +72,8 @@ def compare(first: tuple[str, Prediction], second: tuple[str, Prediction]) -> Or
             b,
             ratio,
             "above, but within what hosts differ by,",
-            f"{100 * ratio - 100:.0f}% is under the {100 * HOSTS_DIFFER:.0f}% by which hosts of one card differ ({fits})",
+            f"{100 * ratio - 100:.0f}% is under the {100 * HOSTS_DIFFER:.0f}% by which hosts of one card differ "
+            f"({fits})",
         )
     return Order(a, b, ratio, "above", f"by {100 * ratio - 100:.0f}% ({fits})")
 

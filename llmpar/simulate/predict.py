@@ -1,7 +1,8 @@
 """One cell predicted: lengths and load in, figures, records and intervals out.
 
 The server is taken to be vLLM with its defaults of 2026: the share of memory it uses, its token budget and number of
-sequences by card. All answers are as long as they may be, unless the prompt set says how long the source's answers were.
+sequences by card. All answers are as long as they may be, unless the prompt set says how long the source's answers
+were.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ LAUNCHES_PER_S = 315.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """One cell: card, model, server settings, lengths of all requests, load. Unset settings are the engine's defaults."""
+    """One cell: card, model, server settings, lengths of all requests, load. Unset settings are the engine's
+    defaults."""
 
     card: Card
     model: Model
@@ -115,8 +117,17 @@ def predict(scenario: Scenario, scale: float = 1.0) -> Prediction:
     shared = scenario.one_device and scenario.replicas > 1
     step_time = StepTime(scenario.card, scenario.model, shared=shared, scale=scale)
     try:
-        run = simulate(scenario.prompt_tokens, scenario.output_tokens, scenario.load, step_time, limits,
-                       scenario.replicas, scenario.one_device, front_s=FIT.front_s, cached_tokens=scenario.cached_tokens)  # fmt: skip
+        run = simulate(
+            scenario.prompt_tokens,
+            scenario.output_tokens,
+            scenario.load,
+            step_time,
+            limits,
+            scenario.replicas,
+            scenario.one_device,
+            front_s=FIT.front_s,
+            cached_tokens=scenario.cached_tokens,
+        )
     except ValueError as error:
         raise Refused(str(error)) from None
     return Prediction(scenario, run, scale, figures_of(run))
@@ -169,7 +180,8 @@ def gib(size: float) -> str:
 def lengths(
     mean: float, variation: float, count: int, random: np.random.Generator, most: int | None = None
 ) -> np.ndarray:
-    """Token counts of `count` texts: all `mean`, or gamma with that coefficient of variation; `mean` holds after the cut at `most`."""
+    """Token counts of `count` texts: all `mean`, or gamma with that coefficient of variation; `mean` holds after the
+    cut at `most`."""
     if variation <= 0:
         return np.full(count, max(1, round(mean)))
     # Quantiles, not draws: the same lengths whatever the seed, in shuffled order.

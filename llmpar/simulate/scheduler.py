@@ -22,7 +22,8 @@ share (a cached prefix saves its computation, not its blocks).
 
     simulate(prompts, outputs, OpenLoop(arrivals_s=np.cumsum(random.exponential(1 / 30, 2000))), step_time)
 
-`step_time` gets a `Batch` and returns seconds; it may draw noise and may look at `batch.start_s` for a pace that wanders.
+`step_time` gets a `Batch` and returns seconds; it may draw noise and may look at `batch.start_s` for a pace that
+wanders.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class ClosedLoop:
     """`clients` slots, each of which launches the next request when its last one ended.
 
     `launches_per_s`: of all slots together (GNU parallel starts one job at a time); None: at once. `send_delay_s`: from
-    the launch to the first byte sent; one value, or one for each request. `turnaround_s`: from an answer's end until its
-    slot is free.
+    the launch to the first byte sent; one value, or one for each request. `turnaround_s`: from an answer's end until
+    its slot is free.
     """
 
     clients: int
@@ -351,8 +352,8 @@ def simulate(
 
     `replicas` servers stand behind a balancer that chooses the one with the fewest requests out, as nginx's least_conn
     does; each has its own device, or with `one_device` they take turns on one, a step at a time. `front_s`: from the
-    sending of a request until the scheduler sees it (HTTP, tokeniser, queue between processes). `cached_tokens`: of each
-    prompt, found in the prefix cache and not computed; one value, or one for each request; less than its prompt.
+    sending of a request until the scheduler sees it (HTTP, tokeniser, queue between processes). `cached_tokens`: of
+    each prompt, found in the prefix cache and not computed; one value, or one for each request; less than its prompt.
     Raises ValueError for lengths, limits and times that cannot be.
     """
     limits = limits or Limits()

@@ -1,6 +1,8 @@
-"""How long one step takes on a card: its kernel table for the tokens of the step, the KV cache read, and what the host adds.
+"""How long one step takes on a card: its kernel table for the tokens of the step, the KV cache read, and what the host
+adds.
 
-step = dense matrices (table at the step's tokens, times the model's parameters over those of the table's model; what the
+step = dense matrices (table at the step's tokens, times the model's parameters over those of the table's model; what
+the
        prompts' tokens add to it, times `prompt_factor`)
      + output matrix (table at the sampled rows, likewise)
      + elementwise kernels (bytes over the bandwidth reached)
@@ -35,7 +37,8 @@ class Fit:
     kv_reached: float  # share of the datasheet's bandwidth at which attention reads the KV cache
     prompt_factor: float  # prompts are not padded to a graph, and the power limit lowers the clocks while they are read
     shared_factor: float  # a step's time, where several servers take turns on one card
-    draft_s: float  # of each sequence in each step under speculation: n-grams are guessed on the processor, between the steps
+    # of each sequence in each step under speculation: n-grams are guessed on the processor, between the steps
+    draft_s: float
     front_s: float  # from the sending of a request until the scheduler sees it
 
 

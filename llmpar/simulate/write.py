@@ -1,4 +1,5 @@
-"""A predicted cell as records: requests as llmpar-request would write them, each marked `simulated`, host and server."""
+"""A predicted cell as records: requests as llmpar-request would write them, each marked `simulated`, host and
+server."""
 
 from __future__ import annotations
 

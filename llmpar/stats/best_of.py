@@ -1,9 +1,10 @@
 """How far each of several cells is from the best of them, valid although the best was chosen by the same data.
 
-An interval against the cell that came out best is not one against the best: of equal cells the first is first by luck, and
-plain intervals put some equal cell below it in half of all sweeps. Edwards and Hsu (JASA 78, 1983) compare with an unknown
-best: with simultaneous intervals of all others against whichever is the true best, that cell is among the candidates, and
-each cell's distance lies within what the intervals against the candidates leave. Here by Bonferroni's inequality.
+An interval against the cell that came out best is not one against the best: of equal cells the first is first by luck,
+and plain intervals put some equal cell below it in half of all sweeps. Edwards and Hsu (JASA 78, 1983) compare with an
+unknown best: with simultaneous intervals of all others against whichever is the true best, that cell is among the
+candidates, and each cell's distance lies within what the intervals against the candidates leave. Here by Bonferroni's
+inequality.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ A pair of cells estimates the spread of its server sessions from 2 to 8 degrees 
 sweep know it too. Smyth's moderated t (Statistical Applications in Genetics and Molecular Biology 3, 2004) takes the
 cells' true variances for draws from a scaled inverse chi-squared distribution, whose two parameters come from the mean
 and the variance of the logarithms of the variances that were seen. With few cells the second is known badly, and the
-full prior errs in up to 13 of 100 sweeps; half of its degrees of freedom, at most 6, keeps the promise (docs/metrics.md).
+full prior errs in up to 13 of 100 sweeps; half of its degrees of freedom, at most 6, keeps the promise
+(docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Borrowed:
 
 
 def prior(variances: Sequence[float], freedom: Sequence[int]) -> Prior | None:
-    """The prior of variances that were seen with so many degrees of freedom each (at least 1); None for fewer than LEAST.
+    """The prior of variances that were seen with so many degrees of freedom each (at least 1); None for fewer than
+    LEAST.
 
     Variances of 0 are left out: they are of figures that are counted, not measured.
     """

@@ -49,8 +49,8 @@ def alarms(
     """Alarms of losses in a series of positive values in the order of time. After an alarm the sum starts at 0 again.
 
     `margin`: a loss within it is no news, and the sum goes on. `charts`: how many are read side by side; the threshold
-    rises by the logarithm of their number, which keeps the time between false alarms of them all that of one. `rho`: the
-    correlation of one night with the next (`correlation`); like nights in a row are then no event.
+    rises by the logarithm of their number, which keeps the time between false alarms of them all that of one. `rho`:
+    the correlation of one night with the next (`correlation`); like nights in a row are then no event.
     """
     single = -float(ndtri(SINGLE / charts))
     threshold = (H + math.log(charts)) * (1 + rho) / (1 - rho)

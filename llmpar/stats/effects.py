@@ -54,8 +54,10 @@ class Effect:
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE, prior: Prior | None = None) -> Effect:
     """Ratio of geometric means of two independent sets of sessions, by Welch's t on logarithms.
 
-    Where the sets are not of one size, the degrees of freedom are at most those of the smaller, and nothing is borrowed:
-    a common variance does not forgive sides of different size and noise. `prior`: of a cell's variance, for sets of one size.
+    Where the sets are not of one size, the degrees of freedom are at most those of the smaller, and nothing is
+    borrowed:
+    a common variance does not forgive sides of different size and noise. `prior`: of a cell's variance, for sets of one
+    size.
 
     With fewer than two sessions on either side there is no interval and no p-value.
     """
@@ -66,7 +68,8 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     u, v = float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y)
     freedom = (u + v) ** 2 / (u * u / (len(x) - 1) + v * v / (len(y) - 1)) if u + v > 0 else float(len(x) + len(y) - 2)
     if len(x) != len(y):
-        # Where the side of fewer sessions is the noisier, Welch's test errs more often than it says; this bound never does.
+        # Where the side of fewer sessions is the noisier, Welch's test errs more often than it says; this bound never
+        # does.
         freedom = min(freedom, float(min(len(x), len(y)) - 1))
     elif prior is not None:
         variance, freedom = moderated((u + v) * len(x) / 2, freedom, prior)
@@ -161,7 +164,8 @@ def adjust(p_values: Sequence[float | None], correction: str) -> list[float | No
 
 
 def same_p_value(effect: Effect, margin: float = MARGIN) -> float | None:
-    """The p-value of "they differ by the margin or more": the larger of two one-sided tests; None without an interval."""
+    """The p-value of "they differ by the margin or more": the larger of two one-sided tests; None without an
+    interval."""
     if effect.error is None or effect.freedom is None:
         return None
     beyond = abs(math.log(effect.ratio)) - math.log1p(margin)
@@ -237,7 +241,8 @@ def pairable(a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
 
 
 def described(found: Effect | None) -> dict[str, Any]:
-    """`ratio`, `low`, `high` and `method` as claim and pick records hold them; `method` only where there is an interval."""
+    """`ratio`, `low`, `high` and `method` as claim and pick records hold them; `method` only where there is an
+    interval."""
     if found is None:
         return {"ratio": None, "low": None, "high": None, "method": None}
     return {

@@ -110,7 +110,8 @@ def one_sided(percent: int, effective: float, confidence: float = CONFIDENCE) ->
 
 @dataclass
 class Batched:
-    """What batches of consecutive values say: `variance` of their overall mean, and with how many degrees of freedom."""
+    """What batches of consecutive values say: `variance` of their overall mean, and with how many degrees of
+    freedom."""
 
     variance: float
     freedom: float
@@ -211,7 +212,8 @@ def percentile(values: np.ndarray, ordered: np.ndarray, percent: int) -> dict[st
 
 
 def _sectioned(values: np.ndarray, value: float, percent: int) -> dict[str, Any] | None:
-    """A percentile's estimate from how the percentiles of ten consecutive sections scatter about it; None: too few values.
+    """A percentile's estimate from how the percentiles of ten consecutive sections scatter about it; None: too few
+    values.
 
     For values of which whole stretches lie above the percentile, so that the share below it says little about where
     it is. Each section needs three values above its percentile and three below.
@@ -250,7 +252,8 @@ def bounded(
 
 
 def coherent(found: dict[str, Any]) -> dict[str, Any]:
-    """A distribution in which no percentile has an interval, or needs fewer values for one, where a lower one has none."""
+    """A distribution in which no percentile has an interval, or needs fewer values for one, where a lower one has
+    none."""
     lacking = 0
     for percent in PERCENTS:
         estimate = found[f"p{percent}"]

@@ -12,7 +12,8 @@ CHANCE = 0.01  # of naming any session where all are alike
 
 
 def outlying(sides: Sequence[Mapping[str, float]]) -> list[tuple[int, str, float]]:
-    """(side, session, its value over the geometric mean of the side's others) of sessions that stand out; values above 0.
+    """(side, session, its value over the geometric mean of the side's others) of sessions that stand out; values above
+    0.
 
     The externally studentised residual (Cook and Weisberg, Residuals and Influence in Regression, 1982): a session
     against the mean of the others of its side, with the spread of all sessions but that one around the means of their

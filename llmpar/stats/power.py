@@ -18,9 +18,9 @@ def power_different(
 ) -> float:
     """How often `count` sessions a side (at least 2) find a true relative difference, by the rule of `decide`.
 
-    `sigma`: standard deviation of logarithms between sessions. Both conditions at once: Welch's two-sided t rejects, and
-    the estimate is beyond the margin. Exact for normal logarithms but for the integral over the two variances that are
-    seen, which is a sum over quantiles.
+    `sigma`: standard deviation of logarithms between sessions. Both conditions at once: Welch's two-sided t rejects,
+    and the estimate is beyond the margin. Exact for normal logarithms but for the integral over the two variances that
+    are seen, which is a sum over quantiles.
     """
     shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
     beyond = np.maximum(error * _halves(count, 0.5 + confidence / 2), math.log1p(margin))
@@ -52,9 +52,11 @@ def sessions_needed(
     confidence: float = CONFIDENCE,
     most: int = 1000,
 ) -> int | None:
-    """Sessions of each side that find a relative difference with a power of `wanted`; None where more than `most` are needed.
+    """Sessions of each side that find a relative difference with a power of `wanted`; None where more than `most` are
+    needed.
 
-    A difference at or within the margin is none of practical meaning: there it is the sessions that find the sides the same.
+    A difference at or within the margin is none of practical meaning: there it is the sessions that find the sides the
+    same.
     """
     if sigma <= 0:
         return 2

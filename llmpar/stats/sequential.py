@@ -4,7 +4,8 @@ After each block from the second to the last allowed one the two sides are compa
 pooled variance. `different` and `same` each spend their 5% over all looks, by bounds on p that grow with the square
 root of the look (between Pocock's constant bound and O'Brien and Fleming's late one; the constants were set by
 simulation of normal logarithms and are checked by `bench/simulate`, section "decide", with a generator of its own).
-A look that leaves less than a 10% chance of being told by the end says so: stopping there is optional and costs no error.
+A look that leaves less than a 10% chance of being told by the end says so: stopping there is optional and costs no
+error.
 
 Sources: Pocock, Biometrika 64 (1977); Wang and Tsiatis, Biometrics 43 (1987) (bounds in a power of the look);
 Schuirmann, J. Pharmacokinetics 15 (1987) (two one-sided tests); Lachin, Statistics in Medicine 24 (2005) (futility).
@@ -70,8 +71,8 @@ def look(
 ) -> Look:
     """What the blocks so far allow to say. `a` and `b` hold one value above 0 for each block, in equal numbers.
 
-    `family`: how many comparisons share the 5%. With `noise` its sum of squares and degrees of freedom join those of the blocks. Raises ValueError for sides of
-    different length, no block, or a value that is not above 0.
+    `family`: how many comparisons share the 5%. With `noise` its sum of squares and degrees of freedom join those of
+    the blocks. Raises ValueError for sides of different length, no block, or a value that is not above 0.
     """
     if len(a) != len(b) or not a:
         raise ValueError("each block has one value of each side")

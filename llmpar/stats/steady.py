@@ -20,8 +20,8 @@ LEVEL = 0.5  # a stretch whose mean is below this share of the series' own level
 def span(series: np.ndarray, floor: float, first: int = 0, last: int | None = None) -> tuple[int, int] | None:
     """The stretch [start, end) of a series that is the steadiest for its length, within [first, last); None: too short.
 
-    Both cuts at once: groups of five values are averaged, and of all stretches of at least LEAST_GROUPS groups the one is
-    taken whose mean has the least relative squared standard error, (variance / mean² + floor²) / length. `floor`:
+    Both cuts at once: groups of five values are averaged, and of all stretches of at least LEAST_GROUPS groups the one
+    is taken whose mean has the least relative squared standard error, (variance / mean² + floor²) / length. `floor`:
     deviations under this share of the mean are no transient; without it a series that hardly varies would be cut to
     the stretch that varies least. Stretches below LEVEL of the series' level (its mean weighted by itself) do not
     count: one straggler in flight for long is steady too.
@@ -48,7 +48,8 @@ def span(series: np.ndarray, floor: float, first: int = 0, last: int | None = No
 
 
 def drift(values: np.ndarray, level: float = 0.99) -> float:
-    """Relative change of a series from its start to its end by a straight line; 0 where chance (1 − `level`) explains it.
+    """Relative change of a series from its start to its end by a straight line; 0 where chance (1 − `level`) explains
+    it.
 
     Over ten batches. Chance is what a parabola leaves, so that a bend is not taken for noise; where that is correlated
     from batch to batch, the line's error is widened for it.

@@ -48,7 +48,8 @@ def engine_causes(
         causes.append(
             _cause(
                 "kv_cache_full",
-                f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the time): "
+                f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the "
+                "time): "
                 "more memory for it, fewer clients or shorter texts would help",
             )
         )
@@ -59,7 +60,8 @@ def engine_causes(
             causes.append(
                 _cause(
                     "sequences_full",
-                    f"up to {most} requests waited while {running} ran, as many as the engine was told to (max sequences), "
+                    f"up to {most} requests waited while {running} ran, as many as the engine was told to (max "
+                    "sequences), "
                     "and the KV cache had room: a higher limit would help",
                 )
             )
@@ -104,21 +106,24 @@ def gpu_causes(gpu: dict[str, Any]) -> list[dict[str, str]]:
         causes.append(
             _cause(
                 "gpu_idle",
-                f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held it back",
+                f"the GPU was busy only {load['mean']:.0%} of the time: the engine's own CPU work or the client held "
+                "it back",
             )
         )
     return causes
 
 
 def frontend_causes(inside: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Where the GPU waited: was it for the process that speaks HTTP? Its metrics come from it too, and then come late."""
+    """Where the GPU waited: was it for the process that speaks HTTP? Its metrics come from it too, and then come
+    late."""
     took = [sample["scrape_s"] for sample in inside if sample.get("running") and sample.get("scrape_s") is not None]
     if len(took) < FRONT_SAMPLES or (middle := median(took)) < FRONT_SLOW_S:
         return []
     return [
         _cause(
             "frontend_slow",
-            f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks HTTP is behind; "
+            f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks "
+            "HTTP is behind; "
             "more of them (vLLM: --api-server-count) or more replicas would help",
         )
     ]
@@ -131,8 +136,8 @@ def _cause(code: str, message: str) -> dict[str, str]:
 def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """From which client count on each cause is there, over summaries that differ only in their clients.
 
-    Returns `{"code", "clients", "from", "sentence"}` in order of the count: `clients` all counts with the cause, `from` the
-    lowest from which on every higher one has it too, null where it comes and goes. A count's summaries (repeated
+    Returns `{"code", "clients", "from", "sentence"}` in order of the count: `clients` all counts with the cause, `from`
+    the lowest from which on every higher one has it too, null where it comes and goes. A count's summaries (repeated
     sessions) must all have the cause. Summaries without samples do not count.
     """
     seen: dict[int, list[set[str]]] = {}
@@ -161,7 +166,8 @@ def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What held engine or GPU back, and from how many clients on: a line for each cause, with the groups that it is true of.
+    """What held engine or GPU back, and from how many clients on: a line for each cause, with the groups that it is
+    true of.
 
     `groups`: summaries that differ only in their clients, by the group's name.
     """

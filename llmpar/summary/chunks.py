@@ -66,7 +66,8 @@ class Chunk:
     """
 
     def __init__(self, parsed: Iterable[dict[str, Any]]) -> None:
-        """Raises KeyError where a field is missing, TypeError where events are no numbers, ValueError for odd lengths."""
+        """Raises KeyError where a field is missing, TypeError where events are no numbers, ValueError for odd
+        lengths."""
         self.rows: list[tuple[Any, ...]] = []
         self.events = array("d")
         self.lengths: list[int] = []
@@ -92,7 +93,8 @@ class Chunk:
                 self.lengths.append(count)
 
     def vet(self) -> None:
-        """Raise ValueError where a number is not of its type or out of range: what the slow way refuses or makes null."""
+        """Raise ValueError where a number is not of its type or out of range: what the slow way refuses or makes
+        null."""
         columns = list(zip(*self.rows, strict=True))
         for names, types, low, high in (
             (INSTANTS, _TIMES, 0, LATEST),

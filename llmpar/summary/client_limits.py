@@ -1,4 +1,5 @@
-"""What the client itself may have added to the figures, and which of them that moves by more than a verdict's margin."""
+"""What the client itself may have added to the figures, and which of them that moves by more than a verdict's
+margin."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | Non
 
 
 def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, found: Latencies) -> float | None:
-    """Share of a client's turn between its process's start and the first byte sent; None where it is not once a turn."""
+    """Share of a client's turn between its process's start and the first byte sent; None where it is not once a
+    turn."""
     turn, delay = found.seconds["e2e_s"], delay[~np.isnan(delay)]
     scheduled = bool((~np.isnan(late)).any())
     if scheduled or not set(columns.names["launcher"]) <= PER_REQUEST or not len(delay) or np.isnan(turn).all():
@@ -87,11 +89,11 @@ def _limited(
 ) -> list[str]:
     """Figures that move by more than LIMIT when the client's delay is taken off every request.
 
-    A worker that waited for a processor stamps late where it stamps itself. The kernel's stamps are on time, but segments
-    that wait to be read are joined and keep the last one's: the wait reaches a request's latencies only where events of it
-    bear one stamp (as those of an engine that sends in bursts do too, but there nobody waited). The end is never joined
-    away. A client's turn that passes without a request out lowers throughput by that share at most (`lost`): a server
-    with fewer requests answers each sooner. Whether an interval is wide or missing does not matter.
+    A worker that waited for a processor stamps late where it stamps itself. The kernel's stamps are on time, but
+    segments that wait to be read are joined and keep the last one's: the wait reaches a request's latencies only where
+    events of it bear one stamp (as those of an engine that sends in bursts do too, but there nobody waited). The end is
+    never joined away. A client's turn that passes without a request out lowers throughput by that share at most
+    (`lost`): a server with fewer requests answers each sooner. Whether an interval is wide or missing does not matter.
     """
     limited, latency, order = [], result["latency"], found.order
     user, joined = (

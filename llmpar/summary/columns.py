@@ -378,7 +378,8 @@ class Columns:
             line.add(line.places(np.maximum(sent + e2e, sent)[bare]), total[bare])
 
     def checksum(self) -> str:
-        """A hash of all requests' instants and of the ok ones' figures, whatever their order: of sums over mixed rows."""
+        """A hash of all requests' instants and of the ok ones' figures, whatever their order: of sums over mixed
+        rows."""
         total = []
         for group in (("sent_all", "end_all", "launched"), ("sent", "e2e_s", "ttft_s", "output")):
             mixed = np.zeros(len(self.array(group[0])), dtype=np.uint64)

@@ -69,7 +69,8 @@ def _when(sample: dict[str, Any]) -> tuple[float, str]:
 def acceptance(
     cell: dict[str, Any] | None, server: dict[str, Any] | None, engine: dict[str, Any]
 ) -> dict[str, float | None] | None:
-    """Tokens that a step with drafts yielded, and the length that was forced, None where the text decided; None without drafts."""
+    """Tokens that a step with drafts yielded, and the length that was forced, None where the text decided; None without
+    drafts."""
     observed = engine.get("spec_tokens_per_step")
     if observed is None:
         return None
@@ -78,7 +79,8 @@ def acceptance(
 
 
 def split(engine: dict[str, Any]) -> dict[str, float | None]:
-    """Mean seconds that a request waited in the engine's queue, read its prompt, and wrote: by the engine's own account."""
+    """Mean seconds that a request waited in the engine's queue, read its prompt, and wrote: by the engine's own
+    account."""
     requests = engine.get("requests")
     return {
         "queue_s_mean": engine.get("queue_s_mean"),

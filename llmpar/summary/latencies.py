@@ -129,7 +129,8 @@ def _without_intervals(figure: dict[str, Any] | None, least: int) -> dict[str, A
 
 
 def convoy(found: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:
-    """The window's `ttft_drift_ratio` and `wave_ratio`, and whether TTFT is of the clients' start rather than the server's.
+    """The window's `ttft_drift_ratio` and `wave_ratio`, and whether TTFT is of the clients' start rather than the
+    server's.
 
     Clients that start together and get answers of equal length go on together, and wait for one another's prompts. Seen
     by TTFT that falls by more than CONVOY, and more than chance explains, or by requests that are sent in waves.
@@ -175,7 +176,8 @@ def good(found: Latencies, objectives: dict[str, float]) -> np.ndarray:
 def goodput(
     found: Latencies, met: np.ndarray, objectives: dict[str, float], requests: int, within: int
 ) -> dict[str, Any]:
-    """The summary's `goodput`. `met`: as from `good`; `requests` in all, `within` the steady window (sent, failures too)."""
+    """The summary's `goodput`. `met`: as from `good`; `requests` in all, `within` the steady window (sent, failures
+    too)."""
     total = int(np.count_nonzero(met))
     steadily = int(np.count_nonzero(met & found.sent_in))
     return {

@@ -141,7 +141,8 @@ def _counts(counter: Counter[Any]) -> dict[str, int]:
 def _throughput(
     columns: Columns, run: window.Run, window: window.Window, order: np.ndarray, good: np.ndarray | None
 ) -> dict[str, Any]:
-    """Rates of ok requests: output tokens when they came, prompt tokens with the first of them, requests at their end."""
+    """Rates of ok requests: output tokens when they came, prompt tokens with the first of them, requests at their
+    end."""
     sent, e2e, ttft, output, prompt = (
         columns.array(name)[order] for name in ("sent", "e2e_s", "ttft_s", "output", "prompt")
     )

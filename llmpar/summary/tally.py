@@ -131,8 +131,8 @@ class Gaps:
     def add(self, sent: np.ndarray, lengths: np.ndarray, steps: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Requests sent at `sent` (int64 us) with `lengths` events each, and their steps (int64), one after the other.
 
-        `weights`: tokens that each event carries, 1 where None. A gap before an event of k tokens counts k times, with a
-        k-th of it.
+        `weights`: tokens that each event carries, 1 where None. A gap before an event of k tokens counts k times, with
+        a k-th of it.
         """
         filled = lengths > 0
         self._parts["sent"].append(sent[filled])
@@ -232,7 +232,8 @@ def _distribution(slabs: list[_Slab]) -> dict[str, Any] | None:
     for slab in slabs:
         exact.add(slab.durations, slab.weights)
     histogram = exact.histogram()
-    # Batches of about as many consecutive requests each; requests sent at one instant share theirs, whatever their order.
+    # Batches of about as many consecutive requests each; requests sent at one instant share theirs, whatever their
+    # order.
     sent = np.concatenate([slab.sent for slab in slabs])
     place = np.searchsorted(np.sort(sent), sent)
     batch = place * intervals.BATCHES // len(sent)

@@ -50,7 +50,8 @@ TABLE: dict[str, tuple[str, str]] = {
     ),
     "convoy": (
         "{what} within the steady window: TTFT is that of how the clients started, not of the server",
-        "send more prompts, with answers of different lengths; clients that start together wait for one another's prompts",
+        "send more prompts, with answers of different lengths; clients that start together wait for one another's "
+        "prompts",
     ),
     "no_instants": (
         "{count} requests have no instants, so there is no throughput",

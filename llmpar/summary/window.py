@@ -78,12 +78,12 @@ def find(run: Run) -> Window:
 
     Both cuts at once, on the requests in flight (`steady.span`). The window starts no sooner than the first request
     ends, and not before twice as many requests were sent as are ever in flight at once: the first two of every client.
-    The first are a burst of prompts, and the second are answered while its requests end together. In an open load they fill
-    the server. It ends no later than the last is sent: after that no load
+    The first are a burst of prompts, and the second are answered while its requests end together. In an open load they
+    fill the server. It ends no later than the last is sent: after that no load
     comes. No window: less than half of that time settles, less than one median request, fewer requests than are in
     flight at once (a turn of every client) or ten completions are
-    in it, or output or the requests in flight drift on. Output itself does not choose the cuts: it comes in waves as long
-    as a request, and a wave's trough looks like the steadiest stretch there is.
+    in it, or output or the requests in flight drift on. Output itself does not choose the cuts: it comes in waves as
+    long as a request, and a wave's trough looks like the steadiest stretch there is.
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")

@@ -13,7 +13,8 @@ from llmpar.verdicts.noise import Noise
 
 
 def answer(rows: Sequence[rows.Row]) -> str:
-    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval."""
+    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the
+    interval."""
     if any(row.simulated for row in rows):
         measured = [row for row in rows if not row.simulated]
         said = "Simulated cells are predictions; they are not ranked here (docs/simulate.md)."
@@ -43,7 +44,10 @@ def answer(rows: Sequence[rows.Row]) -> str:
     lead = f"Least wall seconds: {words.name(best)}, {words.number(best.figure('wall_s').value)} s"
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
-        lead = f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which engine is best. {lead}"
+        lead = (
+            f"Each engine ran a model of its own ({own}); only if their weights are the same does this say which "
+            f"engine is best. {lead}"
+        )
     if pays:
         lead = f"{pays} {lead}"
     noise = Noise(rows)

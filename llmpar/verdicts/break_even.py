@@ -1,9 +1,9 @@
 """From which acceptance length on speculation pays: rows with forced acceptance against the row without speculation.
 
 The model: with k draft tokens and as many sequences as there are, every decode step costs the same, so wall seconds are
-a + b / L at acceptance length L, a straight line in 1 / L. (The same count as in Leviathan et al., ICML 2023: steps fall
-with the tokens a step yields.) Between the two measured lengths around the wall time without speculation that line is
-followed to the break-even length; beyond the measured lengths nothing is said but the side on which it lies.
+a + b / L at acceptance length L, a straight line in 1 / L. (The same count as in Leviathan et al., ICML 2023: steps
+fall with the tokens a step yields.) Between the two measured lengths around the wall time without speculation that line
+is followed to the break-even length; beyond the measured lengths nothing is said but the side on which it lies.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """Speculation pays above `length`. Where it is None, it pays at every measured length or at none: `pays` says which."""
+    """Speculation pays above `length`. Where it is None, it pays at every measured length or at none: `pays` says
+    which."""
 
     length: float | None
     low: float | None = None
@@ -63,7 +64,8 @@ def curves(rows: Iterable[Row]) -> list[Curve]:
 
 
 def telling(curves: Sequence[Curve]) -> list[str]:
-    """The settings by which the curves' surroundings differ, such as clients; a count that goes with the clients is none."""
+    """The settings by which the curves' surroundings differ, such as clients; a count that goes with the clients is
+    none."""
     bases = [curve.base for curve in curves]
     keys = [
         key
@@ -88,7 +90,8 @@ def _alike(row: Row, base: Row) -> bool:
 
 
 def find(curve: Curve) -> BreakEven:
-    """The break-even length of a curve, with a t interval where both rows around it and the base have two sessions or more."""
+    """The break-even length of a curve, with a t interval where both rows around it and the base have two sessions or
+    more."""
     walls = [_mean(row.by_session(METRIC)) for row in curve.rows]
     base = _mean(curve.base.by_session(METRIC))
     lengths = curve.lengths
@@ -116,7 +119,8 @@ def find(curve: Curve) -> BreakEven:
 
 
 def between(short: float, slow: float, long: float, fast: float, wall: float) -> float:
-    """The length at which wall seconds, a straight line in 1 / length through (short, slow) and (long, fast), are `wall`."""
+    """The length at which wall seconds, a straight line in 1 / length through (short, slow) and (long, fast), are
+    `wall`."""
     share = (wall - fast) / (slow - fast)
     return 1 / (1 / long + share * (1 / short - 1 / long))
 
@@ -134,7 +138,8 @@ def _mean(values: Mapping[str, float]) -> float:
 
 
 def _spread(values: Sequence[Mapping[str, float]], means: Sequence[float], function: Any) -> tuple[float, float]:
-    """Standard error of a function of independent means, to first order, and Welch and Satterthwaite's degrees of freedom."""
+    """Standard error of a function of independent means, to first order, and Welch and Satterthwaite's degrees of
+    freedom."""
     parts = []
     for index, sessions in enumerate(values):
         count, mean = len(sessions), means[index]
@@ -152,7 +157,8 @@ def _spread(values: Sequence[Mapping[str, float]], means: Sequence[float], funct
 
 
 def records(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """The curves as parts of a claim record: k, client count and whatever else differs, the break-even, what was measured."""
+    """The curves as parts of a claim record: k, client count and whatever else differs, the break-even, what was
+    measured."""
     keys = ["clients", *(key for key in telling(curves) if key != "clients")]
     ordered = sorted(curves, key=lambda curve: (curve.base.settings.get("clients") or 0, curve.speculate))
     return [_record(curve, keys) for curve in ordered]

@@ -153,7 +153,8 @@ def selector(text: str) -> tuple[Term, ...]:
 
 
 def expected(text: str) -> tuple[float, float]:
-    """The claimed range of the ratio A over B: `A<B`, `A>B`, `A/B in 0.5..1`, `A/B >= 0.9`, `A/B <= 1.1`. Raises ValueError."""
+    """The claimed range of the ratio A over B: `A<B`, `A>B`, `A/B in 0.5..1`, `A/B >= 0.9`, `A/B <= 1.1`. Raises
+    ValueError."""
     if text == "A<B":
         return 0.0, 1.0
     if text == "A>B":

@@ -1,4 +1,5 @@
-"""How much load a server takes before more of it only waits: the knee of a sweep over clients, or over arrival rates."""
+"""How much load a server takes before more of it only waits: the knee of a sweep over clients, or over arrival
+rates."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Sequence
 
 from llmpar.results import rows, words
 
-# A load is worth its waiting as long as it brings more than this share of the best rate beyond the load before the knee.
+# A load is worth its waiting as long as it brings more than this share of the best rate beyond the load before the
+# knee.
 ENOUGH = 0.95
 RATE = "output_tokens_per_s"
 
@@ -50,7 +52,10 @@ def _closed(ordered: list[rows.Row]) -> str:
 def _open(ordered: list[rows.Row]) -> str:
     kept = [row for row in ordered if keeps_up(row)]
     if not kept:
-        return f"No rate was kept up with: requests queue at {words.number(ordered[0].settings['rate'])} requests/s already."
+        return (
+            f"No rate was kept up with: requests queue at {words.number(ordered[0].settings['rate'])} requests/s "
+            "already."
+        )
     best = kept[-1]
     figure = _latency(best, best)
     seen = f", {words.title(figure)} {words.quantity(figure, best.figure(figure).value or 0.0)}" if figure else ""

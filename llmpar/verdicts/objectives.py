@@ -1,9 +1,9 @@
 """Does a cell meet an objective: yes, no, or the data cannot tell.
 
 An objective on a percentile is one on a share of requests: "TTFT p95 ≤ 500 ms" says that 95 % of requests take at most
-500 ms. Each server session answers it with a one-sided binomial bound at 95 % confidence, which needs fewer requests than
-a two-sided interval: 59 for p95, 299 for p99 (Clopper and Pearson, Biometrika 26, 1934). A failed request counts as one
-over the objective.
+500 ms. Each server session answers it with a one-sided binomial bound at 95 % confidence, which needs fewer requests
+than a two-sided interval: 59 for p95, 299 for p99 (Clopper and Pearson, Biometrika 26, 1934). A failed request counts
+as one over the objective.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _surely_over(summary: dict[str, Any], distribution: dict[str, Any], name: st
 
 
 def _failed(summary: dict[str, Any]) -> tuple[int, int]:
-    """Requests without a latency because they failed, and all that count; none where the percentiles hold failures already."""
+    """Requests without a latency because they failed, and all that count; none where the percentiles hold failures
+    already."""
     counts = summary.get("n") or {}
     failed = 0 if summary.get("latency_failures") == "infinite" else sum(int(counts.get(x) or 0) for x in FAILURES)
     return failed, int(counts.get("ok") or 0) + failed

@@ -90,8 +90,9 @@ def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) ->
 def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None) -> list[Pair]:
     """Each value of one or more settings against the base value (the first seen unless told), cell by cell.
 
-    An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one are
-    compared with it, and are named. Raises ValueError for a setting that no cell has, and for a base value that is not there.
+    An engine brings its own server settings (version, model, quantisation, flags): those of which each engine has one
+    are compared with it, and are named. Raises ValueError for a setting that no cell has, and for a base value that is
+    not there.
     """
     found = [settings(summary) for summary in summaries]
     _check(names, found)
@@ -155,7 +156,8 @@ def _check(names: tuple[str, ...], found: list[dict[str, Any]]) -> None:
 
 
 def _following(found: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:
-    """Settings that follow from `names`, whose values in each cell are `values`: one for each of theirs, and not the same for all."""
+    """Settings that follow from `names`, whose values in each cell are `values`: one for each of theirs, and not the
+    same for all."""
     follow = []
     for name in sorted({name for each in found for name in each} - set(names)):
         beside: dict[str, set[str]] = {}

@@ -2,11 +2,12 @@
 
 The variance of a cell's figure between sessions has two parts: what differs from start to start, and what a finite
 number of prompts adds within each. More prompts shrink only the second. The pilot's variance is itself uncertain; as
-Browne (Statistics in Medicine 14, 1995) advises, its upper 80 % limit is planned with, else half of all plans fall short.
-The part within a session cannot exceed the total; where its estimate does, it says nothing of how the total divides, and
-the plan assumes what costs more: that fewer prompts add noise, and more remove none.
+Browne (Statistics in Medicine 14, 1995) advises, its upper 80 % limit is planned with, else half of all plans fall
+short. The part within a session cannot exceed the total; where its estimate does, it says nothing of how the total
+divides, and the plan assumes what costs more: that fewer prompts add noise, and more remove none.
 
-Options are compared by time, since a start of the server often takes longer than a cell (Kalibera and Jones, ISMM 2013).
+Options are compared by time, since a start of the server often takes longer than a cell (Kalibera and Jones, ISMM
+2013).
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _within(summary: dict[str, Any], figure: str) -> float | None:
-    """Standard error of the logarithm within one session, from its interval; whole-run rates borrow the steady one's."""
+    """Standard error of the logarithm within one session, from its interval; whole-run rates borrow the steady
+    one's."""
     one = rows.reading(summary, figure)
     if one.low is None and figure in rows.RATES:
         one = rows.reading(summary, f"{figure}_steady")
@@ -141,14 +143,16 @@ def options(
 
 
 def _duration(found: Noise, sessions: int | None, factor: float, cells: int = 1) -> float | None:
-    """Seconds that `sessions` of both sides take: each a start of the server and `cells` cells of `factor` times the requests."""
+    """Seconds that `sessions` of both sides take: each a start of the server and `cells` cells of `factor` times the
+    requests."""
     if sessions is None or found.cell_s is None:
         return None
     return 2 * sessions * ((found.start_s or 0.0) + cells * factor * found.cell_s)
 
 
 def best(choices: list[Option], least: int) -> Option | None:
-    """The option that takes the least time (where that is unknown: the fewest requests), of those with at least `least` requests a session."""
+    """The option that takes the least time (where that is unknown: the fewest requests), of those with at least `least`
+    requests a session."""
     usable = [each for each in choices if each.sessions is not None and each.requests >= least]
     return min(usable, key=lambda each: (each.duration_s or 0.0, each.total or 0, each.sessions or 0), default=None)
 
@@ -162,7 +166,8 @@ def least_requests(figure: str) -> int:
 
 
 def seen(found: Noise, sessions: int, power: float = 0.9, margin: float = effects.MARGIN) -> float | None:
-    """The smallest relative difference beyond the margin, up to 1, that so many sessions of each side see; None beyond that."""
+    """The smallest relative difference beyond the margin, up to 1, that so many sessions of each side see; None beyond
+    that."""
     low, high = margin, 1.0
     if found.upper <= 0:
         return margin

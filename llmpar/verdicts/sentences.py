@@ -144,7 +144,8 @@ def claim(record: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items() if count)
     values = [one["ratio"] for one in compared if one["ratio"] is not None]
     spread = (
-        f"; {words.named(record['metric']).axis} {ratio(min(values), None, None)} to {ratio(max(values), None, None)} times"
+        f"; {words.named(record['metric']).axis} {ratio(min(values), None, None)} to "
+        f"{ratio(max(values), None, None)} times"
         if values
         else ""
     )
@@ -174,7 +175,10 @@ def where(compared: Sequence[dict[str, Any]]) -> str:
 def comparison(one: dict[str, Any], name: str) -> str:
     """One comparison of a claim: ratio, interval, sessions, and why it decides nothing."""
     differ = {key: value for key, value in one["b"]["settings"].items() if one["a"]["settings"].get(key) != value}
-    text = f"{words.named(name).axis} {ratio(one['ratio'], one['low'], one['high'])} times those of {settings(differ or one['b']['settings'])}"
+    text = (
+        f"{words.named(name).axis} {ratio(one['ratio'], one['low'], one['high'])} times those of "
+        f"{settings(differ or one['b']['settings'])}"
+    )
     if one["low"] is not None:
         text += f", {sessions(min(one['a']['sessions'], one['b']['sessions']))} each"
     if one["reasons"]:

@@ -16,7 +16,8 @@ PAUSE_S = 3 * 3600.0
 
 
 def apart(a: Iterable[dict[str, Any]], b: Iterable[dict[str, Any]]) -> str | None:
-    """When each side was measured, where over PAUSE_S lie between them; None side by side, or where a time is unknown."""
+    """When each side was measured, where over PAUSE_S lie between them; None side by side, or where a time is
+    unknown."""
     spans = [_span(side) for side in (a, b)]
     if spans[0] is None or spans[1] is None:
         return None

@@ -24,7 +24,8 @@ LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per
 
 
 def decide(effect: Effect, higher_is_better: bool, margin: float = MARGIN, confidence: float = CONFIDENCE) -> str:
-    """faster, slower, same or cannot tell, from an effect whose p-values were corrected for how many comparisons there are.
+    """faster, slower, same or cannot tell, from an effect whose p-values were corrected for how many comparisons there
+    are.
 
     `same` goes first: a difference too small to matter is no news even when it is certain. Faster and slower need
     both: not explained by chance, and estimated beyond the margin.
@@ -219,7 +220,8 @@ def verdict_record(
                         "code": "missing",
                         "message": f"{side.label} has no such cell"
                         + (
-                            f"; what differs besides: {', '.join(pair.follow)} (--by {' --by '.join((*pair.subject, *pair.follow))})"
+                            f"; what differs besides: {', '.join(pair.follow)} (--by "
+                            f"{' --by '.join((*pair.subject, *pair.follow))})"
                             if pair.follow
                             else ""
                         ),
@@ -294,7 +296,8 @@ def _partial(pair: Pair, figure: str, found: effects.Effect | None) -> list[dict
 
 
 def _few_failed(pair: Pair, reasons: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Failures that forbid nothing; they have no latency that could be compared, so they are said beside every verdict."""
+    """Failures that forbid nothing; they have no latency that could be compared, so they are said beside every
+    verdict."""
     if any(each["code"] == "failures" for each in reasons):
         return []
     counted = [(side.label, *_failed(side)) for side in (pair.a, pair.b)]

@@ -1,8 +1,10 @@
-"""An image for tests of containers: this Python, the embedded llama.cpp server, and the libraries that both load. No registry is asked.
+"""An image for tests of containers: this Python, the embedded llama.cpp server, and the libraries that both load. No
+registry is asked.
 
     python tests/container/image.py [TAG]
 
-Its entry point takes the flags of `llama-server`, as the image of llama.cpp does. Needs a container engine and some 130 MB.
+Its entry point takes the flags of `llama-server`, as the image of llama.cpp does. Needs a container engine and some 130
+MB.
 """
 
 from __future__ import annotations

@@ -22,11 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(path.name for path in (ROOT / "bin").glob("llmpar-*"))
 # What cannot run in a test, and why; each must still stand in some help.
 NOT_RUN = {
-    "llmpar-calibrate --python ~/vllm/bin/python -o card.json": "wants a GPU; tests/unit/test_calibrate.py has a Python that answers for one",
+    "llmpar-calibrate --python ~/vllm/bin/python -o card.json": "wants a GPU; tests/unit/test_calibrate.py has a "
+    "Python that answers for one",
     "llmpar-simulate sweeps/clients.tsv --card card.json": "wants that card; tests/unit/test_calibrate.py runs it",
     "make sweep REPEATS=3": "tests/proc/test_make.py runs make",
-    "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep": "wants two GPUs; its dry run is golden",
-    "llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running": "tests/proc/test_sample_engine.py has a port of its own",
+    "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- "
+    "make sweep": "wants two GPUs; its dry run is golden",
+    "llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq "
+    ".running": "tests/proc/test_sample_engine.py has a port of its own",
 }
 # Exit statuses that are an answer too: a night that is slower, no cell that meets the objectives.
 ANSWERS = {"llmpar-compare": {0, 5}, "llmpar-pick": {0, 6}}

@@ -179,7 +179,10 @@ class TestReader:
 
     def test_closed_reader_is_no_fault(self, command, kind, inputs, tmp_path):
         (tmp_path / "all.jsonl").write_bytes(b"".join(inputs[kind]))
-        shell = f"{' '.join([str(ROOT / 'bin' / command[0]), *command[1:]])} {tmp_path}/all.jsonl | :; echo ${{PIPESTATUS[0]}}"
+        shell = (
+            f"{' '.join([str(ROOT / 'bin' / command[0]), *command[1:]])} {tmp_path}/all.jsonl | :; echo "
+            "${PIPESTATUS[0]}"
+        )
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
         assert done.stdout.strip() in ("0", "6"), done.stderr
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -1,4 +1,5 @@
-"""docs/records.md has a section for every kind and version, whose first column names exactly the fields that are written."""
+"""docs/records.md has a section for every kind and version, whose first column names exactly the fields that are
+written."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Mig:
 
 @dataclass
 class Gpu:
-    """One GPU. `errors`: NVML codes by function name, or by field identifier. `lost`: seconds from the fake's start (from, to)."""
+    """One GPU. `errors`: NVML codes by function name, or by field identifier. `lost`: seconds from the fake's start
+    (from, to)."""
 
     uuid: str = "GPU-00000000-fake"
     name: str = "Fake H200"
@@ -491,7 +492,8 @@ def uninstall() -> None:
 
 
 def from_json(text: str) -> Library:
-    """A library from a scenario: {"gpus": [{Gpu's fields, "migs": [{Mig's fields}]}], "missing": [...], "init_code": 0}."""
+    """A library from a scenario: {"gpus": [{Gpu's fields, "migs": [{Mig's fields}]}], "missing": [...], "init_code":
+    0}."""
     scenario = json.loads(text)
     gpus = []
     for given in scenario["gpus"]:

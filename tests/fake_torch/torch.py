@@ -1,4 +1,5 @@
-"""As much of torch as the microbenchmark uses: shapes are checked, and a product takes some microseconds of real time."""
+"""As much of torch as the microbenchmark uses: shapes are checked, and a product takes some microseconds of real
+time."""
 
 from __future__ import annotations
 

@@ -9,14 +9,16 @@ from pathlib import Path
 
 FAKE = Path(__file__).resolve().parents[1] / "fake_engine.py"
 
-# As the real one: it takes -p HOST:INNER and --name, holds the terminal until the container ends; stop and rm -f end it.
+# As the real one: it takes -p HOST:INNER and --name, holds the terminal until the container ends; stop and rm -f end
+# it.
 DOCKER = """
 echo "$@" >> '{folder}/docker.calls'
 case $1 in
   run)
     shift
     while [ $# -gt 0 ]; do
-      case $1 in -p) port=${{2#127.0.0.1:}}; port=${{port%%:*}}; shift ;; --name) name=$2; shift ;; --label) label=$2; shift ;; esac
+      case $1 in -p) port=${{2#127.0.0.1:}}; port=${{port%%:*}}; shift ;; --name) name=$2; shift ;;
+    --label) label=$2; shift ;; esac
       shift
     done
     '{python}' '{fake}' --engine {engine} --port "$port" {options} &
@@ -30,7 +32,8 @@ case $1 in
   rm) kill -9 "$(cat '{folder}/'"${{@: -1}}".container)" 2>/dev/null; rm -f '{folder}/'"${{@: -1}}".container ;;
   ps) # -a, filters by label and name; ids are names here. Another state than running there is none.
     while [ $# -gt 0 ]; do
-      case $1 in -a) all=yes ;; label=*=*) label=${{1#label=}} ;; name=*) name=${{1#name=^}}; name=${{name%$}} ;; status=*) exit 0 ;; esac
+      case $1 in -a) all=yes ;; label=*=*) label=${{1#label=}} ;;
+    name=*) name=${{1#name=^}}; name=${{name%$}} ;; status=*) exit 0 ;; esac
       shift
     done
     for each in '{folder}/'*.container; do

@@ -1,4 +1,5 @@
-"""llmpar-serve with real containers: an image made here of this Python and the embedded llama.cpp server. Skipped where none can run."""
+"""llmpar-serve with real containers: an image made here of this Python and the embedded llama.cpp server. Skipped where
+none can run."""
 
 from __future__ import annotations
 
@@ -61,8 +62,24 @@ def line(built: str, model: str, clean: None, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", os.environ["PATH"])
     Path("hello.txt").write_text("hello")
     port = ports.free()
-    yield ["--engine", "llamacpp", "--runtime", "docker", "--image", built, "--model", model, "--port", str(port), "--server-dir", "sd",
-           "--max-total-tokens", "256", "--max-sequences", "2"]  # fmt: skip
+    yield [
+        "--engine",
+        "llamacpp",
+        "--runtime",
+        "docker",
+        "--image",
+        built,
+        "--model",
+        model,
+        "--port",
+        str(port),
+        "--server-dir",
+        "sd",
+        "--max-total-tokens",
+        "256",
+        "--max-sequences",
+        "2",
+    ]
     for state in (f"name=^llmpar-llamacpp-{port}$", f"label={LABEL}=test"):
         left = subprocess.run(
             [str(DOCKER), "ps", "-aq", "--filter", state], capture_output=True, text=True
@@ -106,7 +123,10 @@ def until(true, what: str, limit_s: float = 40) -> None:
 
 
 def test_a_container_serves_and_leaves_nothing(line: list[str]) -> None:
-    look = f"docker inspect {name_of(line)} > inside.json; parallel -j2 llmpar-request --max-tokens 8 --ignore-eos {{}} ::: hello.txt hello.txt hello.txt"
+    look = (
+        f"docker inspect {name_of(line)} > inside.json; parallel -j2 llmpar-request --max-tokens 8 --ignore-eos "
+        "{} ::: hello.txt hello.txt hello.txt"
+    )
     done = serve(*line, "--", "sh", "-c", look)
     assert done.returncode == 0, done.stderr
     answered = [json.loads(row) for row in done.stdout.splitlines()]
@@ -206,7 +226,8 @@ def test_a_port_that_is_taken_in_the_last_moment(line: list[str], tmp_path: Path
         tmp_path,
         "docker",
         f"""
-if [ "$1" = run ]; then '{sys.executable}' -c "{taker}" </dev/null >/dev/null 2>&1 & echo $! > taker; until [ -e taken ]; do sleep 0.05; done; fi
+if [ "$1" = run ]; then '{sys.executable}' -c "{taker}" </dev/null >/dev/null 2>&1 & echo $! > taker
+  until [ -e taken ]; do sleep 0.05; done; fi
 exec {DOCKER} "$@"
 """,
     )
@@ -236,7 +257,8 @@ def test_a_daemon_that_is_stopped(line: list[str]) -> None:
 
 
 def test_a_container_that_runs_out_of_its_memory(line: list[str], tmp_path: Path, built: str) -> None:
-    # The same run with a limit, and with a program that takes more at once: a model would push its pages out for minutes.
+    # The same run with a limit, and with a program that takes more at once: a model would push its pages out for
+    # minutes.
     executable(
         tmp_path,
         "docker",

@@ -1,4 +1,5 @@
-"""The engines that need a GPU, each launched by its own command line over the fake engine of its dialect, asked as the study asked."""
+"""The engines that need a GPU, each launched by its own command line over the fake engine of its dialect, asked as the
+study asked."""
 
 from __future__ import annotations
 
@@ -107,7 +108,10 @@ def test_powerinfer_refuses_what_finds_no_slot_and_the_record_says_so(tmp_path: 
     (tmp_path / "slow.txt").write_text("x\nfake: gap_ms=40 tokens=12")
     for stream, kind in (("--stream", "cut_stream"), ("--no-stream", "no_free_slot")):
         with fake_engine(engine="powerinfer", tokens=12, slots=1) as server:
-            command = f"parallel -j3 llmpar-request --base-url {server.url} --engine powerinfer --api llamacpp {stream} {{}} ::: slow.txt slow.txt slow.txt"
+            command = (
+                f"parallel -j3 llmpar-request --base-url {server.url} --engine powerinfer --api llamacpp "
+                f"{stream} {{}} ::: slow.txt slow.txt slow.txt"
+            )
             done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         failed = [row for row in rows if row["status"] != "ok"]

@@ -1,4 +1,5 @@
-"""conftest.py: signals that the caller ignores or blocks do not reach what tests start; a failed test leaves nothing."""
+"""conftest.py: signals that the caller ignores or blocks do not reach what tests start; a failed test leaves
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""scripts/nightly as cron runs it: silent when all is well, else a mail's body and a status; its lock, limit and nights kept."""
+"""scripts/nightly as cron runs it: silent when all is well, else a mail's body and a status; its lock, limit and nights
+kept."""
 
 from __future__ import annotations
 

@@ -269,7 +269,8 @@ def test_the_pool_is_no_descendant_of_the_job_that_started_it(server):
     while pid := pools.parent_of(pid):
         above.append(pid)
     assert not set(above) & {process.pid, *pools.launchers()}
-    # Its own group, so that no signal of a terminal reaches it; in the session of its parallel, whose share of the processors it has.
+    # Its own group, so that no signal of a terminal reaches it; in the session of its parallel, whose share of the
+    # processors it has.
     assert os.getpgid(pools.parent()) == pools.parent() and os.getsid(pools.parent()) == os.getsid(process.pid)
     os.kill(pools.launchers()[0], signal.SIGTERM)
     ended(process)

@@ -1,4 +1,5 @@
-"""The report as a reader meets it, in a real headless Chromium: nothing asked for, nothing complained of, nothing cut off."""
+"""The report as a reader meets it, in a real headless Chromium: nothing asked for, nothing complained of, nothing cut
+off."""
 
 from __future__ import annotations
 
@@ -29,24 +30,31 @@ LOOKS = (
 )
 # Contrast of text that WCAG 2.2 asks for (level AA).
 LEAST_CONTRAST = 4.5
-OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && !e.closest('.scroll') && !e.closest('svg')
+OVERFLOWING = """[...document.querySelectorAll('main *')].filter(e => e.checkVisibility() && !e.closest('.scroll')
+  && !e.closest('svg')
   && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '.' + e.className)"""
 CONTRASTS = """(() => {
   const probe = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const light = colour => { probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
-    const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map(v =>
+    (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
     return .2126 * r + .7152 * g + .0722 * b; };
   const paper = light(getComputedStyle(document.body).backgroundColor);
-  return [...document.querySelectorAll('h1,p,td,th,.verdict,.facts li,svg text')].filter(e => e.checkVisibility()).map(e => {
+  return [...document.querySelectorAll('h1,p,td,th,.verdict,.facts li,svg text')]
+    .filter(e => e.checkVisibility()).map(e => {
     const s = getComputedStyle(e), ink = light(e.tagName == 'text' ? s.fill : s.color);
     return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05); }).reduce((a, b) => Math.min(a, b), 99);
 })()"""
 TEXT_SIZE = """Math.min(...[...document.querySelectorAll('svg text')].filter(e => e.checkVisibility())
   .map(e => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a))"""
-CUT = """[...document.querySelectorAll('svg')].filter(s => s.checkVisibility()).flatMap(s => { const box = s.getBoundingClientRect();
+CUT = """[...document.querySelectorAll('svg')].filter(s => s.checkVisibility()).flatMap(s => {
+  const box = s.getBoundingClientRect();
   return [...s.querySelectorAll('text')].filter(t => { const r = t.getBoundingClientRect();
     return r.left < box.left - 2 || r.right > box.right + 2; }).map(t => t.textContent); })"""
-SHOWN = "[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')].filter(s => s.checkVisibility()).length)"
+SHOWN = (
+    "[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')].filter(s => "
+    "s.checkVisibility()).length)"
+)
 
 
 @pytest.fixture(scope="module")

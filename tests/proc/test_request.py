@@ -452,7 +452,8 @@ def engine() -> Iterator[Fake]:
 
 @optional.needs("parallel")
 def test_a_stall_of_the_server_shows_in_the_effective_figures(engine):
-    """No coordinated omission: more requests are due in the stall than may be out; those sent after it count as well."""
+    """No coordinated omission: more requests are due in the stall than may be out; those sent after it count as
+    well."""
     stall_s, count, slots, gap_s = 1.5, 70, 6, 0.05
     process = subprocess.Popen(
         [

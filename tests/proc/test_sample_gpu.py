@@ -82,7 +82,10 @@ def test_beside_a_command(scenario: Any, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_the_command(scenario: Any, tmp_path: Path, number: signal.Signals) -> None:
     scenario({})
-    script = f"trap 'echo caught > caught; exit 9' {number.name.removeprefix('SIG')}; : > ready; while :; do sleep 0.05; done"
+    script = (
+        f"trap 'echo caught > caught; exit 9' {number.name.removeprefix('SIG')}; : > ready; while :; do sleep "
+        "0.05; done"
+    )
     child = subprocess.Popen(
         ["llmpar-sample-gpu", "--output", "gpu.jsonl", "--", "sh", "-c", script], stderr=subprocess.PIPE
     )

@@ -327,7 +327,8 @@ def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_
         "--",
         "sh",
         "-c",
-        'echo "$LLMPAR_METRICS_URLS" > urls; parallel --will-cite -j4 --line-buffer llmpar-request ::: a.txt b.txt c.txt d.txt > r.jsonl',
+        'echo "$LLMPAR_METRICS_URLS" > urls; parallel --will-cite -j4 --line-buffer llmpar-request ::: a.txt b.txt '
+        "c.txt d.txt > r.jsonl",
     )
     assert done.returncode == 0, done.stderr
     server, got = record("a folder"), [records.decode(line) for line in Path("r.jsonl").read_bytes().splitlines()]
@@ -362,7 +363,8 @@ def test_replicas_without_nginx_say_how_to_get_it_before_anything_starts(
         [
             sys.executable,
             "-c",
-            "from llmpar.serving import balancer; balancer.ELSEWHERE = (); from llmpar.commands.serve import main; main()",
+            "from llmpar.serving import balancer; balancer.ELSEWHERE = (); from llmpar.commands.serve import "
+            "main; main()",
             *LLAMA,
             "--replicas",
             "2",
@@ -455,22 +457,26 @@ DOCKER_SAYS = [
     ),
     (
         "missing_image",
-        "docker: Error response from daemon: manifest for vllm/vllm-openai:v9 not found: manifest unknown: manifest unknown",
+        "docker: Error response from daemon: manifest for vllm/vllm-openai:v9 not found: manifest unknown: manifest "
+        "unknown",
     ),
     ("no_gpu", 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].'),
     ("port_taken", "Bind for 0.0.0.0:8000 failed: port is already allocated."),
     (
         "no_docker",
-        "docker: permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Post "
+        "docker: permission denied while trying to connect to the Docker daemon socket at "
+        "unix:///var/run/docker.sock: Post "
         "/v1.24/containers/create: dial unix /var/run/docker.sock: connect: permission denied.",
     ),
     (
         "container_exists",
-        "docker: Error response from daemon: Conflict. The container name /llmpar-vllm-8000 is already in use by container 0f1e2d.",
+        "docker: Error response from daemon: Conflict. The container name /llmpar-vllm-8000 is already in use by "
+        "container 0f1e2d.",
     ),
     (
         "missing_image",
-        "Error: initializing source docker://vllm/vllm-openai:v9: pinging container registry docker.io: dial tcp: lookup failed",
+        "Error: initializing source docker://vllm/vllm-openai:v9: pinging container registry docker.io: dial tcp: "
+        "lookup failed",
     ),
     (
         "crashed",

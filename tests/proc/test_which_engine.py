@@ -1,4 +1,5 @@
-"""The main question end to end: engines of three APIs, asked the same by llmpar-request, stand beside each other in all that judges."""
+"""The main question end to end: engines of three APIs, asked the same by llmpar-request, stand beside each other in all
+that judges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Hostile and broken answers by the seed: what a server could send, from a good answer with pieces cut, doubled and replaced."""
+"""Hostile and broken answers by the seed: what a server could send, from a good answer with pieces cut, doubled and
+replaced."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def read(data: bytes, chance: random.Random, settings: request.Settings) -> dict
 
 
 def fuzz(cases: int, seed: int, apis: tuple[str, ...] = tuple(DIALECTS)) -> Counter[str]:
-    """So many answers of each API; statuses counted. Raises AssertionError naming API, seed and case of the first that broke."""
+    """So many answers of each API; statuses counted. Raises AssertionError naming API, seed and case of the first that
+    broke."""
     found: Counter[str] = Counter()
     for api in apis:
         settings = request.Settings("http://h", api, "m", stream=api != "mii", api_key="sk-secret-1")

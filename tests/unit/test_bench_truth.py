@@ -1,4 +1,5 @@
-"""The benchmark's own arithmetic: matching what clients say with a server's log, quantiles, concurrency; and truthd itself."""
+"""The benchmark's own arithmetic: matching what clients say with a server's log, quantiles, concurrency; and truthd
+itself."""
 
 from __future__ import annotations
 

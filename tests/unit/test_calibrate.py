@@ -21,8 +21,13 @@ TABLE = "engine\tmodel\tclients\tcount\tmax_tokens\nvllm\tvicuna-7b-v1.5\t16\t32
 
 def measured(**changes: Any) -> dict[str, Any]:
     h100 = cards.card("h100")
-    made: dict[str, Any] = {"title": "NVIDIA Something 9", "memory_bytes": h100.memory_bytes, "measured_bandwidth_bytes_per_s": 2.8e12,
-                            "measured_tensor_flops": 7e14, "torch": "torch 2.11, CUDA 13.0"}  # fmt: skip
+    made: dict[str, Any] = {
+        "title": "NVIDIA Something 9",
+        "memory_bytes": h100.memory_bytes,
+        "measured_bandwidth_bytes_per_s": 2.8e12,
+        "measured_tensor_flops": 7e14,
+        "torch": "torch 2.11, CUDA 13.0",
+    }
     made |= {key: getattr(h100, key) for key in cards.POINTS}
     return made | changes
 
@@ -31,7 +36,8 @@ def python_that_prints(tmp_path: Path, text: str, status: int = 0) -> str:
     """In place of a Python with torch: checks that it was given the microbenchmark and prints."""
     path = tmp_path / "python"
     path.write_text(
-        f"#!/bin/sh\ncase \"$2\" in *'import torch'*) ;; *) exit 9 ;; esac\ncat {tmp_path}/answer\n[ {status} = 0 ] || echo \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit {status}\n"
+        f"#!/bin/sh\ncase \"$2\" in *'import torch'*) ;; *) exit 9 ;; esac\ncat {tmp_path}/answer\n[ {status} = 0 ] "
+        f"|| echo \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit {status}\n"
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "answer").write_text(text)

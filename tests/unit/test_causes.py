@@ -1,4 +1,5 @@
-"""Why a server ended: the last error of its log, then the kernel's count, then a container's own word; never a mention or a hint."""
+"""Why a server ended: the last error of its log, then the kernel's count, then a container's own word; never a mention
+or a hint."""
 
 from __future__ import annotations
 
@@ -18,25 +19,30 @@ LOGS = [
         "bad_setting",
         "max_model_len",
         "INFO 11-25 17:00:01 [importing.py:44] Triton is not usable: No CUDA GPUs are available\n"
-        "WARNING 11-25 17:00:02 [interface.py:12] Failed to import from vllm._C: libcuda.so.1: cannot open shared object file\n"
+        "WARNING 11-25 17:00:02 [interface.py:12] Failed to import from vllm._C: libcuda.so.1: cannot open shared "
+        "object file\n"
         "(APIServer pid=7) WARNING 11-25 17:00:02 [x.py:1] Found no NVIDIA driver on your system\n"
-        "pydantic_core.ValidationError: 1 validation error for ModelConfig: User-specified max_model_len (9000) is greater\n",
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig: User-specified max_model_len (9000) is "
+        "greater\n",
     ),
     # TGI's lines, with their colours.
     (
         "tgi",
         "bad_setting",
         "must be <",
-        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[33m WARN\x1b[0m \x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m Found no NVIDIA driver\n"
+        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[33m WARN\x1b[0m "
+        "\x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m Found no NVIDIA driver\n"
         'Error: ArgumentValidation("`max_input_tokens`(9) must be < `max_total_tokens`(8)")\n'
-        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m No CUDA GPUs are available\n",
+        "\x1b[2m2026-11-25T18:07:18.716943Z\x1b[0m \x1b[32m INFO\x1b[0m "
+        "\x1b[2mtext_generation_launcher\x1b[0m\x1b[2m:\x1b[0m No CUDA GPUs are available\n",
     ),
     # The first error was overcome; the last was not.
     (
         "vllm",
         "port_taken",
         "Errno 98",
-        "ERROR 11-25 17:00:01 huggingface_hub.errors.LocalEntryNotFoundError: cannot find generation_config.json, going on without\n"
+        "ERROR 11-25 17:00:01 huggingface_hub.errors.LocalEntryNotFoundError: cannot find generation_config.json, "
+        "going on without\n"
         "OSError: [Errno 98] Address already in use\n",
     ),
     # The error that points to the one before it says nothing.
@@ -52,8 +58,10 @@ LOGS = [
         "llamacpp",
         "out_of_memory",
         "CUDA0 buffer",
-        "0.01.2 E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 8 MiB on device 0: cudaMalloc failed: out of memory\n"
-        "0.01.3 E llama_model_load: error loading model: unable to allocate CUDA0 buffer\n0.01.4 E srv load_model: failed to load model, 'm'\n",
+        "0.01.2 E ggml_backend_cuda_buffer_type_alloc_buffer: allocating 8 MiB on device 0: cudaMalloc failed: out of "
+        "memory\n"
+        "0.01.3 E llama_model_load: error loading model: unable to allocate CUDA0 buffer\n0.01.4 E srv load_model: "
+        "failed to load model, 'm'\n",
     ),
     ("llamacpp", "unknown_model", "failed to load", "0.01.4 E srv  load_model: failed to load model, 'm.gguf'\n"),
     # Hints of three programs.
@@ -61,23 +69,40 @@ LOGS = [
         "tgi",
         "bad_arguments",
         "float32",
-        "error: invalid value 'float32' for '--dtype <DTYPE>'\n  [possible values: float16, bfloat16]\n\nFor more information, try '--help'.\n",
+        "error: invalid value 'float32' for '--dtype <DTYPE>'\n  [possible values: float16, bfloat16]\n\nFor more "
+        "information, try '--help'.\n",
     ),
     (
         "vllm",
         "no_docker",
         "usermod",
-        "docker: permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: connect\n\n"
+        "docker: permission denied while trying to connect to the Docker daemon socket at "
+        "unix:///var/run/docker.sock: connect\n\n"
         "Run 'docker run --help' for more information\n",
     ),
-    ("transformers", "bad_setting", "--cb-size", "Error: No such option: --cb-size\nTry 'transformers serve --help' for help.\n"),
+    (
+        "transformers",
+        "bad_setting",
+        "--cb-size",
+        "Error: No such option: --cb-size\nTry 'transformers serve --help' for help.\n",
+    ),
     ("trtllm", "no_gpu", "node", "RuntimeError: No GPU devices found on the node\n"),
     # No pattern knows these: the last error, not the last line.
-    ("sglang", "crashed", "IndexError: list index out of range", "IndexError: list index out of range\nINFO bye\nstopping 3 threads\n"),
-    ("powerinfer", "crashed", "main: error: cannot open", "main: error: cannot open the sparse index\nhave a nice day\n"),
+    (
+        "sglang",
+        "crashed",
+        "IndexError: list index out of range",
+        "IndexError: list index out of range\nINFO bye\nstopping 3 threads\n",
+    ),
+    (
+        "powerinfer",
+        "crashed",
+        "main: error: cannot open",
+        "main: error: cannot open the sparse index\nhave a nice day\n",
+    ),
     ("vllm", "crashed", "half a line", "INFO 11-25 started\nhalf a line\n"),
     ("vllm", "crashed", "its log says nothing", ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_device_is_never_replaced() -> None:
-    # A device of its own would need rights that a test has not; /dev/full refuses what is written, and would be replaced by root.
+    # A device of its own would need rights that a test has not; /dev/full refuses what is written, and would be
+    # replaced by root.
     before = os.stat("/dev/full")
     with pytest.raises(OSError, match="No space left"), cli.writing("/dev/full") as stream:
         stream.write(b"x")

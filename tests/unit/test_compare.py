@@ -143,7 +143,8 @@ def test_faster_says_so_in_the_sentence() -> None:
     assert found["verdict"] == "faster" and found["at"] == {"clients": 128}
     assert (
         found["sentence"]
-        == "vllm is 12% faster than tgi at 128 clients: 112 against 100 output tokens/s (9.6 to 14%, 3 server sessions each)"
+        == "vllm is 12% faster than tgi at 128 clients: 112 against 100 output tokens/s (9.6 to 14%, 3 server "
+        "sessions each)"
     )
     assert found["a"]["values"] == VLLM and found["effect"]["ratio"] == pytest.approx(1.12, abs=0.001)
 
@@ -265,7 +266,8 @@ def test_an_engine_brings_its_version_model_and_flags() -> None:
     assert (verdicts[0]["a"]["label"], verdicts[0]["b"]["label"]) == ("llamacpp, version b1", "vllm, version 0.23.0")
     (told,) = [reason["message"] for reason in verdicts[0]["reasons"] if reason["code"] == "own_settings"]
     assert told == (
-        "llamacpp, version b1 and vllm, version 0.23.0 differ also in engine args -fa against default, model m.gguf against m: "
+        "llamacpp, version b1 and vllm, version 0.23.0 differ also in engine args -fa against default, model m.gguf "
+        "against m: "
         "it compares the engines only if the weights are the same"
     )
     assert told in rendered.text(verdicts) and rendered.markdown(verdicts).count(told) == 1

@@ -217,7 +217,10 @@ def test_a_cut_document_is_an_error(api: str) -> None:
 
 
 NDJSON = {"content-type": "application/x-ndjson"}
-OLLAMA_END = b'{"model":"m","response":"","done":true,"done_reason":"length","prompt_eval_count":4,"eval_count":2,"eval_duration":9}\n'
+OLLAMA_END = (
+    b'{"model":"m","response":"","done":true,"done_reason":"length",'
+    b'"prompt_eval_count":4,"eval_count":2,"eval_duration":9}\n'
+)
 
 
 def test_ollama_streams_lines() -> None:

@@ -133,7 +133,8 @@ ASIDE = sorted(path for path in WIRE.rglob("*.txt") if path.name in OTHER and pa
 
 
 def with_length(head: bytes, body: bytes) -> bytes:
-    """The response with the body's true length: captured files whose long fields were cut have one that no longer fits."""
+    """The response with the body's true length: captured files whose long fields were cut have one that no longer
+    fits."""
     lines = [
         line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length:", b"transfer-encoding:"))
     ]

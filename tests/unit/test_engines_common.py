@@ -127,28 +127,34 @@ def test_a_renamed_package_is_started_as_a_module(machine: Path) -> None:
 LINES = [
     (
         "out_of_memory",
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of 23.65 GiB",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB. GPU 0 has a total capacity of "
+        "23.65 GiB",
     ),
     (
         "out_of_memory",
-        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
+        "initializing the engine.",
     ),
     (
         "out_of_memory",
-        "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in KV cache (2048).",
+        "ValueError: The model's max seq len (4096) is larger than the maximum number of tokens that can be stored in "
+        "KV cache (2048).",
     ),
     (
         "out_of_memory",
-        "ValueError: Free memory on device (3.1/23.65 GiB) on startup is less than desired GPU memory utilization (0.92, 21.7 GiB).",
+        "ValueError: Free memory on device (3.1/23.65 GiB) on startup is less than desired GPU memory utilization "
+        "(0.92, 21.7 GiB).",
     ),
     (
         "out_of_memory",
-        "RuntimeError: Worker failed with error 'Available memory on node 0 (13.38/15.09 GiB) on kv cache allocation is less than "
+        "RuntimeError: Worker failed with error 'Available memory on node 0 (13.38/15.09 GiB) on kv cache allocation "
+        "is less than "
         "requested memory for kv (100.0 GiB). Decrease --kv-cache-memory-bytes",
     ),
     (
         "unknown_model",
-        "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and outgoing traffic has been disabled.",
+        "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and "
+        "outgoing traffic has been disabled.",
     ),
     (
         "unknown_model",
@@ -181,7 +187,8 @@ def test_why_a_launch_failed(name: str, outcome: str, line: str) -> None:
         (
             "tgi",
             "bad_setting",
-            "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the final model.",
+            "RuntimeError: Only 1 can be set between `dtype` and `quantize`, as they both decide how goes the "
+            "final model.",
         ),
         ("tgi", "bad_setting", 'Error: ArgumentValidation("`max_input_length` must be < `max_total_tokens`")'),
         ("vllm", "bad_setting", "api_server.py: error: unrecognized arguments: --kv-cache-memory-bytes"),
@@ -195,7 +202,8 @@ def test_why_a_launch_failed(name: str, outcome: str, line: str) -> None:
         (
             "ctranslate2",
             "bad_setting",
-            "ValueError: Requested float16 compute type, but the target device or backend do not support efficient float16",
+            "ValueError: Requested float16 compute type, but the target device or backend do not support efficient "
+            "float16",
         ),
         ("sglang", "out_of_memory", "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."),
         ("transformers", "bad_setting", "Error: No such option: --cb-block-size"),
@@ -208,8 +216,10 @@ def test_why_an_engine_of_its_own_kind_failed(name: str, outcome: str, line: str
 def test_an_ordinary_log_names_no_failure() -> None:
     """What vLLM prints at a good start; a word in it must not be taken for a cause."""
     good = (
-        "INFO gpu_memory_utilization=0.92 max_model_len=4000\nWARNING No module named 'triton'\nINFO Memory profiling takes 3 s; "
-        "the rest of the memory reserved for KV Cache is 8.1 GiB\nINFO Application startup complete. Address 127.0.0.1:8000\n"
+        "INFO gpu_memory_utilization=0.92 max_model_len=4000\nWARNING No module named 'triton'\nINFO Memory profiling "
+        "takes 3 s; "
+        "the rest of the memory reserved for KV Cache is 8.1 GiB\nINFO Application startup complete. Address "
+        "127.0.0.1:8000\n"
     )
     for engine in ENGINES.values():
         assert [each for each, pattern, _ in engine.failures if re.search(pattern, good)] == []

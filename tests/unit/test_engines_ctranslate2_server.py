@@ -28,7 +28,8 @@ class Tokenizer:
 
 
 class Generator:
-    """Answers each prompt with its own bytes again and again, a step for all of the batch at a time, as CTranslate2 does.
+    """Answers each prompt with its own bytes again and again, a step for all of the batch at a time, as CTranslate2
+    does.
 
     A prompt that begins with `!` makes the batch fail, one with `.` ends after itself. `gate` holds a batch back.
     """

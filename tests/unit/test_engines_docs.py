@@ -1,4 +1,5 @@
-"""docs/engines.md says what the engines' files and docs/engines.tsv say, and what is said to be run was run by scripts/engines."""
+"""docs/engines.md says what the engines' files and docs/engines.tsv say, and what is said to be run was run by
+scripts/engines."""
 
 from __future__ import annotations
 

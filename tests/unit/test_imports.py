@@ -118,7 +118,8 @@ def test_results_without_start_times_have_latencies_but_no_throughput() -> None:
 
 
 def sglang(**changes: Any) -> dict[str, Any]:
-    """As sglang/bench_serving.py writes with --output-details: no start times, no model; the rate is no number of strict JSON."""
+    """As sglang/bench_serving.py writes with --output-details: no start times, no model; the rate is no number of
+    strict JSON."""
     return {
         "backend": "sglang",
         "dataset_name": "random",

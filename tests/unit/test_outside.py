@@ -1,4 +1,5 @@
-"""Words and numbers from outside: what is printed, what is counted, what is read of a file that its writer did not finish."""
+"""Words and numbers from outside: what is printed, what is counted, what is read of a file that its writer did not
+finish."""
 
 from __future__ import annotations
 

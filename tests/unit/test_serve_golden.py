@@ -68,7 +68,8 @@ def test_the_historic_lines_are_those_of_april_2024() -> None:
     """Not rewritten by --golden-rewrite: the four ways in which users ran then, as they typed them."""
     vicuna = "lmsys/vicuna-7b-v1.5"
     tgi = (
-        "docker run --gpus all --shm-size 1g -p 9091:80 -v /data:/data ghcr.io/huggingface/text-generation-inference:1.4.4 "
+        "docker run --gpus all --shm-size 1g -p 9091:80 -v /data:/data "
+        "ghcr.io/huggingface/text-generation-inference:1.4.4 "
         f"--model-id {vicuna} {{}} --num-shard 1 --max-input-length 3600 --max-total-tokens 4000 --speculate 2\n"
     )
     lines = {
@@ -76,14 +77,16 @@ def test_the_historic_lines_are_those_of_april_2024() -> None:
         "historic-tgi-eetq": tgi.format("--quantize eetq"),
         "historic-vllm": "docker run --gpus all --ipc=host -p 8000:8000 -v /data:/root/.cache/huggingface "
         f"vllm/vllm-openai:v0.4.0.post1 --model {vicuna} --dtype float16 --max-model-len 4000\n",
-        "historic-aphrodite-docker": f"docker run --gpus all --ipc=host -p 2242:7860 -e MODEL_NAME={vicuna} -e DATATYPE=half "
+        "historic-aphrodite-docker": f"docker run --gpus all --ipc=host -p 2242:7860 -e MODEL_NAME={vicuna} -e "
+        "DATATYPE=half "
         "-e CONTEXT_LENGTH=4000 alpindale/aphrodite-engine\n",
         "historic-aphrodite-python": f"python -m aphrodite.endpoints.openai.api_server --model {vicuna} "
         "--dtype half --max-model-len 4000 --port 2242\n",
     }
     folder = CASES[0].parent
     for name, line in lines.items():
-        # Two words are ours: --init ends a container at its TERM, and its port is published on the loopback address only.
+        # Two words are ours: --init ends a container at its TERM, and its port is published on the loopback address
+        # only.
         printed = (folder / name / "stdout").read_text()
         assert printed.replace(" --init", "").replace("-p 127.0.0.1:", "-p ") == line
         assert name == "historic-aphrodite-python" or printed.count(" --init") == printed.count("-p 127.0.0.1:") == 1

@@ -56,10 +56,18 @@ def test_the_record_has_the_documented_fields_and_an_interval() -> None:
     assert made["output_tokens_per_price"]["value"] == pytest.approx(rate["value"] * 3600 / 0.5)
 
 
-@pytest.mark.parametrize("columns, values, words", [
-    ("speculate", "2", "acceptance length"), ("quantize", "awq", "quantised kernels"), ("shards", "2", "sharding"),
-    ("dtype", "float32", "fp16 and bf16"), ("launcher", "cold", "client's own start"), ("memory", "13GiB", "leave no KV cache"),
-    ("memory", "much", "not a size")])  # fmt: skip
+@pytest.mark.parametrize(
+    "columns, values, words",
+    [
+        ("speculate", "2", "acceptance length"),
+        ("quantize", "awq", "quantised kernels"),
+        ("shards", "2", "sharding"),
+        ("dtype", "float32", "fp16 and bf16"),
+        ("launcher", "cold", "client's own start"),
+        ("memory", "13GiB", "leave no KV cache"),
+        ("memory", "much", "not a size"),
+    ],
+)
 def test_what_is_refused_says_why(columns: str, values: str, words: str) -> None:
     (made,) = predictions(f"{HEAD}\t{columns}\n4090\tvllm\tvicuna-7b-v1.5\t8\t16\t20\t{values}\n")
     assert words in made["reason"] and made["figures"] == {} and made["basis"] is None
@@ -112,8 +120,15 @@ def test_a_given_point_narrows_its_own_card_and_model_only(tmp_path: Path) -> No
 
 
 def test_a_prompt_set_gives_its_lengths() -> None:
-    done = run("llmpar-simulate", "--prompts", str(ROOT / "prompts"), "--format", "json", "-",
-               given=HEAD + "\n4090\tvllm\tvicuna-7b-v1.5\t8\t32\t20\n")  # fmt: skip
+    done = run(
+        "llmpar-simulate",
+        "--prompts",
+        str(ROOT / "prompts"),
+        "--format",
+        "json",
+        "-",
+        given=HEAD + "\n4090\tvllm\tvicuna-7b-v1.5\t8\t32\t20\n",
+    )
     (made,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert made["prompt_tokens_mean"] == pytest.approx(156.0625)
     done = run("llmpar-simulate", "--prompts", "nowhere", "-", given=HEAD + "\n4090\tvllm\tvicuna-7b-v1.5\t8\t32\t20\n")
@@ -139,8 +154,16 @@ def test_records_are_marked_and_summarised_as_simulated(written: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("command", [
-    ("llmpar-compare", "--by", "clients"), ("llmpar-compare", "--history", "3"), ("llmpar-claims",), ("llmpar-pick",), ("llmpar-plan",)])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("llmpar-compare", "--by", "clients"),
+        ("llmpar-compare", "--history", "3"),
+        ("llmpar-claims",),
+        ("llmpar-pick",),
+        ("llmpar-plan",),
+    ],
+)
 def test_commands_that_refuse_a_mix(command: tuple[str, ...], written: Path) -> None:
     files = [str(path) for path in written.glob("*/summary.json")]
     done = run(*command, *files, str(MEASURED))

@@ -38,8 +38,14 @@ def test_sizes_of_a_7b_model() -> None:
 
 
 def test_a_model_from_its_config(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 2048, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4,
-             "intermediate_size": 5632, "vocab_size": 32000}  # fmt: skip
+    sizes = {
+        "hidden_size": 2048,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "intermediate_size": 5632,
+        "vocab_size": 32000,
+    }
     (tmp_path / "config.json").write_text(json.dumps(sizes))
     model = models.load(str(tmp_path))
     assert model.weight_bytes / 2 == pytest.approx(1.1e9, rel=0.01)
@@ -100,15 +106,29 @@ def test_sequences_that_fit() -> None:
 def test_the_study_s_order() -> None:
     """4090 and half an A6000 above a 3090, at 128 clients."""
     load = ClosedLoop(128)
-    rate = {name: predict(scenario(card, load=load, memory_bytes=memory)).figures["output_tokens_per_s"]
-            for name, card, memory in (("4090", "4090", None), ("3090", "3090", None), ("half", "a6000", 24 << 30), ("a6000", "a6000", None))}  # fmt: skip
+    rate = {
+        name: predict(scenario(card, load=load, memory_bytes=memory)).figures["output_tokens_per_s"]
+        for name, card, memory in (
+            ("4090", "4090", None),
+            ("3090", "3090", None),
+            ("half", "a6000", 24 << 30),
+            ("a6000", "a6000", None),
+        )
+    }
     assert rate["4090"] > rate["3090"] and rate["half"] > rate["3090"] and rate["a6000"] > rate["half"]
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"draft_tokens": 2}, "without an acceptance length"), ({"draft_tokens": 2, "acceptance_length": 3.5}, "acceptance length 3.5"),
-    ({"memory_bytes": 12 << 30}, "leave no KV cache"), ({"kv_bytes": 90 << 30}, "does not fit"),
-    ({"kv_tokens": 320}, "does not fit the KV cache"), ({"memory_bytes": 100 << 30}, "more memory than")])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"draft_tokens": 2}, "without an acceptance length"),
+        ({"draft_tokens": 2, "acceptance_length": 3.5}, "acceptance length 3.5"),
+        ({"memory_bytes": 12 << 30}, "leave no KV cache"),
+        ({"kv_bytes": 90 << 30}, "does not fit"),
+        ({"kv_tokens": 320}, "does not fit the KV cache"),
+        ({"memory_bytes": 100 << 30}, "more memory than"),
+    ],
+)
 def test_what_is_refused(changes: dict, words: str) -> None:
     with pytest.raises(Refused, match=words):
         predict(scenario(**changes))

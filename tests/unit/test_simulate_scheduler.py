@@ -15,7 +15,8 @@ def step_time(batch: Batch) -> float:
 
 
 def slow(prompts, outputs, sent, limits: Limits):  # type: ignore[no-untyped-def]
-    """One server, given send times, one token a step: every sequence looked at in every step, blocks counted from lengths."""
+    """One server, given send times, one token a step: every sequence looked at in every step, blocks counted from
+    lengths."""
     blocks = lambda tokens: -(-tokens // limits.block_tokens)  # noqa: E731
     capacity = limits.kv_tokens // limits.block_tokens
     todo = sorted(range(len(prompts)), key=lambda request: sent[request])
