@@ -52,8 +52,9 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prompts(summary: Mapping[str, Any]) -> str:
-    """The hash of a cell's prompts."""
-    return str((_work(summary).get("prompts") or {}).get("sha256"))
+    """The hash of a cell's prompts and of the shares in which they were sent; of their set in summaries before version 2."""
+    known = _work(summary).get("prompts") or {}
+    return str(known.get("shares_sha256") or known.get("sha256"))
 
 
 def asked(summary: Mapping[str, Any]) -> str:

@@ -223,6 +223,8 @@ def _sectioned(values: np.ndarray, value: float, percent: int) -> dict[str, Any]
         return None
     parts = np.array_split(values, sections)
     own = np.array([np.partition(part, rank(len(part), percent) - 1)[rank(len(part), percent) - 1] for part in parts])
+    if not np.isfinite(own).all():
+        return None
     found = batched(own - value, np.ones(sections))
     if found is None:
         return None
@@ -266,20 +268,30 @@ def coherent(found: dict[str, Any]) -> dict[str, Any]:
 def distribution(values: np.ndarray) -> dict[str, Any] | None:
     """n, extremes, mean and percentiles of values in the order of sending; None where there are none.
 
-    The values are times: no interval reaches below 0.
+    The values are times: no interval reaches below 0. Requests that failed are infinitely long: they count in percentiles,
+    and in nothing else. A percentile or bound that is infinite is None, and its value says so with `failed`.
     """
-    if len(values) == 0:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
         return None
     ordered = np.sort(values)
     result: dict[str, Any] = {
-        "n": len(values),
-        "min": float(ordered[0]),
-        "max": float(ordered[-1]),
-        "mean": mean(values),
+        "n": len(finite),
+        "min": float(finite.min()),
+        "max": float(finite.max()),
+        "mean": mean(finite),
     }
     for percent in PERCENTS:
         result[f"p{percent}"] = percentile(values, ordered, percent)
-    return coherent(result)
+    coherent(result)
+    for percent in PERCENTS if len(finite) < len(values) else ():
+        estimate = result[f"p{percent}"]
+        if math.isinf(estimate["value"]):
+            estimate.update(needed=None, failed=True)
+        if any(estimate[end] is not None and math.isinf(estimate[end]) for end in ("low", "high")):
+            estimate.update(low=None, high=None)
+        estimate.update({name: None for name, end in estimate.items() if isinstance(end, float) and math.isinf(end)})
+    return result
 
 
 @dataclass

@@ -125,6 +125,8 @@ class Columns:
                 max(int(end[known].max()), int(sent[known].max())),
             )
         self._keep(launched=launched, end_all=np.maximum(end, launched), sent_all=sent)
+        if "error" in status or "timeout" in status:  # what the client cancelled did not fail
+            self._keep(failed_sent=sent[np.array([each in ("error", "timeout") for each in status])])
         self._categories(columns)
         ok = status.count("ok")
         if ok and ok != len(rows):
@@ -392,9 +394,11 @@ class Columns:
             total += [len(mixed), int(mixed.sum(dtype=np.uint64))]
         return hashlib.sha256(repr(total).encode()).hexdigest()
 
-    def prompts(self) -> tuple[int, str | None]:
-        """How many distinct prompts there were, and a hash of their set."""
-        distinct = np.unique(self.array("prompts").astype(np.uint64))
+    def prompts(self) -> tuple[int, str | None, str | None]:
+        """How many distinct prompts there were, a hash of their set, and one of the shares in which they were sent."""
+        distinct, counts = np.unique(self.array("prompts").astype(np.uint64), return_counts=True)
         if not len(distinct):
-            return 0, None
-        return len(distinct), hashlib.sha256(distinct.astype(">u8").tobytes()).hexdigest()
+            return 0, None, None
+        shares = (counts // np.gcd.reduce(counts)).astype(">u8").tobytes()
+        names = distinct.astype(">u8").tobytes()
+        return len(distinct), hashlib.sha256(names).hexdigest(), hashlib.sha256(names + shares).hexdigest()

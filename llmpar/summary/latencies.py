@@ -85,8 +85,13 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
     """The summary's `latency` of the steady window, or with None (or without a steady one) of the whole run."""
     over_window = window is not None and window.steady
     figures = {}
+    failed = columns.array("failed_sent")
+    if over_window and window is not None:
+        failed = failed[inside(run, window, failed)]
+    sent = columns.array("sent")[found.order]
     for name, values in found.seconds.items():
-        figures[name] = intervals.distribution(values[found.chosen(name) if over_window else ~np.isnan(values)])
+        chosen = found.chosen(name) if over_window else ~np.isnan(values)
+        figures[name] = intervals.distribution(_with_failures(values[chosen], sent[chosen], failed))
     low, high = bounds(run, window) if window is not None and window.steady else (None, None)
     # Where every event is one token, the gaps serve both figures.
     gaps = [tally.Gaps(), tally.Gaps()]
@@ -126,6 +131,14 @@ def _without_intervals(figure: dict[str, Any] | None, least: int) -> dict[str, A
         else:
             kept[name] = {"value": item["value"], "low": None, "high": None}
     return kept
+
+
+def _with_failures(values: np.ndarray, sent: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """Values and, for each failed request, an infinite one, in the order of sending: a timeout is the longest of waits."""
+    if not len(failed) or not len(values):
+        return values
+    order = np.argsort(np.concatenate([sent, failed]), kind="stable")
+    return np.concatenate([values, np.full(len(failed), np.inf)])[order]
 
 
 def convoy(found: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:

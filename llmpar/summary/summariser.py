@@ -87,6 +87,7 @@ class Summariser:
         drift, waves, convoy = latencies.convoy(found, run, window)
         result["window"] = {**describe(run, window), "ttft_drift_ratio": drift, "wave_ratio": waves}
         result["latency"] = latencies.distributions(columns, found, run, window)
+        result["latency_failures"] = "infinite"
         result["latency_over"] = "steady" if window.steady else "run"
         result["latency_run"] = (
             latencies.distributions(columns, found, run, None) if window.steady else result["latency"]
@@ -242,10 +243,10 @@ def _workload(columns: Columns) -> dict[str, Any]:
         found = sorted((each for each in columns.names[name] if each is not None), key=str)
         return None if not found else found[0] if len(found) == 1 else found
 
-    distinct, prompts = columns.prompts()
+    distinct, prompts, shares = columns.prompts()
     samplings = sorted(columns.samplings)
     return {
-        "prompts": {"distinct": distinct, "sha256": prompts},
+        "prompts": {"distinct": distinct, "sha256": prompts, "shares_sha256": shares},
         "sampling": orjson.loads(samplings[0]) if len(samplings) == 1 else None,
         "sampling_sha256": hashlib.sha256(b"\n".join(samplings)).hexdigest(),
         "api": one("api"),

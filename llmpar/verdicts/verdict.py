@@ -67,9 +67,13 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
         ):
             found.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
 
+    # Summaries before version 2 know only the set of prompts, not the shares in which they were sent.
+    shares = all("shares_sha256" in each["workload"]["prompts"] for each in (*a, *b))
+
     def short(summary: dict[str, Any]) -> str | None:
-        sha256 = summary["workload"]["prompts"]["sha256"]
-        return None if sha256 is None else f"{summary['workload']['prompts']['distinct']} prompts ({sha256[:8]})"
+        prompts = summary["workload"]["prompts"]
+        sha256 = prompts["shares_sha256" if shares else "sha256"]
+        return None if sha256 is None else f"{prompts['distinct']} prompts ({sha256[:8]})"
 
     differ(
         "prompts",
