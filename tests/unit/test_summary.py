@@ -113,14 +113,23 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
             values[-1], abs=1e-9
         )
         assert figure["mean"]["value"] == pytest.approx(math.fsum(values) / len(values), rel=1e-9, abs=1e-12)
+        if name in ("ttft_s", "e2e_s", "tpot_s"):  # a failed request is infinitely long
+            values += [math.inf] * sum(each["status"] in ("error", "timeout") for each in made)
         for percent in intervals.PERCENTS:
             estimate = figure[f"p{percent}"]
-            assert estimate["value"] == pytest.approx(values[intervals.rank(len(values), percent) - 1], abs=1e-9)
+            value = values[intervals.rank(len(values), percent) - 1]
+            if math.isinf(value):
+                assert estimate["failed"] and estimate["value"] is None and estimate["high"] is None
+                continue
+            assert estimate["value"] == pytest.approx(value, abs=1e-9)
+            enclosing = intervals.ranks(len(values), percent)
+            if enclosing and math.isinf(values[enclosing[1] - 1]):
+                assert estimate["low"] is None and estimate["high"] is None and estimate["at_most"] is None
+                continue
             assert (estimate["low"] is None) == (estimate["high"] is None) == (estimate["needed"] is not None)
             if estimate["low"] is not None:
                 assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"]
             if name in ("ttft_s", "e2e_s", "tpot_s"):
-                enclosing = intervals.ranks(len(values), percent)
                 assert (estimate["low"] is None) == (enclosing is None)
                 if enclosing:
                     assert estimate["low"] == pytest.approx(values[enclosing[0] - 1])
@@ -140,6 +149,32 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
             wanted["output"] / wanted["wall_s"]
         )
     assert found["goodput"]["met"] == wanted["good"]
+
+
+def test_a_server_that_times_out_on_its_slowest_is_not_faster() -> None:
+    """0.9% of timeouts leave p99 where it was; a percentile that lies among failures has no value and says so."""
+    made = [request(number, number * 0.1, (0.1 + number * 1e-4,)) for number in range(2000)]
+    whole = summarise(made)["latency_run"]["ttft_s"]
+    cut = [failed(number, number * 0.1, "timeout") if number >= 1982 else each for number, each in enumerate(made)]
+    summary = summarise(cut)
+    figure = summary["latency_run"]["ttft_s"]
+    assert figure["p99"]["value"] == whole["p99"]["value"] and figure["p50"]["value"] == whole["p50"]["value"]
+    assert summary["latency_failures"] == "infinite" and figure["n"] == 1982
+    many = [failed(number, number * 0.1, "timeout") if number % 10 == 0 else each for number, each in enumerate(made)]
+    figure = summarise(many)["latency_run"]["ttft_s"]
+    assert figure["p95"]["failed"] and figure["p95"]["value"] is None and figure["p50"]["value"] is not None
+
+
+def test_the_hash_of_prompts_knows_their_shares() -> None:
+    def hashes(short: int, long: int) -> dict[str, Any]:
+        made = [
+            request(number, number * 0.1, prompt_sha256=f"{int(number < short):064x}") for number in range(short + long)
+        ]
+        return summarise(made)["workload"]["prompts"]
+
+    assert hashes(90, 10)["shares_sha256"] != hashes(10, 90)["shares_sha256"]
+    assert hashes(90, 10)["shares_sha256"] == hashes(180, 20)["shares_sha256"]
+    assert hashes(90, 10)["sha256"] == hashes(10, 90)["sha256"]
 
 
 @given(st.lists(requests(), min_size=1, max_size=60), st.randoms(use_true_random=False), st.integers(1, 5))
