@@ -52,7 +52,7 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prompts(summary: Mapping[str, Any]) -> str:
-    """The hash of a cell's prompts and of the shares in which they were sent; of their set in summaries before version 2."""
+    """The hash of a cell's prompts with the shares in which they were sent; before version 2, of their set."""
     known = _work(summary).get("prompts") or {}
     return str(known.get("shares_sha256") or known.get("sha256"))
 

@@ -268,8 +268,8 @@ def coherent(found: dict[str, Any]) -> dict[str, Any]:
 def distribution(values: np.ndarray) -> dict[str, Any] | None:
     """n, extremes, mean and percentiles of values in the order of sending; None where there are none.
 
-    The values are times: no interval reaches below 0. Requests that failed are infinitely long: they count in percentiles,
-    and in nothing else. A percentile or bound that is infinite is None, and its value says so with `failed`.
+    The values are times: no interval reaches below 0. Requests that failed are infinitely long: they count in
+    percentiles, and in nothing else. A percentile or bound that is infinite is None; such a percentile has `failed`.
     """
     finite = values[np.isfinite(values)]
     if len(finite) == 0:

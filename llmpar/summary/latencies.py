@@ -134,7 +134,7 @@ def _without_intervals(figure: dict[str, Any] | None, least: int) -> dict[str, A
 
 
 def _with_failures(values: np.ndarray, sent: np.ndarray, failed: np.ndarray) -> np.ndarray:
-    """Values and, for each failed request, an infinite one, in the order of sending: a timeout is the longest of waits."""
+    """Values, and an infinite one for each failed request, in the order of sending: a timeout is the longest wait."""
     if not len(failed) or not len(values):
         return values
     order = np.argsort(np.concatenate([sent, failed]), kind="stable")

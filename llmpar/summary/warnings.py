@@ -31,7 +31,8 @@ TABLE: dict[str, tuple[str, str]] = {
         "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again",
     ),
     "failures": (
-        "{failed} of {requests} requests did not end ok ({types}); percentiles count failures as infinitely long, means leave them out",
+        "{failed} of {requests} requests did not end ok ({types}); percentiles count them as infinitely long, "
+        "means leave them out",
         "read `error` in the records; a server that refuses load looks fast",
     ),
     "retried": ("{count} records are repeated attempts", "leave --retries off when timing"),

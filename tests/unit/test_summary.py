@@ -168,7 +168,7 @@ def test_a_server_that_times_out_on_its_slowest_is_not_faster() -> None:
 def test_the_hash_of_prompts_knows_their_shares() -> None:
     def hashes(short: int, long: int) -> dict[str, Any]:
         made = [
-            request(number, number * 0.1, prompt_sha256=f"{int(number < short):064x}") for number in range(short + long)
+            request(number, number * 0.1, prompt_sha256=str(int(number < short)) * 64) for number in range(short + long)
         ]
         return summarise(made)["workload"]["prompts"]
 
