@@ -49,6 +49,8 @@ def test_how_pytest_was_started_does_not_reach_the_tests(
     (inner / "pytest.ini").touch()
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     words += ["-p", workers] if workers == "no:xdist" else ["-n", "1"]
+    # A directory of its own: the shared one is first cleaned of what earlier runs left.
+    words += ["--basetemp", str(tmp_path / "base")]
     trap = f"trap '' {ignored}; " if ignored else ""
 
     def block() -> None:
