@@ -15,10 +15,10 @@ from llmpar.client import arrivals, run
 HELP = """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
 
 \b
-  llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} >
-  requests.jsonl llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
+  llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > r.jsonl
+  llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
   llmpar-arrivals --trace azure.csv --rate 4 prompts/*
-  jq -r .sent_at requests.jsonl | llmpar-arrivals --trace - prompts/*
+  jq -r .sent_at r.jsonl | llmpar-arrivals --trace - prompts/*
 
 Writes one line a request: its due time (epoch seconds), a tab and its prompt file; without PROMPT the time alone. Give
 parallel a -j above the number of requests out at once, or they start late (lateness_s shows it).

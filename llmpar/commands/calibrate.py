@@ -40,7 +40,7 @@ def main(output: str | None, python: str, seconds: float, gpu: int, name: str | 
       llmpar-calibrate --python ~/vllm/bin/python -o card.json
       llmpar-simulate sweeps/clients.tsv --card card.json
 
-    The GPU must be idle and have 3 GiB free. Writes one `card` record, which llmpar-simulate takes for a card's name.
+    The GPU must be idle and have 3 GiB free. Writes one `card` record; give its file to llmpar-simulate as --card.
     Exit status: 0; 2 usage; 4 no such Python, no torch in it, or no GPU.
     """
     try:

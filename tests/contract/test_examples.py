@@ -25,6 +25,10 @@ NOT_RUN = {
     "llmpar-calibrate --python ~/vllm/bin/python -o card.json": "wants a GPU; tests/unit/test_calibrate.py has a "
     "Python that answers for one",
     "llmpar-simulate sweeps/clients.tsv --card card.json": "wants that card; tests/unit/test_calibrate.py runs it",
+    "llmpar-simulate sweeps/clients.tsv --card 3090 --given runs/clients/c064/summary.json": "wants a point of a "
+    "known card; tests/unit/test_simulate_command.py gives one",
+    "llmpar-plot --x acceptance_length runs/acceptance/*/summary.json -o break-even.png": "wants cells of forced "
+    "acceptance; tests/unit/test_break_even.py draws them",
     "make sweep REPEATS=3": "tests/proc/test_make.py runs make",
     "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- "
     "make sweep": "wants two GPUs; its dry run is golden",
@@ -104,6 +108,11 @@ def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     for name, each in zip("ab", made, strict=False):
         (tmp_path / f"{name}.json").write_bytes(records.encode(each))
     subprocess.run(["llmpar-cells", "sweeps/quick.tsv", "--write", "runs/quick"], check=True, stdout=subprocess.DEVNULL)
+    Path("r.jsonl").write_bytes(Path("requests.jsonl").read_bytes())
+    for cell in ("find/c0008", "decide/b01-a", "best/r1-k001-c0008", "acceptance/c128", "clients/c064"):
+        (tmp_path / "runs" / cell).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / cell / "summary.json").write_bytes(records.encode(made[0]))
+    Path("space.tsv").write_text("engine\tmodel\tspeculate\nvllm\tm\t0,2\n")
     Path("result.json").write_text(json.dumps(vllm()))
     document = guidellm()
     document["benchmarks"] *= 2
