@@ -21,6 +21,7 @@ import stat
 import time
 
 from llmpar import procfs, runtime_directory
+from llmpar.client import request
 from llmpar.pool.parser import Parser, Read
 from llmpar.pool.protocol import MAGIC, Call, RunCold
 from llmpar.pool.worker import BUSY, IDLE, SPAN, Worker
@@ -66,7 +67,7 @@ class Pool:
         self.listener = self._listen()
 
     def _prime(self, arguments: list[str]) -> None:
-        """Parse the first launcher's command line once for all workers."""
+        """Parse the first launcher's command line, and make a request of it, once for all workers."""
         variables = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("LLMPAR_")]
         fields = [
             MAGIC,
@@ -79,6 +80,8 @@ class Pool:
         with contextlib.suppress(RunCold, Exception):  # a wrong command line is the launcher's to hear of
             plan = self.parser.parse(Call(b"\0".join(fields)))
             self.asked = plan.settings.concurrency
+            # What a first request imports is imported before the workers are forked, not in each of them.
+            request.ask(plan.settings, request.Prompt("", "x", "", None))
 
     def _listen(self) -> socket.socket:
         """Bind beside and rename, so that a socket found by name is one that listens."""
