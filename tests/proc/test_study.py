@@ -63,12 +63,12 @@ def test_sweeps_go_on_past_one_that_fails_and_name_it(study):
         )
     assert done.returncode == 1
     assert "study: these sweeps did not finish: bad" in done.stderr
-    summaries = [json.loads(path.read_text()) for path in study.runs.glob("good/*/summary.json")]
+    summaries = [json.loads(path.read_text()) for path in study.runs.glob("good@*/*/summary.json")]
     # Two sessions of each cell, told apart though nobody here started the server; the warm-up is recorded and not
     # counted.
     assert len(summaries) == 4 and len({summary["session"] for summary in summaries}) == 2
     assert {summary["n"]["requests"] for summary in summaries} == {6}
-    assert len(list(study.runs.glob("good/*/warmup.jsonl"))) == 4
+    assert len(list(study.runs.glob("good@*/*/warmup.jsonl"))) == 4
 
 
 def test_an_unknown_sweep_is_named(study):
