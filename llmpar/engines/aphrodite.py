@@ -155,6 +155,7 @@ ENGINE = Engine(
     name="aphrodite",
     title="Aphrodite Engine",
     api="openai-completions",
+    owned_by=("vllm", "pygmalionai"),
     default_port=2242,
     supports=frozenset(
         {

@@ -133,4 +133,5 @@ class Engine:
         tuple[str, str, str], ...
     ] = ()  # the same, of lines that follow any failure: they count where no line names one
     defaults: Mapping[str, Any] = field(default_factory=dict)  # where nothing is said, if other than llmpar-serve's own
+    owned_by: tuple[str, ...] = ()  # what /v1/models may say of its models' owner; forks keep the word
     first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones

@@ -109,6 +109,7 @@ ENGINE = Engine(
     name="llamacpp",
     title="llama.cpp",
     api="llamacpp",
+    owned_by=("llamacpp",),
     default_port=8080,
     supports=frozenset(
         {

@@ -94,6 +94,7 @@ ENGINE = Engine(
     name="powerinfer",
     title="PowerInfer",
     api="llamacpp",
+    owned_by=("llamacpp",),
     default_port=8080,
     supports=frozenset({"max_total_tokens", "max_sequences", "kv_bytes", "replicas", "gpus"}),
     runtimes=("local",),

@@ -111,6 +111,7 @@ ENGINE = Engine(
     name="sglang",
     title="SGLang",
     api="openai-completions",
+    owned_by=("sglang",),
     default_port=30000,
     supports=frozenset(
         {

@@ -169,6 +169,7 @@ ENGINE = Engine(
     name="vllm",
     title="vLLM",
     api="openai-completions",
+    owned_by=("vllm",),
     default_port=8000,
     supports=frozenset(
         {

@@ -15,14 +15,6 @@ from llmpar.engines import ENGINES
 from llmpar.failure import Failure
 from llmpar.serving import readiness
 
-# `owned_by` in /v1/models of servers that give the engine's name there -> engines that may give it: forks keep the
-# word.
-OWNERS = {
-    "vllm": {"vllm", "aphrodite"},
-    "sglang": {"sglang"},
-    "llamacpp": {"llamacpp", "powerinfer"},
-    "pygmalionai": {"aphrodite"},
-}
 MOST_NAMES = 8
 
 
@@ -52,12 +44,13 @@ def record(base_url: str, engine: str, model: str, api: str, timeout_s: float = 
             f"check MODEL and API ({', '.join(sorted(DIALECTS))}), and the server's own log",
         )
     owners = {str(each.get("owned_by")).lower() for each in listed}
-    for owner in sorted(owners & set(OWNERS)):
-        if engine in ENGINES and engine not in OWNERS[owner]:
+    for owner in sorted(owners):
+        speaking = [row.name for row in ENGINES.values() if owner in row.owned_by]
+        if speaking and engine in ENGINES and engine not in speaking:
             raise Failure(
                 f"the server at {base_url} says that it is {owner}, not {engine}",
                 exit_codes.UNAVAILABLE,
-                f"give ENGINE={owner if owner in ENGINES else sorted(OWNERS[owner])[0]}, or the address of the "
+                f"give ENGINE={owner if owner in ENGINES else sorted(speaking)[0]}, or the address of the "
                 f"{engine} server",
             )
     known = ENGINES.get(engine)

@@ -78,7 +78,10 @@ def test_conversions_from_files_and_standard_input(tmp_path: Path) -> None:
     assert run("--from", "chats.json", "-n", "9", "x").returncode == 6
     assert run("--from", "chats.json", "--least", "90", "x").returncode == 6
     bad = run("--from", "-", "--format", "jsonl", "x", stdin='{"prompt":"a"}\n{"prompt"')
-    assert bad.returncode == 3 and "line 2" in bad.stderr and not Path("x").exists()
+    assert bad.returncode == 0 and "line 2" in bad.stderr, "one unusable entry costs one entry, and it is said"
+    assert [path.read_text() for path in Path("x").glob("*.txt")] == ["a"]
+    none = run("--from", "-", "--format", "jsonl", "y", stdin='{"prompt"')
+    assert none.returncode == 3 and "line 1" in none.stderr and not Path("y").exists()
     assert run("--from", "nosuch.json", "x").returncode == 2
 
 

@@ -22,7 +22,7 @@ def run(*command: str) -> str:
 
 @pytest.fixture
 def summaries(tmp_path: Path) -> list[str]:
-    for number in range(16):
+    for number in range(24):
         Path(f"p{number:02d}").write_text(f"prompt {number}")
     made = []
     for engine, api in ENGINES.items():
@@ -40,7 +40,7 @@ def summaries(tmp_path: Path) -> list[str]:
                 "load": {"clients": 4, "prompts": "p", "max_tokens": 6},
             }
             Path(f"{name}.cell.json").write_text(json.dumps(cell))
-            with fake_engine(engine=engine, tokens=6, gap_ms=4) as server:
+            with fake_engine(engine=engine, tokens=6, gap_ms=40) as server:
                 run(
                     "parallel",
                     "-j4",

@@ -213,7 +213,7 @@ NAMED = {
     "machine/checkup.py": {"llamacpp"},
     "other_tools.py": {"vllm"},
     "serving/record.py": {"llamacpp"},
-    "sweeps.py": {"llamacpp"},
+    "sweeps.py": {"tgi", "llamacpp", "mii", "ollama"},
 }
 
 

@@ -652,7 +652,8 @@ def test_text_and_table_say_what_a_person_asks() -> None:
     shown = summaries.table(cells)
     lines = shown.splitlines()
     assert lines[0].split()[:3] == ["clients", "wall", "s"]
-    assert lines[1].split()[0] == "4" and lines[2].split()[0] == "8" and lines[2].split()[1].endswith("*")
+    assert lines[1].split()[0] == "4" and lines[2].split()[0] == "8"
+    assert "*" not in shown, "one server session of each proves no winner"
     assert "p99 368" in shown
     single = summaries.summary(json.loads(records.encode(cells[0])))
     assert "100 requests (100 ok)" in single and "TTFT" in single and " (needs 368)" in single
