@@ -206,7 +206,8 @@ def test_kv_bytes_buy_slots_of_llama_cpp_up_to_those_wanted(models: dict[str, st
 
 
 # Where a file outside llmpar/engines may name an engine: dialects are called after the engine that speaks them, a sweep
-# has a default, a simulation takes engines that schedule as vLLM does, one format of results is vLLM's, and make setup installs one engine.
+# has a default, a simulation takes engines that schedule as vLLM does,
+# one format of results is vLLM's, and make setup installs one engine.
 NAMED = {
     "commands/import_.py": {"vllm"},
     "dialects/__init__.py": {"tgi", "llamacpp", "mii", "ollama"},
