@@ -62,7 +62,7 @@ class Question:
 
     @property
     def levels(self) -> list[float]:
-        return [level for level in ladder(self.least, self.most)]
+        return ladder(self.least, self.most)
 
 
 def cell_id(turn: int, number: int, level: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmpar.search.levels import MEETS, OPEN, Step, ladder, next_step
+from llmpar.search.levels import Step, ladder, next_step
 from llmpar.search.objectives import Judgement, Objective, judge_all
 
 # Requests a cell needs so that its steady window holds enough of them: the ramp and the drain are a turn of all clients
@@ -161,6 +161,3 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-__all__ = ["MEETS", "OPEN", "Level", "answer", "measured", "requests_for", "sentence", "step"]
