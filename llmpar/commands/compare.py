@@ -82,10 +82,21 @@ FORMATS = ("text", "json", "markdown")
     metavar="WHAT",
     multiple=True,
     type=click.Choice(
-        ["prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times", "client_limited"]
+        [
+            "prompts",
+            "sampling",
+            "model",
+            "versions",
+            "host",
+            "failures",
+            "outputs",
+            "times",
+            "latency_over",
+            "client_limited",
+        ]
     ),
     help="Compare even if these differ: prompts, sampling, model, versions, host, failures, outputs, times, "
-    "client_limited.",
+    "latency_over (steady window or whole run), client_limited.",
 )
 @click.option(
     "--fail-on",

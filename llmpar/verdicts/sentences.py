@@ -18,6 +18,7 @@ NAMED = (
     "failures",
     "outputs",
     "client_limited",
+    "latency_over",
     "missing",
     "refused",
 )

@@ -17,7 +17,7 @@ from llmpar.verdicts.pairs import Pair, Side
 VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
 
 # What two sides must share unless it is what is compared or is allowed by name.
-CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times")
+CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times", "latency_over")
 MOST_FAILED = 0.01
 OUTPUT_DIFFERENCE = 0.03
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
@@ -115,6 +115,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
             found.append(
                 {"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"}
             )
+    found += _latency_over(pair, figure)
     if figure.startswith(LENGTH_BOUND):
         lengths = [
             [
@@ -137,6 +138,21 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
                     }
                 )
     return found
+
+
+def _latency_over(pair: Pair, figure: str) -> list[dict[str, str]]:
+    """That a latency is of the steady window in some summaries and of the whole run, ramp included, in others."""
+    if rows.path(figure)[0] != "latency":
+        return []
+    have = [each for each in (*pair.a.summaries, *pair.b.summaries) if rows.reading(each, figure).value is not None]
+    steady = sum(rows.latency_over(each) == "steady" for each in have)
+    if not 0 < steady < len(have):
+        return []
+    message = (
+        f"{words.title(figure)} is of the steady window in {steady} of {len(have)} summaries and of the whole run in "
+        f"the others; compare {figure}_run"
+    )
+    return [{"code": "latency_over", "message": message}]
 
 
 def _concerns(limited: str, figure: str) -> bool:

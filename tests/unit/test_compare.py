@@ -461,3 +461,25 @@ def test_the_command_reads_files_and_fails_on_request(tmp_path: Path, capsys: py
     assert run("a.jsonl") == 2
     assert run("a.jsonl", "--baseline", "b.jsonl", "--figure", "nonsense") == 2
     assert run("a.jsonl", "--by", "engine") == 6
+
+
+def test_latencies_of_the_steady_window_are_not_compared_with_those_of_whole_runs():
+    def latencies(value: float, session: str, over: str, engine: str) -> dict[str, Any]:
+        summary = made(value, session, engine) | {"v": 2, "latency_over": over}
+        return summary | {"latency_run": summary["latency"]}
+
+    tgi = [latencies(100 + n, f"tgi-{n}", "steady", "tgi") for n in range(3)]
+    vllm = [latencies(150 + n, f"vllm-{n}", "run" if n else "steady", "vllm") for n in range(3)]
+    (one,) = verdict_records(by(tgi + vllm, ("engine",), "tgi"), ("ttft_p95_s",))
+    assert one["verdict"] == "not comparable"
+    assert "TTFT p95 is of the steady window in 4 of 6 summaries" in one["sentence"]
+    assert "compare ttft_p95_s_run" in one["sentence"]
+    (whole,) = verdict_records(by(tgi + vllm, ("engine",), "tgi"), ("ttft_p95_s_run",))
+    (allowed,) = verdict_records(by(tgi + vllm, ("engine",), "tgi"), ("ttft_p95_s",), allow=("latency_over",))
+    (rate,) = verdict_records(by(tgi + vllm, ("engine",), "tgi"), ("output_tokens_per_s",))
+    assert whole["verdict"] == allowed["verdict"] == rate["verdict"] == "faster"
+    assert "latency_over" in [each["code"] for each in allowed["reasons"]]
+    (old,) = verdict_records(
+        by([made(100 + n, f"t{n}", "tgi") for n in range(3)] + vllm[1:], ("engine",), "tgi"), ("ttft_p95_s",)
+    )
+    assert old["verdict"] == "faster", "version 1 and a run without a window are of whole runs both"
