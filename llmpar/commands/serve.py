@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from llmpar import cli, exit_codes, failure, foreground, records, runtime_directory, sizes
-from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker
+from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker, flags
 from llmpar.serving import balancer, containers, gpu_memory, launches, orphans, power_limit, run
 from llmpar.serving.ports import choose_ports
 from llmpar.serving.record import ServerRecord
@@ -38,6 +38,7 @@ OPTIONS = [
     ("--gpus", str, "LIST", "GPU indices: 0,1; none for the CPU."),
     ("--seed", int, "N", "Random seed of the engine."),
     ("--power-limit-w", click.FloatRange(1), "W", "Power limit of each GPU while the servers run; needs root."),
+    ("--listen", str, "ADDRESS", "IP address to listen on: 0.0.0.0 for every one.  [default: 127.0.0.1]"),
     ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
 ]
 
@@ -159,7 +160,7 @@ def main(
         check(row, wanted)
         first, warning = launches.probe_sampling(row, probe_sampling, load)
         chosen = launches.choose_runtime(row, wanted.runtime or ("docker" if wanted.image else None), dry_run)
-        warnings = [warning] if warning else []
+        warnings = [text for text in (warning, launches.opened(wanted.listen)) if text]
         if chosen == "docker" and not dry_run:
             wanted, on_cpu = containers.for_this_machine(wanted, memory)
             warnings += [on_cpu] if on_cpu else []
@@ -178,7 +179,7 @@ def main(
                 cli.say(NAME, f"note: {note}")
             click.echo(launches.shell_line(launch))
         if front is not None:
-            click.echo("\n" + balancer.configuration(front, to, folder), nl=False)
+            click.echo("\n" + balancer.configuration(flags.host(wanted), front, to, folder), nl=False)
         return exit_codes.OK
     if not command:
         raise failure.Failure("no command to run", exit_codes.USAGE, f"{NAME} … -- COMMAND")
@@ -201,7 +202,7 @@ def main(
 
     with (
         power_limit.capped(wanted.power_limit_w, gpu_memory.own_gpus(made), say),
-        run.running(row, made, folder, record, state, front, ready_timeout, say, first) as servers,
+        run.running(row, made, folder, record, state, flags.host(wanted), front, ready_timeout, say, first) as servers,
     ):
         say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
         os.environ.update(

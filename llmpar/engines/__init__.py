@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
@@ -46,7 +47,7 @@ ENGINES = _Table(
 )
 
 # What every engine understands, through llmpar-serve itself.
-COMMON = frozenset({"model", "port", "runtime", "power_limit_w", "engine_args"})
+COMMON = frozenset({"model", "port", "listen", "runtime", "power_limit_w", "engine_args"})
 
 
 def check(engine: Engine, settings: Settings) -> None:
@@ -56,6 +57,14 @@ def check(engine: Engine, settings: Settings) -> None:
             continue
         having = sorted(each.name for each in ENGINES.values() if name in each.supports)
         raise Unsupported(f"{engine.name} has no {name}; it is a setting of {', '.join(having) or 'no engine here'}")
+    if settings.listen is not None:
+        try:
+            if ipaddress.ip_address(settings.listen).is_multicast or "%" in settings.listen:
+                raise ValueError
+        except ValueError:
+            raise Unsupported(
+                f"listen is '{settings.listen}': give an IP address of this machine, or 0.0.0.0 for every one"
+            ) from None
     if settings.image and settings.runtime == "local":
         raise Unsupported("image is for containers: give --runtime docker, or leave --runtime out")
     if settings.runtime and settings.runtime not in engine.runtimes:

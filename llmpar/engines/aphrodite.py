@@ -31,7 +31,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             model,
             *words,
             "--host",
-            flags.LOOPBACK,
+            flags.host(settings),
             "--port",
             str(port),
         ]
@@ -63,6 +63,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         "--model",
         model,
         *words,
+        "--host",
+        flags.host(settings),
         "--port",
         str(port),
     ]

@@ -38,6 +38,7 @@ class Settings:
     acceptance_length: float | None = None  # tokens a step that speculation is forced to yield; None: the text decides
     prefix_cache: bool | None = None  # off unless said
     port: int | None = None
+    listen: str | None = None  # the IP address to listen on; loopback unless said
     gpus: str | None = None  # comma separated indices, NO_GPUS or ALL_GPUS
     seed: int | None = None
     power_limit_w: float | None = None  # of each GPU while the servers run; llmpar-serve sets it and puts it back
@@ -70,6 +71,7 @@ class Launch:
     container: str | None = None  # its name, when argv is docker's
     model: str = ""  # the name to ask for
     notes: tuple[str, ...] = ()  # what a person should know: an approximation made, a trap avoided
+    host: str = "127.0.0.1"  # at which this machine reaches it
     profiler: tuple[str, ...] = ()  # words before argv; the first is also what its processes are called
 
     @property

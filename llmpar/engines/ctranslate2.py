@@ -37,7 +37,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--max-length", settings.max_total_tokens),
         ("--max-batch-size", settings.max_sequences),
         ("--seed", settings.seed),
-        ("--host", flags.LOOPBACK),
+        ("--host", flags.host(settings)),
         ("--port", port),
     )
     python = installed.python_of("ctranslate2", "ctranslate2")

@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -403,6 +404,7 @@ def main() -> None:
     given = parser.parse_args()
     given.name = given.name or os.path.basename(os.path.abspath(given.model))
     Handler.service = Service(given)
+    Server.address_family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
     server = Server((given.host, given.port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     print(f"ready on http://{given.host}:{server.server_port}", flush=True)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmpar.engines.base import ALL_GPUS, NO_GPUS, Launch, Settings
-from llmpar.engines.flags import LOOPBACK
+from llmpar.engines.flags import bracketed, host
 
 GHCR = "ghcr.io"
 
@@ -61,9 +61,10 @@ def docker(
     """`docker run` for one server. `options` (such as --ipc=host) follow the GPUs, `environment` the cache's mount.
 
     --init: a first process without a handler for TERM ignores it, and `docker stop` would wait for its KILL. The port
-    is published on the loopback address, as local servers listen there.
+    is published where a local server would listen: without an address docker publishes it on every one.
     """
-    argv = [tool(), "run", "--init", *gpu_option(settings), *options, "-p", f"{LOOPBACK}:{port}:{inner_port}"]
+    published = f"{bracketed(host(settings))}:{port}:{inner_port}"
+    argv = [tool(), "run", "--init", *gpu_option(settings), *options, "-p", published]
     if cache:
         argv += ["-v", f"{data()}:{cache}"]
     argv += mounts

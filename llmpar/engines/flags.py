@@ -43,6 +43,21 @@ TORCH_FAILURES: tuple[tuple[str, str, str], ...] = (
 )
 
 
+def host(settings: Settings) -> str:
+    """The address that a server listens on: loopback, unless another was asked for."""
+    return settings.listen or LOOPBACK
+
+
+def bracketed(address: str) -> str:
+    """An address as it stands before a port, in a URL or an option."""
+    return f"[{address}]" if ":" in address else address
+
+
+def reached_at(address: str) -> str:
+    """The address at which this machine reaches what listens on `address`."""
+    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(address, address)
+
+
 def need_model(settings: Settings) -> str:
     if not settings.model:
         raise Unsupported("no model was named: give --model")

@@ -9,7 +9,7 @@ import sys
 
 from llmpar.engines import docker, gguf
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
-from llmpar.engines.flags import LOOPBACK, as_argv, local
+from llmpar.engines.flags import as_argv, host, local
 from llmpar.engines.llamacpp_server import model_path
 
 SEQUENCES, LENGTH = 4, 2048  # where nothing is said
@@ -86,7 +86,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         start = ["llama-server", "-m", model if os.path.exists(model) else model_path(model), "-a", name, "-ngl", "all"]
     else:
         start = [sys.executable, "-m", "llmpar.engines.llamacpp_server", "-m", model, "-a", name]
-    return local(settings, [*start, "--host", LOOPBACK, *flags], port, name, notes)
+    return local(settings, [*start, "--host", host(settings), *flags], port, name, notes)
 
 
 def _kv_bytes_per_token(model: str) -> int | None:

@@ -52,7 +52,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         model,
         *words,
         "--server-name",
-        flags.LOOPBACK,
+        flags.host(settings),
         "--server-port",
         str(port),
     ]

@@ -47,7 +47,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         "torch_dist_port": flags.inner_port(port, 2),
         "zmq_port_number": flags.inner_port(port, 3),
     }
-    words |= {"enable_restful_api": True, "restful_api_host": flags.LOOPBACK, "restful_api_port": port}
+    words |= {"enable_restful_api": True, "restful_api_host": flags.host(settings), "restful_api_port": port}
     text = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in words.items())])
     python = installed.python_of("mii", "mii")
     installed.same_version(settings, installed.installed(python, "deepspeed-mii", "deepspeed_mii"))

@@ -62,9 +62,8 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             mounts=["-v", f"{_models()}:/root/.ollama/models"],
         )
         return docker.contained("ollama", argv, port, model, notes)
-    return flags.local(
-        settings, ["ollama", "serve"], port, model, notes, {**environment, "OLLAMA_HOST": f"{flags.LOOPBACK}:{port}"}
-    )
+    address = f"{flags.bracketed(flags.host(settings))}:{port}"
+    return flags.local(settings, ["ollama", "serve"], port, model, notes, {**environment, "OLLAMA_HOST": address})
 
 
 def _models() -> str:

@@ -47,7 +47,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("-np", slots),
         ("-cb", True),
         ("--vram-budget", budget),
-        ("--host", flags.LOOPBACK),
+        ("--host", flags.host(settings)),
         ("--port", port),
     )
     notes = [

@@ -85,7 +85,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         model,
         *words,
         "--host",
-        flags.LOOPBACK,
+        flags.host(settings),
         "--port",
         str(port),
     ]

@@ -80,7 +80,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         return docker.contained("tgi", argv, port, model, notes)
     # Two launchers on one machine must not share sockets and rendezvous ports.
     words += flags.as_argv(
-        ("--hostname", flags.LOOPBACK),
+        ("--hostname", flags.host(settings)),
         ("--port", port),
         ("--shard-uds-path", f"/tmp/llmpar-tgi-{port}"),
         ("--master-port", flags.inner_port(port, 1)),

@@ -30,7 +30,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--cb-block-size", BLOCK_TOKENS if blocks else None),
         ("--cb-num-blocks", blocks),
         ("--default-seed", settings.seed),
-        ("--host", flags.LOOPBACK),
+        ("--host", flags.host(settings)),
         ("--port", port),
     )
     python = installed.python_of("transformers", "transformers", "transformers")

@@ -33,7 +33,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         ("--max_batch_size", settings.max_sequences),
         ("--kv_cache_free_gpu_memory_fraction", fraction),
         ("--tp_size", settings.shards if (settings.shards or 1) > 1 else None),
-        ("--host", "0.0.0.0" if runtime == "docker" else flags.LOOPBACK),
+        ("--host", "0.0.0.0" if runtime == "docker" else flags.host(settings)),
         ("--port", 8000 if runtime == "docker" else port),
     )
     yaml: dict[str, object] = {
@@ -54,7 +54,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     script = f"exec {serve} {flag} <(echo {shlex.quote(json.dumps(yaml, separators=(',', ':')))})"
     notes = ["GET /metrics is JSON that is gone once read: sample it from one place only"]
     forced = _forced(settings)
-    without = Settings(gpus=settings.gpus, image=settings.image)
+    without = Settings(gpus=settings.gpus, image=settings.image, listen=settings.listen)
     if runtime == "docker":
         argv = docker.docker(
             without,

@@ -68,7 +68,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             notes.append(f"started as a module: the vllm command does not work where the package is called {found[0]}")  # type: ignore[index]
     else:
         start = [installed.script_of(python, "vllm"), "serve", model]
-    argv = [*start, *_flags(settings, device, local_version), "--host", flags.LOOPBACK, "--port", str(port)]
+    argv = [*start, *_flags(settings, device, local_version), "--host", flags.host(settings), "--port", str(port)]
     return flags.local(settings, argv, port, model, notes, {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from llmpar import exit_codes
+from llmpar.engines import flags
 from llmpar.failure import Failure
 from llmpar.serving import ports, process_groups
 
@@ -35,7 +36,7 @@ http {{
 {servers}
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen {address}:{port} backlog=4096;
     location / {{
       proxy_pass http://engine;
       proxy_http_version 1.1;
@@ -53,10 +54,11 @@ http {{
 """
 
 
-def configuration(port: int, to: Sequence[int], folder: str) -> str:
-    """nginx's configuration: least connections, streaming unbuffered, no second try of a request."""
+def configuration(host: str, port: int, to: Sequence[int], folder: str) -> str:
+    """nginx's configuration, listening on `host`: least connections, streaming unbuffered, no second
+    try of a request."""
     servers = "\n".join(f"    server 127.0.0.1:{each} max_fails=0;" for each in to)
-    return NGINX.format(folder=folder, servers=servers, port=port)
+    return NGINX.format(folder=folder, servers=servers, address=flags.bracketed(host), port=port)
 
 
 def missing() -> bool:
@@ -64,11 +66,11 @@ def missing() -> bool:
     return shutil.which("nginx", path=path()) is None
 
 
-def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
+def start(host: str, port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
     """Start nginx in the foreground of a session of its own. Raises Failure where it does not come up."""
     config = f"{folder}/nginx.conf"
     with open(config, "w", encoding="utf-8") as stream:
-        stream.write(configuration(port, to, folder))
+        stream.write(configuration(host, port, to, folder))
     with open(f"{folder}/nginx.log", "ab") as log:
         process = subprocess.Popen(
             ["nginx", "-p", folder, "-e", f"{folder}/nginx.log", "-c", config],
@@ -80,7 +82,7 @@ def start(port: int, to: Sequence[int], folder: str) -> subprocess.Popen[bytes]:
             env={**os.environ, "PATH": path()},
         )
     limit = time.monotonic() + 10
-    while not ports.taken(port):
+    while not ports.taken(port, host):
         if process.poll() is not None or time.monotonic() > limit:
             process_groups.end(process, 1.0)
             with open(f"{folder}/nginx.log", encoding="utf-8", errors="replace") as said:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import shlex
 from typing import Any
 
 from llmpar import exit_codes, sizes
 from llmpar.dialects import Sampling
-from llmpar.engines import ENGINES, model_files
+from llmpar.engines import ENGINES, flags, model_files
 from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
 from llmpar.failure import Failure
 
@@ -79,6 +80,13 @@ def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None
     )
 
 
+def opened(address: str | None) -> str | None:
+    """What to say of an address that others reach; None for loopback."""
+    if address is None or ipaddress.ip_address(address).is_loopback:
+        return None
+    return f"others reach the engine on {address}, and it asks for no key: a firewall decides who"
+
+
 def choose_runtime(engine: Engine, wanted: str | None, dry: bool) -> str:
     """The runtime to use: what was asked for, else the first that is here. Raises Failure naming what is missing."""
     if wanted or dry:
@@ -117,7 +125,10 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
     for index in range(count):
         own = gpus[index * shards : (index + 1) * shards] if apart else gpus
         alone = dataclasses.replace(settings, port=ports[index], gpus=",".join(own) or None, replicas=None)
-        made.append(engine.command(alone, device, chosen))
+        if count > 1:
+            alone = dataclasses.replace(alone, listen=None)  # the balancer listens there
+        launch = engine.command(alone, device, chosen)
+        made.append(dataclasses.replace(launch, host=flags.reached_at(flags.host(alone))))
     return made
 
 

@@ -5,29 +5,42 @@ from __future__ import annotations
 import socket
 
 from llmpar import exit_codes, failure
-from llmpar.engines import base
+from llmpar.engines import base, flags
 
 
-def taken(port: int) -> bool:
+def taken(port: int, host: str = flags.LOOPBACK) -> bool:
     """Whether something listens on a port of this machine."""
-    with socket.socket() as probe:
+    with _socket(host) as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((flags.reached_at(host), port)) == 0
 
 
-def free() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free(host: str = flags.LOOPBACK) -> int:
+    """A port that is free now. Raises Failure where the address is not one of this machine's."""
+    with _socket(host) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise failure.Failure(
+                f"cannot listen on {host}: {error.strerror}",
+                exit_codes.USAGE,
+                "ip addr lists this machine's addresses; 0.0.0.0 and :: are all of them",
+            ) from None
         return int(probe.getsockname()[1])
+
+
+def _socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def choose_ports(default: int, wanted: base.Settings, dry: bool) -> tuple[int | None, list[int]]:
     """(the balancer's port or None, a port for each server). Raises Failure where a port is taken."""
     count = wanted.replicas or 1
+    host = flags.host(wanted)
     asked = default if wanted.port is None or (dry and wanted.port == 0) else wanted.port
-    first = free() if asked == 0 and not dry else asked
-    if not dry and taken(first):
+    spare = None if dry else free(host)
+    first = spare if asked == 0 and spare is not None else asked
+    if not dry and taken(first, host):
         raise failure.Failure(
             f"port {first} is taken",
             exit_codes.UNAVAILABLE,

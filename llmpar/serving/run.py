@@ -9,6 +9,7 @@ from typing import Any
 
 from llmpar import clock
 from llmpar.dialects import Sampling
+from llmpar.engines import flags
 from llmpar.engines.base import Engine, Launch
 from llmpar.serving import balancer, causes, engine_version, orphans, readiness, servers
 from llmpar.serving.gpu_memory import gpu_used, own_gpus, wait_for_memory
@@ -22,12 +23,15 @@ def running(
     folder: str,
     record: ServerRecord,
     state_folder: str,
+    host: str,
     port: int | None,
     ready_timeout_s: float,
     say: Any,
     sampling: Sampling | None = None,
 ):
-    """The engine's servers, ready; a Serving. Takes all down at the end, whatever happens in between."""
+    """The engine's servers, ready; a Serving. `host`, `port`: where a balancer listens.
+
+    Takes all down at the end, whatever happens in between."""
     serve = servers.Serving(engine)
     before = gpu_used()
     began = time.monotonic()
@@ -42,8 +46,9 @@ def running(
         serve.base_url = serve.servers[0].url
         if len(made) > 1:
             assert port is not None
-            serve.balancer = balancer.start(port, [each.launch.port for each in serve.servers], os.path.abspath(folder))
-            serve.base_url = f"http://127.0.0.1:{port}"
+            to = [each.launch.port for each in serve.servers]
+            serve.balancer = balancer.start(host, port, to, os.path.abspath(folder))
+            serve.base_url = f"http://{flags.bracketed(flags.reached_at(host))}:{port}"
             orphans.remember(serve, state_folder)
         serve.ready_s = round(time.monotonic() - began, 3)
         urls = [each.url for each in serve.servers]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar import exit_codes, procfs
+from llmpar.engines import flags
 from llmpar.engines.base import Engine, Launch
 from llmpar.failure import Failure
 from llmpar.serving import causes, containers, process_groups
@@ -58,7 +59,8 @@ def start(launch: Launch, log: str, environment: Mapping[str, str]) -> Started:
     if launch.container:
         containers.clear_stopped(launch)
     kills = causes.memory_kills()
-    return Started(launch, spawn(launch, log, environment), log, f"http://127.0.0.1:{launch.port}", kills)
+    url = f"http://{flags.bracketed(launch.host)}:{launch.port}"
+    return Started(launch, spawn(launch, log, environment), log, url, kills)
 
 
 def spawn(launch: Launch, log: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -17,11 +17,11 @@ case $1 in
   run)
     shift
     while [ $# -gt 0 ]; do
-      case $1 in -p) port=${{2#127.0.0.1:}}; port=${{port%%:*}}; shift ;; --name) name=$2; shift ;;
+      case $1 in -p) host=${{2%:*:*}}; port=${{2%:*}}; port=${{port##*:}}; shift ;; --name) name=$2; shift ;;
     --label) label=$2; shift ;; esac
       shift
     done
-    '{python}' '{fake}' --engine {engine} --port "$port" {options} &
+    '{python}' '{fake}' --engine {engine} --host "${{host//[][]/}}" --port "$port" {options} &
     echo $! > '{folder}/'"$name".container
     echo "$label" > '{folder}/'"$name".label
     # A container does not end with its client.
@@ -64,9 +64,10 @@ def llama_server(folder: Path, options: str = "", before: str = "", how: str = "
         folder,
         "llama-server",
         f"""
-while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; esac; shift; done
+while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; --host) host=$2; shift ;; esac; shift; done
 {before}
-{how} '{sys.executable}' '{FAKE}' --engine llamacpp --port "$port" --truth '{folder}/'"truth-$port.jsonl" {options}
+{how} '{sys.executable}' '{FAKE}' --engine llamacpp --host "$host" --port "$port" \\
+  --truth '{folder}/'"truth-$port.jsonl" {options}
 """,
     )
 

@@ -83,7 +83,15 @@ def test_launch_wait_ask_and_end(
     record = ServerRecord(str(tmp_path), engine, settings, runtime, made)
     said: list[str] = []
     with run.running(
-        engine, made, str(tmp_path), record, str(tmp_path), None, 30.0, lambda *words: said.append(str(words))
+        engine,
+        made,
+        str(tmp_path),
+        record,
+        str(tmp_path),
+        "127.0.0.1",
+        None,
+        30.0,
+        lambda *words: said.append(str(words)),
     ) as servers:
         pid = servers.servers[0].process.pid
         sampling = Sampling(max_tokens=6, temperature=0.1, top_p=0.3, top_k=100)

@@ -111,6 +111,28 @@ def test_the_command_finds_a_server_that_generates_and_its_status_is_ours(tmp_pa
     assert left_behind(tmp_path) == [] and not answers(port)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.2", "0.0.0.0", "::1"])
+@pytest.mark.parametrize("runtime", ["local", "docker"])
+def test_listen_opens_the_address_asked_for_and_no_other(tmp_path: Path, runtime: str, address: str) -> None:
+    llama_server(tmp_path) if runtime == "local" else docker(tmp_path, "llamacpp")
+    (tmp_path / "m.gguf").touch()
+    command = 'echo "$LLMPAR_BASE_URL" > url; ss -Hltn > sockets; llmpar-request hello.txt > r.jsonl'
+    done = serve(*LLAMA, "--runtime", runtime, "--listen", address, "--", "sh", "-c", command)
+    assert done.returncode == 0, done.stderr
+    host, _, port = Path("url").read_text().strip().removeprefix("http://").rpartition(":")
+    assert host == {"0.0.0.0": "127.0.0.1", "::1": "[::1]"}.get(address, address)
+    opened = [line.split()[3] for line in Path("sockets").read_text().splitlines() if f":{port} " in line]
+    assert opened == [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"]
+    assert ("asks for no key" in done.stderr) == (address == "0.0.0.0")
+    assert record()["settings"]["listen"] == address
+
+
+def test_an_address_of_another_machine_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    llama_server(tmp_path)
+    done = serve(*LLAMA, "--listen", "192.0.2.7", "--", "true")
+    assert done.returncode == 2 and "cannot listen on 192.0.2.7" in done.stderr and not Path("sd").exists()
+
+
 def test_an_open_port_is_not_readiness(tmp_path: Path) -> None:
     llama_server(tmp_path, "--load-s 1.5")
     done = serve(*LLAMA, "--", "true")
@@ -324,6 +346,8 @@ def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_
         "a folder",
         "--replicas",
         "2",
+        "--listen",
+        "127.0.0.2",
         "--",
         "sh",
         "-c",
@@ -334,6 +358,8 @@ def test_replicas_share_the_load_behind_nginx_and_streams_are_not_held_back(tmp_
     server, got = record("a folder"), [records.decode(line) for line in Path("r.jsonl").read_bytes().splitlines()]
     assert [each["status"] for each in got] == ["ok"] * 4
     ports = [int(url.rsplit(":", 1)[1]) for url in server["urls"]]
+    assert server["base_url"].startswith("http://127.0.0.2:")
+    assert all(url.startswith("http://127.0.0.1:") for url in server["urls"]), "behind the balancer"
     assert len(set(ports)) == 2 and server["base_url"] not in server["urls"] and len(server["pids"]) == 2
     assert Path("urls").read_text().split() == [url + "/metrics" for url in server["urls"]] == server["metrics_urls"]
     shares = [

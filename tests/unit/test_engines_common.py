@@ -265,3 +265,24 @@ def test_tiny_llama_is_the_same_each_time(tmp_path: Path, root: Path, monkeypatc
     text = "Straße, 日本, 🦙"
     encoded = made.encode(text)
     assert encoded.tokens[0] == "<s>" and made.decode(encoded.ids) == text
+
+
+@pytest.mark.parametrize("name, runtime", [(name, runtime) for name in ENGINES for runtime in ENGINES[name].runtimes])
+def test_every_engine_listens_on_loopback_unless_told(
+    name: str, runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "m.gguf"
+    model.touch()
+    (tmp_path / "model.bin").touch()
+    (tmp_path / "tokenizer.json").touch()
+    own = str(tmp_path) if name == "ctranslate2" else str(model) if name in ("llamacpp", "powerinfer") else "org/m"
+    monkeypatch.setenv("LLMPAR_CONTAINER_TOOL", "docker")
+    for listen, address in ((None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("198.51.100.7", "198.51.100.7")):
+        settings = Settings(model=own, listen=listen, prefix_cache=True if name == "ollama" else None)
+        launch = ENGINES[name].command(settings, Device(), runtime)
+        outside = [*launch.argv, *launch.environment.values()]
+        if runtime == "docker":  # what the server inside listens on concerns nobody outside
+            outside = [launch.argv[launch.argv.index("-p") + 1]]
+            assert launch.argv.count("-p") == 1 and "--network" not in launch.argv
+        found = set(re.findall(r"127\.0\.0\.1|0\.0\.0\.0|198\.51\.100\.7", " ".join(outside)))
+        assert found == {address}, outside
