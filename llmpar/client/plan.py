@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpar import apikey, clock, procfs
+from llmpar.client import body
 from llmpar.client.request import Settings
 from llmpar.dialects import Sampling
 
@@ -115,6 +116,7 @@ def from_options(
             concurrency=clients,
             ca=trusted(options["ca"]),
             insecure=options["insecure"],
+            body=None if options["body"] is None else body.read(options["body"]),
         )
         if settings.target.unix and options["coroutines"]:
             raise Wrong("--asyncio does not reach a Unix socket", "use --threads")

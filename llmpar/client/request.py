@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmpar import apikey, clock, files, records
-from llmpar.client import exchange, gate, http1, target
+from llmpar.client import body, exchange, gate, http1, target
 from llmpar.client.coding import BadCoding, decode
 from llmpar.client.gate import Cancelled
 from llmpar.dialects import DIALECTS, Reply, Sampling, Unsupported
@@ -45,6 +45,7 @@ class Settings:
     concurrency: int | None = None
     ca: str | None = None
     insecure: bool = False
+    body: dict[str, Any] | None = None  # a JSON Merge Patch over what the dialect asks
     target: target.Target = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,15 +112,19 @@ def ask(settings: Settings, prompt: Prompt) -> Asked:
         call = DIALECTS[settings.api].request(
             prompt.text, settings.model, settings.sampling, settings.stream, settings.engine
         )
+        if settings.body is not None:
+            call = call._replace(
+                body=body.merged(call.body, settings.body), sampling=body.merged(call.sampling, settings.body)
+            )
         headers = request_headers(settings)
-        body = orjson.dumps(call.body)
+        data = orjson.dumps(call.body)
         path = settings.target.path(call.path)
-        message = http1.post(path, settings.target.authority, headers, body, settings.keep_alive)
+        message = http1.post(path, settings.target.authority, headers, data, settings.keep_alive)
     except Unsupported as error:
         return Asked(b"", {}, ("unsupported", str(error)))
     except (ValueError, TypeError) as error:  # orjson: text or a number that JSON cannot hold
         return Asked(b"", {}, ("cannot_ask", f"the request cannot be written: {error}"))
-    return Asked(message, call.sampling, None, path, body)
+    return Asked(message, call.sampling, None, path, data)
 
 
 def request_headers(settings: Settings) -> list[tuple[str, str]]:
@@ -270,6 +275,8 @@ def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw
         "bytes_sent": raw.bytes_sent,
         "bytes_received": raw.bytes_received,
     }
+    if settings.body is not None:
+        made["body"] = settings.body
     if abs(raw.clock_step_ns) > STEP_WARNING_NS:
         made["clock_step_s"] = seconds(raw.clock_step_ns)
     return made

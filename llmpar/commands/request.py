@@ -64,6 +64,11 @@ from llmpar.dialects import DIALECTS
     help="A further header; may be repeated. Not for secrets.",
 )
 @click.option(
+    "--body",
+    metavar="JSON",
+    help="Fields to merge into each request's body; null leaves one out. @FILE reads them from a file.",
+)
+@click.option(
     "--api-key-file",
     metavar="FILE",
     envvar="LLMPAR_API_KEY_FILE",
