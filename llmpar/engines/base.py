@@ -98,7 +98,7 @@ class OpenAi:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Where an engine's own metrics are and what they are called. Without `names` they are TensorRT-LLM's JSON."""
+    """Where an engine's own metrics are and what they are called.""" ""
 
     path: str = "/metrics"
     prefix: str = ""  # how the names of all its samples begin

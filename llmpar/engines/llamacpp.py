@@ -139,6 +139,7 @@ ENGINE = Engine(
         names={
             "running": ("requests_processing",),
             "waiting": ("requests_deferred",),
+            "kv_usage_ratio": ("kv_cache_usage_ratio",),  # until May 2025; /slots tells since
             "prompt_tokens_total": ("prompt_tokens_total",),
             "generation_tokens_total": ("tokens_predicted_total",),
             "spec_drafts_total": ("spec_decode_num_drafts_total",),

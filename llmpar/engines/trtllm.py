@@ -122,6 +122,24 @@ ENGINE = Engine(
     packages=("tensorrt-llm",),
     version_at=("/version", "version"),
     openai=OpenAi(top_k_off=0),
-    metrics=Metrics(),
+    # Names of /prometheus/metrics, which it has where return_perf_metrics is on. /metrics is JSON.
+    metrics=Metrics(
+        prefix="trtllm_",
+        names={
+            "running": ("num_requests_running",),
+            "waiting": ("num_requests_waiting",),
+            "kv_usage_ratio": ("kv_cache_utilization",),
+            "requests_total": ("request_success_total",),
+            "prompt_tokens_total": ("prompt_tokens_total",),
+            "generation_tokens_total": ("generation_tokens_total",),
+            "spec_draft_tokens_total": ("spec_decode_num_draft_tokens_total",),
+            "spec_accepted_tokens_total": ("spec_decode_num_accepted_tokens_total",),
+            "queue_s_total": ("request_queue_time_seconds_sum",),
+            "queue_requests_total": ("request_queue_time_seconds_count",),
+            "prefill_s_total": ("request_prefill_time_seconds_sum",),
+            "decode_s_total": ("request_decode_time_seconds_sum",),
+        },
+        counters_at_end=True,  # all but the drafts are counted where a request ends
+    ),
     failures=flags.TORCH_FAILURES,
 )

@@ -34,11 +34,14 @@ class Server:
         parts = urlsplit(url)
         self._base = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/metrics").rstrip("/"), "", ""))
         self._slots = self._info = True
+        self._prometheus = not parts.path.startswith("/prometheus")  # TensorRT-LLM's other page, not yet found missing
         self._capacity: int | None = None
 
     def read(self) -> dict[str, Any]:
         try:
             found = engine_metrics.parse(self._get(self.url))
+            if self._prometheus and not any(value is not None for value in found.values()):
+                found = self._tensorrt(found)
         except Exception as error:  # whatever a server says costs this sample alone
             return {"url": self.url, "error": _why(error), **dict.fromkeys(engine_metrics.FIELDS)}
         used = found.pop("kv_used_tokens", None)
@@ -63,6 +66,14 @@ class Server:
                 if time.monotonic() > deadline:
                     raise requests.Timeout
         return b"".join(parts)
+
+    def _tensorrt(self, found: dict[str, Any]) -> dict[str, Any]:
+        """TensorRT-LLM's /metrics is an empty list where nothing new was iterated; its Prometheus page is never."""
+        try:
+            return engine_metrics.parse(self._get(self._base + "/prometheus/metrics"))
+        except (requests.RequestException, ValueError) as error:
+            self._prometheus = isinstance(error, requests.Timeout)
+            return found
 
     def _tgi_capacity(self) -> int | None:
         """TGI counts the tokens that its batch has reserved; 1.4 tells in /info of how many, 3.x does not."""

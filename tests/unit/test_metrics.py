@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar.sampling import engine_figures, engine_metrics
+from llmpar.sampling import engine_figures, engine_metrics, scrape
 
 WIRE = Path(__file__).resolve().parent.parent / "wire"
 
@@ -280,3 +282,55 @@ def test_growth_over_two_parts_is_growth_over_the_whole(steps: list[tuple[int, i
     )
     assert whole == pytest.approx(total - steps[0][1])
     assert left + right == pytest.approx(whole)
+
+
+def test_tensorrts_prometheus_page() -> None:
+    page = (
+        b'trtllm_num_requests_running{engine_type="trtllm",model_name="m"} 3.0\n'
+        b'trtllm_num_requests_waiting{engine_type="trtllm",model_name="m"} 1.0\n'
+        b'trtllm_request_success_total{engine_type="trtllm",finished_reason="stop",model_name="m"} 7.0\n'
+        b'trtllm_request_success_total{engine_type="trtllm",finished_reason="cancelled",model_name="m"} 2.0\n'
+        b'trtllm_prompt_tokens_total{engine_type="trtllm",model_name="m"} 100.0\n'
+        b'trtllm_kv_cache_utilization{engine_type="trtllm",model_name="m"} 0.25\n'
+    )
+    assert known(engine_metrics.parse(page)) == {
+        "running": 3,
+        "waiting": 1,
+        "kv_usage_ratio": 0.25,
+        "requests_total": 7,
+        "prompt_tokens_total": 100,
+        "counters_at_end": True,
+    }
+
+
+def test_llamacpp_of_2024_tells_its_cache_use_itself() -> None:
+    page = b"llamacpp:kv_cache_usage_ratio 0.375\nllamacpp:kv_cache_tokens 768\nllamacpp:requests_processing 2\n"
+    found = known(engine_metrics.parse(page))
+    assert found["kv_usage_ratio"] == 0.375 and found["running"] == 2
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_emptied_list_of_tensorrts_is_made_good_by_its_other_page(there: bool) -> None:
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            page = b"[]" if self.path == "/metrics" else b"trtllm_num_requests_running 3.0\n"
+            self.send_response(200 if there or self.path == "/metrics" else 404)
+            self.send_header("content-length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        reader = scrape.Server(f"http://127.0.0.1:{server.server_port}/metrics", None, 5.0)
+        rows = [reader.read(), reader.read()]
+        server.shutdown()
+    assert [row["error"] for row in rows] == [None, None]
+    assert [row["running"] for row in rows] == ([3, 3] if there else [None, None])
+    assert asked.count("/prometheus/metrics") == (2 if there else 1), "a page that is missing is asked for once"
+    assert "/slots" not in asked or there
