@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, BinaryIO
 
@@ -231,6 +231,31 @@ output = click.option(
     type=click.Path(),
     help="Write here instead of standard output; written beside and renamed when complete.",
 )
+
+
+margin = click.option(
+    "--margin",
+    metavar="RATIO",
+    type=click.FloatRange(0.0001, 1),
+    default=0.03,
+    show_default=True,
+    help="Differences within this are the same for all practical purposes.",
+)
+
+
+def known_figures(names: Iterable[str]) -> None:
+    """A usage error where a name is not a figure of a summary."""
+    from llmpar.results import rows
+
+    for name in names:
+        try:
+            rows.path(name)
+        except KeyError:
+            raise Failure(
+                f"'{name}' is not a figure",
+                exit_codes.USAGE,
+                "for example wall_s, output_tokens_per_s, ttft_p95_s or joules_per_token; docs/metrics.md lists all",
+            ) from None
 
 
 def refuse_simulated(summaries: Sequence[dict[str, Any]], alone: bool = False) -> None:

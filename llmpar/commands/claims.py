@@ -64,14 +64,9 @@ def main(
             exit_codes.USAGE,
             "there are: " + ", ".join(claim.id for claim in stated),
         )
-    rows = group(cli.read_records(files))
-    cli.refuse_simulated([summary for row in rows for summary in row.summaries])
-    if not rows:
-        raise failure.Failure(
-            "no summary among the records",
-            exit_codes.TOO_LITTLE,
-            "`make study` measures; `llmpar-summarise` makes summaries",
-        )
+    summaries = cli.read_summaries(files)
+    cli.refuse_simulated(summaries)
+    rows = group(summaries)
     made = [claims.evaluate(claim, rows) for claim in stated if not only or claim.id in only]
     with cli.writing(output) as stream:
         if form == "json":

@@ -55,14 +55,7 @@ FORMATS = ("text", "json", "markdown")
     show_default=True,
     help="What to compare; repeatable.",
 )
-@click.option(
-    "--margin",
-    metavar="RATIO",
-    type=click.FloatRange(0.0001, 1),
-    default=0.03,
-    show_default=True,
-    help="Differences within this are the same for all practical purposes.",
-)
+@cli.margin
 @click.option(
     "--correction",
     type=click.Choice(["holm", "benjamini-hochberg", "none"]),
@@ -136,16 +129,16 @@ def main(
     from llmpar.verdicts.pairs import against
     from llmpar.verdicts.pairs import by as pairs_by
 
-    _check(figure)
-    found = _summaries(files)
+    cli.known_figures(figure)
+    summaries = _summaries(files)
     if history:
-        verdicts = nights.verdicts(found, figure, history, margin, correction, allow)
+        verdicts = nights.verdicts(summaries, figure, history, margin, correction, allow)
     else:
         try:
-            pairs = pairs_by(found, by, base) if by else against(found, _summaries(_expand(baseline)))
+            pairs = pairs_by(summaries, by, base) if by else against(summaries, _summaries(_expand(baseline)))
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        cells = rows.group(found) if by else None
+        cells = rows.group(summaries) if by else None
         verdicts = verdict.verdict_records(pairs, figure, margin, correction, method, allow, cells=cells)
     if not verdicts:
         raise failure.Failure(
@@ -155,21 +148,8 @@ def main(
         )
     with cli.writing(output) as out:
         out.write(_render(verdicts, form))
-    wanted = {each.replace("-", " ") for each in fail_on}
-    return exit_codes.CHECK_FAILED if any(each["verdict"] in wanted for each in verdicts) else exit_codes.OK
-
-
-def _check(figures: tuple[str, ...]) -> None:
-    from llmpar.results import rows
-
-    for name in figures:
-        try:
-            rows.path(name)
-        except KeyError:
-            raise click.UsageError(
-                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s, e2e_mean_s, "
-                "joules_per_token"
-            ) from None
+    failing = {word.replace("-", " ") for word in fail_on}
+    return exit_codes.CHECK_FAILED if any(record["verdict"] in failing for record in verdicts) else exit_codes.OK
 
 
 def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -180,9 +160,9 @@ def _expand(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = [record for record in cli.read_records(names) if record["kind"] == "summary"]
-    cli.refuse_simulated(found)
-    return found
+    summaries = cli.read_summaries(names)
+    cli.refuse_simulated(summaries)
+    return summaries
 
 
 def _render(verdicts: list[dict[str, Any]], form: str) -> bytes:

@@ -86,13 +86,9 @@ def main(
             raise failure.Failure(str(error), exit_codes.USAGE) from None
     if sure:
         cli.say("llmpar-pick", "--sure is what llmpar-pick always does now; the option will go in a later release")
-    rows = group(cli.read_records(files))
-    cli.refuse_simulated([summary for row in rows for summary in row.summaries], alone=True)
-    if not rows:
-        raise failure.Failure(
-            "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
-        )
-    choices = pick.judge(rows, wanted, cli.prices_of(prices))
+    summaries = cli.read_summaries(files)
+    cli.refuse_simulated(summaries, alone=True)
+    choices = pick.judge(group(summaries), wanted, cli.prices_of(prices))
     with cli.writing(output) as stream:
         if form == "json":
             for place, choice in enumerate(choices, 1):

@@ -33,14 +33,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
     show_default=True,
     help="The relative difference to see.",
 )
-@click.option(
-    "--margin",
-    metavar="RATIO",
-    type=click.FloatRange(0.0001, 1),
-    default=0.03,
-    show_default=True,
-    help="As for llmpar-compare: differences within this are the same for all practical purposes.",
-)
+@cli.margin
 @click.option(
     "--power",
     metavar="RATIO",
@@ -77,16 +70,12 @@ def main(
             f"a difference of {difference:g} is within the margin of {margin:g} and would be called the same; give a "
             "smaller --margin"
         )
-    summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"]
+    cli.known_figures(figure)
+    summaries = cli.read_summaries(files)
     cli.refuse_simulated(summaries)
-    found = []
+    plans = []
     for name in figure:
-        try:
-            noise = sample_size.noise(summaries, name)
-        except KeyError:
-            raise click.UsageError(
-                f"'{name}' is no figure; try wall_s, output_tokens_per_s, ttft_p95_s, tpot_p50_s"
-            ) from None
+        noise = sample_size.noise(summaries, name)
         if noise is None:
             sessions = max((len(row.by_session(name)) for row in rows.group(summaries)), default=0)
             raise failure.Failure(
@@ -94,11 +83,11 @@ def main(
                 exit_codes.TOO_LITTLE,
                 "measure a pilot of at least three: make sweep REPEATS=3",
             )
-        found.append(
+        plans.append(
             sample_size.record(noise, sample_size.options(noise, difference, power, margin), difference, power, margin)
         )
     with cli.writing(output) as out:
-        out.write(b"".join(map(records.encode, found)) if form == "json" else "\n".join(map(as_text, found)).encode())
+        out.write(b"".join(map(records.encode, plans)) if form == "json" else "\n".join(map(as_text, plans)).encode())
     return exit_codes.OK
 
 

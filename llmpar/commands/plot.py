@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from llmpar import cli, exit_codes, failure
-from llmpar.results.rows import group, path
+from llmpar.results.rows import group
 from llmpar.verdicts import break_even
 
 FORMATS = ("png", "svg")
@@ -51,28 +51,18 @@ def main(
     `summary` records (buffers all); writes PNG or SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no
     matplotlib; 6 nothing to draw.
     """
-    rows = group(cli.read_records(files))
     if form is None:
         form = Path(output).suffix.removeprefix(".").lower() if output else "png"
         if form not in FORMATS:
             raise failure.Failure(
                 f"cannot tell the format from '{output}'", exit_codes.USAGE, "end it in .png or .svg, or give --format"
             )
-    for metric in metrics:
-        try:
-            path(metric)
-        except KeyError:
-            raise failure.Failure(
-                f"unknown metric '{metric}'", exit_codes.USAGE, "see docs/report.md for the names"
-            ) from None
+    cli.known_figures(metrics)
+    rows = group(cli.read_summaries(files))
     try:
         from llmpar.render import plot
     except ImportError:
         raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
-    if not rows:
-        raise failure.Failure(
-            "no summary among the records", exit_codes.TOO_LITTLE, "llmpar-summarise makes one from requests"
-        )
     look = plot.NARROW if narrow else plot.WIDE
     try:
         if not dots and x == "acceptance_length" and not metrics:
