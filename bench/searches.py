@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import tables
 
-from llmpar.search import best, decide, find, levels, objectives
+from llmpar.search import best, decide, find, levels
 from llmpar.simulate.scheduler import ClosedLoop, Limits, Run, gamma_lengths, simulate
 from llmpar.stats import intervals
+from llmpar.verdicts import objectives
 
 START_S = 93.0  # an engine's start, as measured on an H100
 
@@ -103,14 +104,14 @@ def distribution(values: np.ndarray) -> dict[str, Any]:
 
 
 def truth(
-    random: np.random.Generator, server: Server, wanted: tuple[objectives.Objective, ...], ladder: list[float]
+    random: np.random.Generator, server: Server, wanted: Mapping[str, float], ladder: list[float]
 ) -> dict[float, tuple[float, bool]]:
     """Rate and whether the objectives hold, at each level, from a long run."""
     known = {}
     for level in ladder:
         ttft, tpot, rate = figures(run(random, server, int(level), max(1500, int(10 * level))))
-        values = {"ttft_s": ttft, "tpot_s": tpot}
-        good = all(np.quantile(values[each.figure], 0.95) <= each.most_s for each in wanted)
+        values = {"ttft_p95_s": ttft, "tpot_p95_s": tpot}
+        good = all(np.quantile(values[metric], 0.95) <= most_s for metric, most_s in wanted.items())
         known[level] = (rate, good)
     return known
 
@@ -235,7 +236,7 @@ def random_search(
         seen = summary(made, {})
         spent += START_S + float(made.end_s.max())
         rate = seen["throughput"]["output_tokens_per_s"]["steady"]["value"]
-        if best.verdict_by_value(seen, question.objectives) == levels.MEETS and (top is None or rate > top[2]):
+        if best.verdict_by_value(seen, question.objectives) == objectives.MEETS and (top is None or rate > top[2]):
             top = (number, level, rate)
     return None if top is None else top[:2]
 

@@ -69,14 +69,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
     show_default=True,
     help="What decide compares: wall_s, ttft_p95_s, output_tokens_per_s.",
 )
-@click.option(
-    "--margin",
-    metavar="RATIO",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.03,
-    show_default=True,
-    help="Differences within it are the same.",
-)
+@cli.margin
 @click.option(
     "--minutes",
     metavar="N",
@@ -132,7 +125,7 @@ def main(
     server_session: str | None,
     folder: str | None,
 ) -> int:
-    summaries = [record for record in cli.read_records(files) if record["kind"] == "summary"] if files else []
+    summaries = cli.read_summaries(files) if files else []
     try:
         base = _base(table, settings)
         if question == "find":
@@ -187,7 +180,8 @@ def _find(
     most: float,
     start: float | None,
 ) -> dict[str, Any]:
-    from llmpar.search import find, objectives
+    from llmpar.search import find
+    from llmpar.verdicts import objectives
 
     wanted = objectives.parse(slo)
     levels = find.measured(summaries, axis, wanted)
@@ -214,13 +208,9 @@ def _decide(
     minutes: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    from llmpar.results import rows
     from llmpar.search import decide
 
-    try:
-        rows.path(by)
-    except KeyError:
-        raise ValueError(f"'{by}' is not a figure; wall_s, output_tokens_per_s and ttft_p95_s are") from None
+    cli.known_figures((by,))
     own = [pairs(text) for text in sides]
     if own[0] == own[1]:
         raise ValueError("A and B are the same settings; give what differs, as --a speculate=0 --b speculate=2")
@@ -290,9 +280,10 @@ def _best(
     minutes: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    from llmpar.search import best, objectives
+    from llmpar.search import best
+    from llmpar.verdicts import objectives
 
-    wanted = objectives.parse(slo) if slo else ()
+    wanted = objectives.parse(slo) if slo else {}
     question = best.Question(wanted, least, most, minutes, margin, seed)
     candidates = candidates_of(space, base)
     refuse(candidates)

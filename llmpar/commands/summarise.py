@@ -35,9 +35,9 @@ of memory).
 @click.option("--engine", metavar="FILE", type=click.Path(), multiple=True, help="Engine samples, likewise.")
 @click.option(
     "--slo",
-    metavar="NAME=SECONDS",
+    metavar="NAME=TIME",
     multiple=True,
-    help="An objective for goodput: ttft, tpot, e2e, effective_ttft or effective_e2e.",
+    help="An objective for goodput, such as ttft=500ms: ttft, tpot, e2e, effective_ttft or effective_e2e.",
 )
 @click.option(
     "--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say."

@@ -18,6 +18,7 @@ from llmpar import sizes
 from llmpar.results.simulated import is_simulated
 
 CONFIDENCE = 0.95
+MOST_FAILED = 0.01  # the share of failed requests over which a cell's figures are not comparable
 # What an unset setting means, so that `-` in one sweep and the default in another are the same setting.
 UNSET: dict[str, Any] = {"shards": 1, "replicas": 1, "speculate": 0, "quantize": "none", "launcher": "parallel"}
 LATENCIES = ("ttft_s", "itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")

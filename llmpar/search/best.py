@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar.results import rows
-from llmpar.search.levels import MEETS, MISSES, OPEN, ladder, next_step
-from llmpar.search.objectives import Objective, judge_all
+from llmpar.results import rows, words
+from llmpar.search.levels import ladder, next_step
 from llmpar.stats import sequential
 from llmpar.stats.effects import MARGIN
+from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN, of_all, of_session
 
 KEPT = 3  # one in so many goes on to the next round
 FINALISTS = 3
@@ -52,7 +52,7 @@ class Candidate:
 class Question:
     """What is asked: objectives, the levels to look at, the budget."""
 
-    objectives: tuple[Objective, ...]
+    objectives: Mapping[str, float]  # a figure to the most it may be
     least: float = 1
     most: float = 256
     minutes: float | None = None
@@ -74,7 +74,7 @@ def final_id(block: int, number: int, level: float) -> str:
 
 
 def gather(
-    candidates: Sequence[Candidate], summaries: Sequence[Mapping[str, Any]], objectives: Sequence[Objective]
+    candidates: Sequence[Candidate], summaries: Sequence[dict[str, Any]], objectives: Mapping[str, float]
 ) -> float:
     """Enter what the summaries say into the candidates; the seconds that measuring took."""
     by_number = {candidate.number: candidate for candidate in candidates}
@@ -91,8 +91,8 @@ def gather(
         level = float(parts[2][1:])
         server = summary.get("server") or {}
         spent[str(cell.get("session"))] = float(server.get("ready_s") or 0.0)
-        seconds += rows.reading(dict(summary), "wall_s").value or 0.0
-        rate = rows.reading(dict(summary), RATE + "_steady").value or rows.reading(dict(summary), RATE).value
+        seconds += rows.reading(summary, "wall_s").value or 0.0
+        rate = rows.reading(summary, RATE + "_steady").value or rows.reading(summary, RATE).value
         verdict = verdict_by_value(summary, objectives)
         if rate is None or rate <= 0:
             verdict, rate = MISSES, 0.0
@@ -108,15 +108,16 @@ def gather(
     return seconds + sum(spent.values())
 
 
-def verdict_by_value(summary: Mapping[str, Any], objectives: Sequence[Objective]) -> str:
+def verdict_by_value(summary: dict[str, Any], objectives: Mapping[str, float]) -> str:
     """Meets or misses, by the value seen where the bounds leave it open: a short cell must not stop the race."""
-    verdict, judgements = judge_all(summary, objectives)
-    if verdict != OPEN:
+    verdict = of_all(summary, objectives)
+    if verdict != UNKNOWN:
         return verdict
     within = all(
-        judged.value_s is not None and judged.value_s <= judged.objective.most_s
-        for judged in judgements
-        if judged.verdict != MEETS
+        of_session(summary, metric, most) == MEETS
+        or (value := rows.reading(summary, metric).value) is not None
+        and value <= most
+        for metric, most in objectives.items()
     )
     return MEETS if within else MISSES
 
@@ -275,7 +276,7 @@ def answer(candidates: Sequence[Candidate], done: State, question: Question, spe
         "kind": "answer",
         "v": 1,
         "question": "best",
-        "objectives": {objective.metric: objective.most_s for objective in question.objectives},
+        "objectives": dict(question.objectives),
         "best": None,
         "tied": tied,
         "worse": worse,
@@ -304,7 +305,7 @@ def sentence(record: Mapping[str, Any]) -> str:
         text = "no candidate was measured within the objectives\n"
     else:
         within = " within the objectives" if record["objectives"] else ""
-        text = f"{best['label']}, {best['clients']:g} clients: {best[RATE]:,.0f} tokens/s{within}"
+        text = f"{best['label']}, {best['clients']:g} clients: {words.quantity(RATE, best[RATE])}{within}"
         nearest = min(
             (entry for entry in record["worse"] if "leader_ratio" in entry),
             key=lambda entry: entry["leader_ratio"],
@@ -314,14 +315,14 @@ def sentence(record: Mapping[str, Any]) -> str:
             low, high = (nearest["low"] - 1) * 100, (nearest["high"] - 1) * 100
             text += f"; {(nearest['leader_ratio'] - 1) * 100:+.0f}% ({low:.0f} to {high:.0f}) over {nearest['label']}"
         text += "\n"
-    for key, words in (
+    for key, heading in (
         ("tied", "cannot be told from it"),
         ("worse", "worse"),
         ("missed", "do not meet the objectives at any level tried"),
         ("failed", "did not run"),
     ):
         if record[key]:
-            text += f"{words} ({len(record[key])}): "
+            text += f"{heading} ({len(record[key])}): "
             text += (
                 "; ".join(entry["label"] + (f" [{entry['why']}]" if "why" in entry else "") for entry in record[key])
                 + "\n"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmpar.results import rows
+from llmpar.results import rows, words
 from llmpar.stats import sequential
 from llmpar.stats.effects import MARGIN
 
@@ -126,8 +126,8 @@ def sentence(record: Mapping[str, Any]) -> str:
     a, b = record["a"]["label"], record["b"]["label"]
     means = [_mean(record[side]["values"]) for side in SIDES]
     ratio, low, high = record["ratio"], record["low"], record["high"]
-    name = record["figure"].removesuffix("_s").replace("_", " ")
-    seen = f"{name} {means[0]:.4g} against {means[1]:.4g}"
+    figure = record["figure"]
+    seen = f"{words.title(figure)} {words.quantity(figure, means[0])} against {words.quantity(figure, means[1])}"
     span = f"{ratio:.3f} times, {low:.3f} to {high:.3f}, {record['blocks']} server sessions each" if low else ""
     if record["decision"] == "different":
         better = (ratio < 1) == record["lower_is_better"]

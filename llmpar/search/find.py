@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmpar.results import rows, words
 from llmpar.search.levels import Step, ladder, next_step
-from llmpar.search.objectives import Judgement, Objective, judge_all
+from llmpar.verdicts import objectives
 
 # Requests a cell needs so that its steady window holds enough of them: the ramp and the drain are a turn of all clients
 # each.
@@ -19,16 +20,15 @@ MORE = 3  # times as many requests when a level is measured again
 
 @dataclass(frozen=True)
 class Level:
-    """One measured level: the summary that settles it, or the longest one, and what it says."""
+    """One measured level: the longest summary of it and what that says of all objectives together."""
 
     level: float
     verdict: str
-    judgements: list[Judgement]
-    summary: Mapping[str, Any]
+    summary: dict[str, Any]
     tries: int
 
 
-def measured(summaries: Sequence[Mapping[str, Any]], axis: str, objectives: Sequence[Objective]) -> dict[float, Level]:
+def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str, float]) -> dict[float, Level]:
     """Levels that the summaries measure, by `axis` (clients or rate). Of several cells at one level the one with the
     most requests counts."""
     levels: dict[float, Level] = {}
@@ -36,13 +36,13 @@ def measured(summaries: Sequence[Mapping[str, Any]], axis: str, objectives: Sequ
         level = ((summary.get("cell") or {}).get("load") or {}).get(axis)
         if level is None:
             continue
-        verdict, judgements = judge_all(summary, objectives)
+        verdict = objectives.of_all(summary, wanted)
         old = levels.get(float(level))
         tries = old.tries + 1 if old else 1
         size = (summary.get("n") or {}).get("requests") or 0
         if old and size < ((old.summary.get("n") or {}).get("requests") or 0):
-            verdict, judgements, summary = old.verdict, old.judgements, old.summary
-        levels[float(level)] = Level(float(level), verdict, judgements, summary, tries)
+            verdict, summary = old.verdict, old.summary
+        levels[float(level)] = Level(float(level), verdict, summary, tries)
     return levels
 
 
@@ -58,41 +58,45 @@ def step(
     """What to measure next, or the answer."""
     return next_step(
         ladder(least, most, whole=axis == "clients"),
-        {level: found.verdict for level, found in levels.items()},
-        {level: found.tries for level, found in levels.items()},
+        {level: seen.verdict for level, seen in levels.items()},
+        {level: seen.tries for level, seen in levels.items()},
         most_tries,
         start,
     )
 
 
-def answer(levels: Mapping[float, Level], done: Step, axis: str, objectives: Sequence[Objective]) -> dict[str, Any]:
+def answer(levels: Mapping[float, Level], done: Step, axis: str, wanted: Mapping[str, float]) -> dict[str, Any]:
     """The answer record: the highest level within the objectives, its figures and bounds, and the share of the best
     rate."""
-    rates = {level: rate for level, found in levels.items() if (rate := _rate(found.summary)) is not None}
+    rates = {level: rate for level, seen in levels.items() if (rate := _rate(seen.summary)) is not None}
     best = levels.get(done.best) if done.best is not None else None
     top = max(rates.values(), default=None)
-    mine = rates.get(done.best) if done.best is not None else None
+    rate_there = rates.get(done.best) if done.best is not None else None
     return {
         "kind": "answer",
         "v": 1,
         "question": "find",
         "axis": axis,
-        "objectives": {objective.metric: objective.most_s for objective in objectives},
+        "objectives": dict(wanted),
         "best": done.best,
         "above": done.above,
         "unsure": list(done.unsure),
         "contradictions": list(done.contradictions),
-        "figures": {
-            judged.objective.metric: {"value": judged.value_s, "at_most": judged.at_most_s}
-            for judged in (best.judgements if best else [])
-        },
-        "output_tokens_per_s": mine,
-        "share_of_best_rate": mine / top if mine and top else None,
+        "figures": _figures(best.summary, wanted) if best else {},
+        "output_tokens_per_s": rate_there,
+        "share_of_best_rate": rate_there / top if rate_there and top else None,
         "held": _held(best.summary) if best else None,
         "cells": [
-            {"level": level, "verdict": found.verdict, "requests": (found.summary.get("n") or {}).get("requests")}
-            for level, found in sorted(levels.items())
+            {"level": level, "verdict": seen.verdict, "requests": (seen.summary.get("n") or {}).get("requests")}
+            for level, seen in sorted(levels.items())
         ],
+    }
+
+
+def _figures(summary: dict[str, Any], wanted: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        metric: {"value": rows.reading(summary, metric).value, "at_most": objectives.at_most(summary, metric)}
+        for metric in wanted
     }
 
 
@@ -115,13 +119,16 @@ def _rate(summary: Mapping[str, Any]) -> float | None:
 def sentence(record: Mapping[str, Any]) -> str:
     """The answer in a line or two."""
     noun = "clients" if record["axis"] == "clients" else "requests/s"
-    wanted = ", ".join(f"{title(metric)} ≤ {duration(most)}" for metric, most in record["objectives"].items())
+    wanted = ", ".join(
+        f"{words.title(metric)} ≤ {words.goal(metric, most)}" for metric, most in record["objectives"].items()
+    )
     if record["best"] is None:
         lowest = record["cells"][0]["level"] if record["cells"] else 0
         sure = "does not meet" if lowest not in record["unsure"] else "was not shown to meet"
         return f"even {lowest:g} {noun} {sure} {wanted}\n"
     figures = ", ".join(
-        f"{title(metric)} {duration(figure['value'])}, at most {duration(figure['at_most'])}"
+        f"{words.title(metric)} {words.quantity(metric, figure['value'])}, at most "
+        f"{words.quantity(metric, figure['at_most'])}"
         for metric, figure in record["figures"].items()
         if figure["value"] is not None
     )
@@ -134,8 +141,8 @@ def sentence(record: Mapping[str, Any]) -> str:
         text += f"{record['above']:g} do not"
     if record["share_of_best_rate"] is not None:
         text += (
-            f"; {record['output_tokens_per_s']:.0f} tokens/s, {record['share_of_best_rate'] * 100:.0f}% of the "
-            "best rate seen"
+            f"; {words.quantity('output_tokens_per_s', record['output_tokens_per_s'])}, "
+            f"{words.percent(record['share_of_best_rate'])}% of the best rate measured"
         )
     if record["axis"] == "clients" and record["held"] and record["held"] < LEAST_HELD * record["best"]:
         text += (
@@ -147,17 +154,3 @@ def sentence(record: Mapping[str, Any]) -> str:
         odd = ", ".join(f"{level:g}" for level in record["contradictions"])
         text += f"\nnote: {odd} {noun} missed it although {record['best']:g} met it: measure again on a quieter machine"
     return text + "\n"
-
-
-def title(metric: str) -> str:
-    """`ttft_p95_s` as `p95 TTFT`."""
-    name, statistic = metric.removesuffix("_s").rsplit("_", 1)
-    words = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
-    return f"{statistic} {' '.join(words.get(word, word) for word in name.split('_'))}"
-
-
-def duration(seconds: float | None) -> str:
-    """Milliseconds below a second, else seconds."""
-    if seconds is None:
-        return "unknown"
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

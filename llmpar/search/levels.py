@@ -12,15 +12,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MEETS, MISSES, OPEN = "meets", "misses", "open"
+from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: `level` to measure (`again`: it is measured and still open, and needs more requests), or, with
-    `level` None, the answer: `best` meets the objective (None: not even the lowest does) and `above` does not (None:
-    the highest meets it too). `unsure` are levels whose requests did not settle it; `contradictions` are levels that
-    break the order.
+    """What to do next: `level` to measure (`again`: it was measured, is still unknown, and needs more requests),
+    or, with `level` None, the answer: `best` meets the objective (None: not even the lowest does) and `above` does not
+    (None: the highest meets it too). `unsure` are levels whose requests did not settle it; `contradictions` are levels
+    that break the order.
     """
 
     level: float | None
@@ -56,14 +56,14 @@ def next_step(
 ) -> Step:
     """The next level to measure, or the answer.
 
-    `measured` maps a level to meets, misses or open (its requests do not settle it); `tries` counts how often a level
-    was measured, and an open one is measured up to `most_tries` times, each with more requests, before it counts as a
-    miss that is named unsure. `start` is the first level tried (default: the lowest). Levels that are not on the ladder
-    are used for what they tell.
+    `measured` maps a level to MEETS, MISSES or UNKNOWN (its requests do not settle it). `tries` counts how often a
+    level was measured, and an unknown one is measured up to `most_tries` times, each with more requests, before it
+    counts as a miss that is named unsure. `start` is the first level tried (default: the lowest). Levels that are not
+    on the ladder count too.
     """
     tries = tries or {}
     for level, verdict in sorted(measured.items()):
-        if verdict == OPEN and tries.get(level, 1) < most_tries:
+        if verdict == UNKNOWN and tries.get(level, 1) < most_tries:
             return Step(level, again=True)
     good = [level for level, verdict in measured.items() if verdict == MEETS]
     bad = [level for level, verdict in measured.items() if verdict != MEETS]
@@ -71,7 +71,7 @@ def next_step(
     # A miss below the best level that meets is a contradiction; the answer rests on the highest level that meets.
     above = min((level for level in bad if best is None or level > best), default=None)
     odd = tuple(sorted(level for level in bad if best is not None and level < best and measured[level] == MISSES))
-    unsure = tuple(sorted(level for level in bad if measured[level] == OPEN))
+    unsure = tuple(sorted(level for level in bad if measured[level] == UNKNOWN))
     between = [
         level
         for level in levels

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
 import orjson
 
-from llmpar import records
+from llmpar import records, sizes
 from llmpar.stats import intervals
 from llmpar.summary import client_limits, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
@@ -258,12 +257,11 @@ def _workload(columns: Columns) -> dict[str, Any]:
 
 
 def parse_objective(text: str) -> tuple[str, float]:
-    """`ttft=0.5` to its name and seconds. Raises ValueError with a message for the user."""
+    """`ttft=500ms` to its name and seconds. Raises ValueError with a message for the user."""
     name, _, bound = text.partition("=")
+    if name not in OBJECTIVES:
+        raise ValueError(f"'{text}' is not an objective: write NAME=TIME, with NAME one of {', '.join(OBJECTIVES)}")
     try:
-        seconds = float(bound)
-    except ValueError:
-        seconds = math.nan
-    if name not in OBJECTIVES or not seconds > 0 or math.isinf(seconds):
-        raise ValueError(f"'{text}' is not an objective: NAME=SECONDS, NAME one of {', '.join(OBJECTIVES)}")
-    return name, seconds
+        return name, sizes.seconds_of(bound)
+    except ValueError as error:
+        raise ValueError(f"'{text}' is not an objective: {error}") from None

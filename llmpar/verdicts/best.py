@@ -8,7 +8,6 @@ from llmpar.results import rows, words, workload
 from llmpar.results.words import shortened
 from llmpar.stats.effects import MARGIN
 from llmpar.verdicts import knee
-from llmpar.verdicts.claims import MOST_FAILURES
 from llmpar.verdicts.noise import Noise
 
 
@@ -91,4 +90,4 @@ def proven(given: Sequence[rows.Row]) -> rows.Row | None:
 
 def failing(row: rows.Row) -> bool:
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
-    return row.failures > MOST_FAILURES * requests
+    return row.failures > rows.MOST_FAILED * requests

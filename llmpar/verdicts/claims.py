@@ -29,7 +29,6 @@ DEPENDS = "depends"  # on the acceptance length
 VERDICTS = (SUPPORTED, CONTRADICTED, DEPENDS, CANNOT_TELL, NOT_RUN)
 
 # A run with more failed requests than this did other work than one without.
-MOST_FAILURES = 0.01
 
 
 @dataclass
@@ -120,7 +119,7 @@ def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int, noise: Noise) -
         share = row.failures / max(
             1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
         )
-        if share > MOST_FAILURES:
+        if share > rows.MOST_FAILED:
             one.reasons.append(f"{share:.0%} of {side}'s requests failed")
     for words, given in (("prompt sets", workload.prompts), ("sampling", workload.asked)):
         if given is not workload.asked or "max_tokens" not in claim.keys:

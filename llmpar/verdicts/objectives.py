@@ -1,25 +1,47 @@
-"""Does a cell meet an objective: yes, no, or the data cannot tell.
+"""Does a cell meet an objective: yes, no, or the data cannot tell. Picks and searches judge by this rule alone.
 
-An objective on a percentile is one on a share of requests: "TTFT p95 ≤ 500 ms" says that 95 % of requests take at most
-500 ms. Each server session answers it with a one-sided binomial bound at 95 % confidence, which needs fewer requests
+An objective on a percentile is one on a share of requests: "TTFT p95 ≤ 500 ms" says that 95% of requests take at most
+500 ms. Each server session answers it with a one-sided binomial bound at 95% confidence, which needs fewer requests
 than a two-sided interval: 59 for p95, 299 for p99 (Clopper and Pearson, Biometrika 26, 1934). A failed request counts
-as one over the objective.
+as one over the objective. Requests of one run correlate; `bench/search` checks the rule against a server that queues.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import bdtrc, stdtrit
+from scipy.special import bdtr, bdtrc, stdtrit
 
+from llmpar import sizes
 from llmpar.results import rows, words
 from llmpar.stats import intervals
 
 MEETS, MISSES, UNKNOWN = "meets", "misses", "cannot tell"
 RISK = 0.05
+FIGURES = ("ttft", "tpot", "itl", "e2e", "effective_ttft", "effective_e2e")
+
+
+def parse(text: str) -> dict[str, float]:
+    """Objectives such as `ttft-p95<500ms tpot-p95<50ms`: figures, named as in llmpar-plot, to the most they may be, in
+    seconds. Raises ValueError with the part that cannot be read."""
+    parts = re.sub(r"\s*(<=|<|≤)\s*", "<", text).replace(",", " ").split()
+    if not parts:
+        raise ValueError("no objective was given; write for example ttft-p95<500ms")
+    objectives = {}
+    for part in parts:
+        name, _, bound = part.partition("<")
+        figure, _, statistic = name.lower().replace("-", "_").rpartition("_")
+        try:
+            if figure not in FIGURES or statistic not in rows.STATISTICS:
+                raise ValueError(f"figures are {', '.join(FIGURES)}; statistics are {', '.join(rows.STATISTICS)}")
+            objectives[f"{figure}_{statistic}_s"] = sizes.seconds_of(bound)
+        except ValueError as error:
+            raise ValueError(f"'{part}' is not an objective such as ttft-p95<500ms: {error}") from None
+    return objectives
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,7 @@ def judge(row: rows.Row, metric: str, most: float) -> Judged:
 
 
 def of_session(summary: dict[str, Any], metric: str, most: float) -> str:
-    """The same of one session."""
+    """The same of one server session."""
     figure, path = rows.reading(summary, metric), rows.path(metric)
     if path[0] != "latency" or not path[-1].startswith("p"):
         if figure.value is None:
@@ -76,6 +98,25 @@ def of_session(summary: dict[str, Any], metric: str, most: float) -> str:
     return MISSES if _surely_over(summary, distribution, path[1], percent, most) else UNKNOWN
 
 
+def of_all(summary: dict[str, Any], wanted: Mapping[str, float]) -> str:
+    """All objectives together in one server session; it misses where too many requests failed, or none was sent."""
+    counts = summary.get("n") or {}
+    requests = counts.get("requests") or 0
+    if not requests or requests - (counts.get("ok") or 0) > rows.MOST_FAILED * requests:
+        return MISSES
+    states = {of_session(summary, metric, most) for metric, most in wanted.items()}
+    return MISSES if MISSES in states else UNKNOWN if UNKNOWN in states else MEETS
+
+
+def at_most(summary: dict[str, Any], metric: str) -> float | None:
+    """The upper bound of a figure in one server session: the one-sided one where there is one, else its interval's."""
+    estimate: Any = summary
+    for key in rows.path(metric):
+        estimate = estimate.get(key) if isinstance(estimate, dict) else None
+    bound = estimate.get("at_most") if isinstance(estimate, dict) else None
+    return bound if bound is not None else rows.reading(summary, metric).high
+
+
 def _surely_within(summary: dict[str, Any], distribution: dict[str, Any], percent: int, most: float) -> bool:
     """Whether a one-sided bound of this percentile, or of a higher one, is within the objective."""
     failed, requests = _failed(summary)
@@ -89,27 +130,35 @@ def _surely_within(summary: dict[str, Any], distribution: dict[str, Any], percen
             bounds = [bound for bound in (estimate.get("at_most"), estimate.get("high")) if bound is not None]
             if bounds and min(bounds) <= most:
                 return True
-    # Summaries of version 1 have no one-sided bounds: count, where all requests are within.
-    old = "at_most" not in (distribution.get(f"p{percent}") or {})
-    count, longest = distribution.get("n") or 0, distribution.get("max")
-    return old and not failed and longest is not None and longest <= most and (percent / 100) ** count <= RISK
+    if "at_most" in (distribution.get(f"p{percent}") or {}):
+        return False
+    # Summaries of version 1 have no one-sided bounds: count the requests that may have been over.
+    count = int(distribution.get("n") or 0)
+    within = {rank for rank, value in _ranks(distribution, count).items() if value <= most}
+    over = count - max(within, default=0) + failed
+    return bool(within) and float(bdtr(over, count + failed, 1 - percent / 100)) <= RISK
+
+
+def _ranks(distribution: dict[str, Any], count: int) -> dict[int, float]:
+    """What is known of the `count` values in order: the value at some ranks."""
+    known = [(1, distribution.get("min")), (count, distribution.get("max"))]
+    for percent in intervals.PERCENTS:
+        known.append((intervals.rank(count, percent), (distribution.get(f"p{percent}") or {}).get("value")))
+    return {rank: value for rank, value in known if value is not None and 1 <= rank <= count}
 
 
 def _surely_over(summary: dict[str, Any], distribution: dict[str, Any], name: str, percent: int, most: float) -> bool:
     """Whether more requests were over the objective than a server that meets it would let by chance."""
     failed, _ = _failed(summary)
     count = int(distribution.get("n") or 0)
-    over = 0
     for other in intervals.PERCENTS:
         estimate = distribution.get(f"p{other}") or {}
         if other <= percent:
             bounds = [bound for bound in (estimate.get("at_least"), estimate.get("low")) if bound is not None]
             if bounds and max(bounds) > most:
                 return True
-        if (estimate.get("value") or 0) > most:
-            over = max(over, count - intervals.rank(count, other) + 1)
-    if (distribution.get("min") or 0) > most:
-        over = count
+    beyond = [rank for rank, value in _ranks(distribution, count).items() if value > most]
+    over = count - min(beyond, default=count + 1) + 1
     # Gaps between tokens come in clusters, one of each request: their number proves nothing.
     if name in ("itl_s", "event_latency_s") or not over + failed:
         return False
@@ -128,7 +177,7 @@ FAILURES = ("error", "timeout")
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """One-sided 95 % limits of the mean of one value a session."""
+    """One-sided 95% limits of the mean of one value a session."""
     count = len(values)
     mean = math.fsum(values) / count
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
@@ -157,18 +206,9 @@ def _unknown(row: rows.Row, metric: str, most: float, readings: list[rows.Figure
         return f"{name} needs {needed} requests" if needed else f"{name} was not measured"
     if len(known) < len(readings):
         return f"{name} is known in {len(known)} of {len(readings)} server sessions"
-    ends = [end for summary, one in zip(row.summaries, readings, strict=True) if (end := _high(summary, metric, one))]
+    ends = [end for summary in row.summaries if (end := at_most(summary, metric))]
     value = words.quantity(metric, math.fsum(known) / len(known))
     reach = f" and may be up to {words.quantity(metric, max(ends))}" if ends and max(ends) > most else ""
     needed = max((one.needed or 0 for one in readings), default=0)
     more = f"; its interval needs {needed} requests" if needed and not reach else ""
     return f"{name} is {value}{reach}; the objective is {bound}{more}"
-
-
-def _high(summary: dict[str, Any], metric: str, one: rows.Figure) -> float | None:
-    """The upper bound of one session: one-sided where there is one."""
-    estimate: Any = summary
-    for key in rows.path(metric):
-        estimate = estimate.get(key) if isinstance(estimate, dict) else None
-    bound = estimate.get("at_most") if isinstance(estimate, dict) else None
-    return bound if bound is not None else one.high

@@ -16,7 +16,6 @@ from typing import Any
 from llmpar.results import rows
 from llmpar.stats import best_of, effects
 from llmpar.verdicts import objectives, times
-from llmpar.verdicts.claims import MOST_FAILURES
 from llmpar.verdicts.noise import Noise
 from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
 
@@ -82,7 +81,7 @@ def _judge(row: rows.Row, wanted: Mapping[str, float], prices: Mapping[str, floa
     choice.edge = [metric for metric, one in judged.items() if one.state == UNKNOWN and one.within]
     states = {one.state for one in judged.values()}
     requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
-    if requests and row.failures / requests > MOST_FAILURES:
+    if requests and row.failures / requests > rows.MOST_FAILED:
         choice.reasons.append(f"{row.failures} of {requests} requests failed")
         states.add(MISSES)
     # One objective missed settles it, whatever is not known of the others.

@@ -18,7 +18,6 @@ VERDICTS = ("faster", "slower", "same", "cannot tell", "not comparable")
 
 # What two sides must share unless it is what is compared or is allowed by name.
 CHECKS = ("prompts", "sampling", "model", "versions", "host", "failures", "outputs", "times", "latency_over")
-MOST_FAILED = 0.01
 OUTPUT_DIFFERENCE = 0.03
 LENGTH_BOUND = ("wall_s", "e2e", "effective_e2e", "requests_per_s", "goodput_per_s")
 
@@ -105,7 +104,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
     differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
     for side in (pair.a, pair.b):
         failed, requests = _failed(side)
-        if failed > MOST_FAILED * requests:
+        if failed > rows.MOST_FAILED * requests:
             found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
         name = figure.removesuffix("_steady")
         limited = sorted(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar.search.levels import MEETS, MISSES, OPEN, Step, ladder, next_step
+from llmpar.search.levels import Step, ladder, next_step
+from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
 
 
 def search(levels: list[float], edge: float, start: float | None = None) -> tuple[Step, list[float]]:
@@ -48,7 +49,7 @@ def test_from_sixteen_clients_an_edge_takes_four_to_eight_cells() -> None:
 
 def test_an_open_level_is_measured_again_then_named() -> None:
     levels = ladder(8, 64)
-    measured = {8: MEETS, 16: OPEN}
+    measured = {8: MEETS, 16: UNKNOWN}
     assert next_step(levels, measured) == Step(16, again=True)
     step = next_step(levels, measured, tries={16: 2})
     assert step.level == 12
