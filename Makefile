@@ -6,12 +6,18 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# Where this file is: the checkout, or the copy in an installed package, whose scripts and tables are used from any
+# directory. Results and tables of one's own are in the directory where make runs, and win.
+HERE := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+package := $(firstword $(wildcard $(HERE)/llmpar) $(HERE)/..)
+export LLMPAR_MAKEFILE := $(abspath $(HERE)/Makefile)
+
 -include config.mk
 
 # Words from the command line and the environment are taken as they stand: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
@@ -23,15 +29,19 @@ MODEL ?= $(LLMPAR_MODEL)
 API ?= $(LLMPAR_API)
 VENV ?= .venv
 PYTHON ?= python3
+export LAUNCHER
 EXTRAS ?= cpu,plot,aio
 
-table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
-sweep_name := $(subst /,-,$(if $(filter sweeps/%,$(table)),$(patsubst sweeps/%,%,$(basename $(table))),$(notdir $(basename $(table)))))
+tables := sweeps $(HERE)/sweeps
+table := $(firstword $(wildcard sweeps/$(SWEEP).tsv $(SWEEP).tsv $(HERE)/sweeps/$(SWEEP).tsv $(SWEEP)) sweeps/$(SWEEP).tsv)
+below := $(firstword $(foreach folder,$(tables),$(patsubst $(folder)/%,%,$(filter $(folder)/%,$(basename $(table))))))
+sweep_name := $(subst /,-,$(or $(below),$(notdir $(basename $(table)))))
 
 # Make splits names at blanks, and recipes hand them to a shell: such a path would reach another directory than the one
 # that was meant.
 empty :=
 hash := \#
+comma := ,
 odd := ' " ` $$ \ ; & | < > ( ) { } [ ] * ? ! % = : ~ , $(hash)
 
 # What was measured on one server never passes for another: a server that already runs is part of the folder's name. In a
@@ -51,10 +61,11 @@ ruined = $(strip $(if $(word 2,x$1x),blank) $(foreach letter,$(odd),$(findstring
 plain = $(if $(strip $2),$(if $(call ruined,$2),$(error $1 is '$2': make cannot use blanks or any of $(odd) there)),$(error $1 is empty))
 $(foreach setting,RUNS SWEEP VENV REPEATS SEED,$(call plain,$(setting),$($(setting))))
 $(if $(BY),$(call plain,BY,$(BY)))
-$(if $(filter-out help,$(MAKECMDGOALS)),$(call plain,the directory of this checkout,$(CURDIR)))
+$(if $(LAUNCHER),$(call plain,LAUNCHER,$(LAUNCHER)))
+$(if $(filter-out help,$(MAKECMDGOALS)),$(call plain,this directory,$(CURDIR))$(call plain,the directory of llmpar,$(HERE)))
 $(if $(filter . .. ,$(name)),$(error SWEEP '$(SWEEP)' names no table))
 
-export PATH := $(abspath $(VENV))/launcher:$(CURDIR)/bin:$(abspath $(VENV))/bin:$(PATH)
+export PATH := $(abspath $(VENV))/launcher:$(if $(wildcard $(HERE)/bin),$(abspath $(HERE)/bin):)$(abspath $(VENV))/bin:$(PATH)
 export LLMPAR_PYTHON ?= $(abspath $(VENV))/bin/python
 export LLMPAR_BASE_URL := $(BASE_URL)
 ifeq ($(LLMPAR_BASE_URL),)
@@ -75,10 +86,12 @@ ifneq ($(API),)
 export LLMPAR_API := $(API)
 endif
 
-ready := $(VENV)/.ready-run
-ready_dev := $(VENV)/.ready-dev
+# LLMPAR_INSTALLED: llmpar is an installed package, and `llmpar` has called make. What it needs is looked at each time.
+ready := $(if $(LLMPAR_INSTALLED),installed,$(VENV)/.ready-run)
 # What a summary is computed with: summaries are remade when it changes, measurements are not.
-code := $(wildcard llmpar/summary/*.py llmpar/stats/intervals.py llmpar/sampling/*_figures.py llmpar/records.py)
+code := $(wildcard $(addprefix $(package)/,summary/*.py stats/intervals.py sampling/*_figures.py records.py))
+
+table_names = $(sort $(foreach folder,$(tables),$(patsubst $(folder)/%.tsv,%,$(wildcard $(folder)/*.tsv $(folder)/*/*.tsv))))
 
 ##@ Help
 
@@ -86,13 +99,15 @@ code := $(wildcard llmpar/summary/*.py llmpar/stats/intervals.py llmpar/sampling
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nSettings (make NAME=value, or in config.mk)\n'
-	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'RUNS=$(RUNS)' 'where results go'
-	@printf '\nTables: %s\n' "$(patsubst sweeps/%.tsv,%,$(sort $(wildcard sweeps/*.tsv sweeps/*/*.tsv)))"
+	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'RUNS=$(RUNS)' 'where results go'
+	@printf '\nTables: %s\n' "$(table_names)"
 
 ##@ Measure
 
 # The cell list is made before anything is installed, with the standard library, so that `make -n` tells the truth.
+plan = PYTHONPATH=$(package)/.. $(PYTHON) -m llmpar.sweep_folder
 ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
+$(if $(wildcard $(table))$(SEARCH),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
 include $(RUN)/cells.mk
 endif
 
@@ -101,14 +116,14 @@ ifdef SEARCH
 RUN := $(SEARCH)
 include $(RUN)/cells.mk
 else
-$(RUN)/cells.mk: $(table) llmpar/sweeps.py llmpar/sweep_folder.py $(RUN)/.repeats-$(REPEATS)-$(SEED)
+$(RUN)/cells.mk: $(table) $(package)/sweeps.py $(package)/sweep_folder.py $(RUN)/.repeats-$(REPEATS)-$(SEED)$(LAUNCHER:%=-%)
 	@mkdir -p $(@D)
-	@PYTHONPATH=. $(PYTHON) -m llmpar.sweep_folder $(table) $(sweep_name) $(RUN) $(REPEATS) $(SEED) || \
+	@$(plan) $(table) $(sweep_name) $(RUN) $(REPEATS) $(SEED) || \
 	  { rm -f $(RUN)/.repeats-*; rmdir --ignore-fail-on-non-empty $(RUN); exit 2; }
 endif
 
 # A changed REPEATS or SEED makes the list anew.
-$(RUN)/.repeats-$(REPEATS)-$(SEED):
+$(RUN)/.repeats-$(REPEATS)-$(SEED)$(LAUNCHER:%=-%):
 	@mkdir -p $(@D) && rm -f $(@D)/.repeats-* && touch $@
 
 summaries = $(CELLS:%=$(RUN)/%/summary.json)
@@ -116,7 +131,7 @@ measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
 
 .PHONY: announce
 announce:
-	@PYTHONPATH=. $(PYTHON) -m llmpar.sweep_folder --measured $(RUN)
+	@$(plan) --measured $(RUN)
 
 .PHONY: sweep
 sweep: announce $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
@@ -139,19 +154,19 @@ $(RUN)/sweep.png: $(summaries)
 	@llmpar-plot -o $@ $^ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw
 
 $(CELLS:%=$(RUN)/%/summary.json): $(RUN)/%/summary.json: $(RUN)/%/requests.jsonl $(code)
-	@scripts/summarise-cell $(RUN) $*
+	@$(HERE)/scripts/summarise-cell $(RUN) $*
 
 # A measurement is dear: no failing or interrupted recipe may delete one.
 .PRECIOUS: $(measured)
 
 ifdef LLMPAR_IN_SESSION
 $(measured): $(RUN)/%/requests.jsonl: $(RUN)/%/cell.json
-	@scripts/run-cell $(RUN) $*
+	@$(HERE)/scripts/run-cell $(RUN) $*
 else
 # Outside a session a cell starts one; the session then measures all of its cells that are missing, so that a server
 # starts once for each of its settings. Sessions hold a lock, so `make -j` cannot load one engine twice.
 $(measured): $(RUN)/%/requests.jsonl: $(RUN)/%/cell.json | $(ready)
-	@scripts/run-session $(RUN) $*
+	@$(HERE)/scripts/run-session $(RUN) $*
 endif
 
 $(CELLS:%=$(RUN)/%/cell.json): | $(RUN)/cells.mk
@@ -169,19 +184,22 @@ clean-run: ## throw the results of SWEEP away
 ##@ Decide
 
 export SLO A B BY SPACE MINUTES AXIS MOST
+ifneq ($(filter find decide best,$(MAKECMDGOALS)),)
+$(if $(wildcard $(table)),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
+endif
 searched := $(sweep_name)$(if $(running)$(ENGINE)$(MODEL),@$(server))
 
 .PHONY: find
 find: | $(ready) ## the most clients within SLO='ttft-p95<500ms tpot-p95<50ms', of BASE_URL's server or a launched one
-	@scripts/search $(RUNS)/find-$(searched) find $(table)
+	@$(HERE)/scripts/search $(RUNS)/find-$(searched) find $(table)
 
 .PHONY: decide
 decide: | $(ready) ## whether A='speculate=0' and B='speculate=2' differ in BY=wall_s, in no more server sessions than it takes
-	@scripts/search $(RUNS)/decide-$(searched) decide $(table)
+	@$(HERE)/scripts/search $(RUNS)/decide-$(searched) decide $(table)
 
 .PHONY: best
 best: | $(ready) ## the best row of SPACE=table.tsv, within SLO= and MINUTES=60
-	@scripts/search $(RUNS)/best-$(searched) best $(table)
+	@$(HERE)/scripts/search $(RUNS)/best-$(searched) best $(table)
 
 ##@ The study
 
@@ -189,11 +207,11 @@ results = $(wildcard $(RUNS)/*/*/summary.json)
 
 .PHONY: study
 study: | $(ready) ## every sweep of the study that this machine can run (small versions without a GPU)
-	@scripts/study
+	@$(HERE)/scripts/study
 
 .PHONY: study-clients study-speculate study-memory study-quantise study-engines study-two-servers study-replicas-or-shards study-gpus study-launcher study-lengths
 study-clients study-speculate study-memory study-quantise study-engines study-two-servers study-replicas-or-shards study-gpus study-launcher study-lengths: study-%: | $(ready)
-	@scripts/study $*
+	@$(HERE)/scripts/study $*
 
 .PHONY: claims
 claims: | $(ready) ## what the results say of the study's findings
@@ -214,65 +232,26 @@ pick: | $(ready) ## the best cells under objectives (PICK='--ttft-p95 0.5 --tpot
 
 .PHONY: cards
 cards: | $(ready) ## which GPU? the study's rows predicted on cards (PROMPTS=DIR: your own lengths; PRICE='4090=0.35 a6000=0.5')
-	@llmpar-simulate sweeps/cards.tsv $(if $(PROMPTS),--prompts $(PROMPTS),--prompt-tokens 357) $(PRICE:%=--price %) --write $(RUNS)/simulated/cards
-
-.PHONY: hold-out
-hold-out: | $(ready) ## predictions against measurements of others: predicted, measured, error by card and figure
-	@PYTHONPATH=. $(VENV)/bin/python bench/hold_out.py $(HOLD_OUT)
-
-.PHONY: engines
-engines: | $(ready) ## prove the engines that run without a GPU: requests, failures, tokens/s
-	@scripts/engines
-
-.PHONY: bench
-bench: | $(ready_dev) ## what a request costs and how true its times are, beside curl and others
-	@bench/run
-
-.PHONY: soak
-soak: | $(ready_dev) ## minutes of seeded hostile answers and broken files (CASES=5000 SOAK_SEED=0)
-	@$(VENV)/bin/python -m tests.soak $(or $(CASES),5000) $(or $(SOAK_SEED),0)
-
-.PHONY: bench-peers
-bench-peers: ## install guidellm, aiperf and inference-perf for make bench
-	@bench/peers
+	@llmpar-simulate $(firstword $(wildcard $(tables:%=%/cards.tsv))) $(if $(PROMPTS),--prompts $(PROMPTS),--prompt-tokens 357) $(PRICE:%=--price %) --write $(RUNS)/simulated/cards
 
 ##@ Set up and check
 
 .PHONY: setup
 setup: $(ready) ## install what the main job needs (a venv; GNU parallel through apt where allowed)
 
-$(ready): pyproject.toml
-	@scripts/setup $(VENV) '$(EXTRAS)'
+ifdef LLMPAR_INSTALLED
+.PHONY: installed
+installed:
+	@$(HERE)/scripts/setup $(VENV) $(if $(running),plot,plot$(if $(shell grep -l llamacpp $(table)),$(comma)cpu))
+else
+$(ready): $(HERE)/pyproject.toml
+	@$(HERE)/scripts/setup $(VENV) '$(EXTRAS)'
 	@touch $@
-
-$(ready_dev): pyproject.toml
-	@scripts/setup $(VENV) cpu,dev
-	@touch $@ $(ready)
+endif
 
 .PHONY: doctor
-doctor: | $(ready) ## what this machine lacks, and the command that mends it
+doctor: ## what this machine lacks, and the command that mends it
 	@llmpar-doctor
 
-.PHONY: test
-test: | $(ready_dev) ## all tests (under 4 minutes on 2 cores)
-	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
-
-.PHONY: format
-format: | $(ready_dev) ## let ruff format the Python code
-	@$(VENV)/bin/ruff format .
-
-.PHONY: lint
-lint: | $(ready_dev) ## ruff (rules and format), mypy, shellcheck
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check --quiet . || { echo 'lint: type: $(VENV)/bin/ruff format .' >&2; exit 1; }
-	@$(VENV)/bin/mypy
-	@scripts/lint-shell
-
-.PHONY: man
-man: | $(ready_dev) ## a man page of each command, in build/man
-	@$(VENV)/bin/python scripts/man_pages.py build/man
-	@echo 'build/man: try man -l build/man/llmpar-request.1'
-
-.PHONY: golden
-golden: | $(ready_dev) ## rewrite the expected outputs in tests/cases; read the diff
-	@$(VENV)/bin/python -m pytest tests --golden-rewrite
+# Tests, benchmarks and the like, in a checkout only.
+-include $(wildcard $(HERE)/develop.mk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import os
 import shlex
@@ -97,6 +98,11 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
 
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, terminate)
+    completion = completion_variable(name)
+    if asked := os.environ.get(completion):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(made, {}, name, completion, asked)
     try:
         # Not made.main(): that turns a closed reader into exit 1.
         with made.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
@@ -137,6 +143,11 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
         return exit_codes.UNEXPECTED
 
 
+def completion_variable(name: str) -> str:
+    """What a shell sets to ask a command for completions: `_LLMPAR_PICK_COMPLETE`."""
+    return f"_{name.replace('-', '_').upper()}_COMPLETE"
+
+
 def version() -> str:
     """The installed version, or the one of the checkout."""
     try:
@@ -147,7 +158,9 @@ def version() -> str:
 
 def say(name: str, message: str, hint: str | None = None) -> None:
     """A message on stderr as `name: message`, with what to try on a line of its own."""
-    text = f"{name}: {_lines(message)}\n"
+    # A line of progress may stand there; it is drawn again below.
+    clear = "\r\x1b[2K" if os.environ.get("LLMPAR_PROGRESS") and sys.stderr.isatty() else ""
+    text = f"{clear}{name}: {_lines(message)}\n"
     if hint:
         text += f"  {_lines(hint)}\n"
     with contextlib.suppress(OSError):
@@ -297,13 +310,28 @@ def opened(name: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def summaries_in(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, with each folder replaced by its summaries: those of a cell, a sweep, or all of runs/."""
+    files: list[str] = []
+    for name in names:
+        if not os.path.isdir(name):
+            files.append(name)
+            continue
+        deep = (os.path.join(name, *["*"] * depth, "summary.json") for depth in range(3))
+        inside = [path for pattern in deep for path in sorted(glob.glob(pattern)) if "/removed/" not in path]
+        if not inside:
+            raise Failure(f"there is no summary.json in '{name}'", exit_codes.TOO_LITTLE, "`llmpar sweep` makes them")
+        files += inside
+    return tuple(files)
+
+
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:
     """Records of the files in turn, as if they were one; none named means standard input.
 
     Torn lines are said on stderr, unless the caller counts them itself in `seen`.
     """
     counted = seen if seen is not None else records.Read()
-    for name in names or ("-",):
+    for name in summaries_in(names) or ("-",):
         with opened(name) as stream:
             yield from records.read(stream, name, counted)
     if seen is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import fcntl
 import json
 import os
@@ -181,12 +182,23 @@ def _when(instant: float) -> str:
     return at.strftime("%H:%M" if at.date() == datetime.date.today() else "%Y-%m-%d %H:%M")
 
 
+def nearest(name: str, tables: list[str]) -> str:
+    """What to say of a table that is not there, with the names that it may be a slip for."""
+    close = difflib.get_close_matches(name, tables, 3, 0.6)
+    there = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(tables)}"
+    return f"no table '{name}'; {there} SWEEP may also be the path of a table"
+
+
 def main(arguments: list[str]) -> int:
     """What the Makefile calls before anything is installed: plan a sweep, or say what of it is measured.
 
-    TABLE SWEEP FOLDER REPEATS SEED, or --measured FOLDER. LLMPAR_RUNNING, LLMPAR_ENGINE, LLMPAR_MODEL and LLMPAR_API
-    name a server that already runs; in the session of a launched one the last three are its own.
+    TABLE SWEEP FOLDER REPEATS SEED, or --measured FOLDER, or --nearest NAME TABLE... LLMPAR_RUNNING, LLMPAR_ENGINE,
+    LLMPAR_MODEL and LLMPAR_API name a server that already runs; in the server session of a launched one the last three
+    are its own. LAUNCHER overrides the column of that name.
     """
+    if arguments[0] == "--nearest":
+        print(nearest(arguments[1], arguments[2:]))
+        return 0
     if arguments[0] == "--measured":
         try:
             there = measured(arguments[1])
@@ -208,6 +220,8 @@ def main(arguments: list[str]) -> int:
         running = sweeps.Running.named(base_url, *target)
         with open(table, encoding="utf-8") as stream:
             rows = sweeps.parse(stream.read(), table)
+        if launcher := os.environ.get("LAUNCHER"):
+            rows = sweeps.with_launcher(rows, launcher)
         write(sweeps.cells(rows, sweep, int(repeats), int(seed), running), folder)
     except OSError as error:
         sys.stderr.write(

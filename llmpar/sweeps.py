@@ -286,6 +286,14 @@ def _on(running: Running, rows: list[dict[str, Any]], sweep: str) -> list[dict[s
     return [own | api | {key: value for key, value in row.items() if key in LOAD} for row in rows]
 
 
+def with_launcher(rows: list[dict[str, Any]], launcher: str) -> list[dict[str, Any]]:
+    """The rows with their clients started in another way. Open loads stay as they are. Raises BadSweep."""
+    wrong = fault("launcher", launcher)
+    if wrong or launcher == "open":
+        raise BadSweep(f"LAUNCHER is '{launcher}'{wrong or '; give a rate in the table for open loads'}")
+    return [row if row.get("launcher") == "open" else row | {"launcher": launcher} for row in rows]
+
+
 def launch_settings(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The server settings that all rows share, besides engine and model: what a running server is not asked to obey."""
     return {key: rows[0][key] for key in SERVER if key in rows[0] and key not in ("engine", "model")}

@@ -13,8 +13,6 @@ from llmpar import cli, exit_codes, failure, records
 from llmpar.dialects import DIALECTS
 from llmpar.machine import checkup, host
 
-SIGNS = {checkup.OK: "ok", checkup.NOTE: "note", checkup.MISSING: "MISSING"}
-
 
 @cli.command("llmpar-doctor")
 @click.option(
@@ -64,7 +62,7 @@ def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str
             missing += finding.state == checkup.MISSING
             if quiet and finding.state == checkup.OK:
                 continue
-            stream.write(orjson.dumps(finding.record()) + b"\n" if as_json else _line(finding))
+            stream.write(orjson.dumps(finding.record()) + b"\n" if as_json else checkup.text(finding).encode())
     if missing:
         cli.say(
             "llmpar-doctor",
@@ -92,15 +90,6 @@ def _server() -> dict[str, Any]:
     if record["message"]:
         cli.say("llmpar-doctor", f"the server at {names['BASE_URL']} answers, but {record['message']}")
     return record
-
-
-def _line(finding: checkup.Finding) -> bytes:
-    text = f"{SIGNS[finding.state]:<8}{finding.check:<20} {finding.found}\n"
-    if finding.state != checkup.OK:
-        text += f"{'':<8}for {finding.needed_for}\n"
-        if finding.mend:
-            text += f"{'':<8}  {finding.mend}\n"
-    return text.encode()
 
 
 if __name__ == "__main__":

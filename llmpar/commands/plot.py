@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from llmpar import cli, exit_codes, failure
+from llmpar.machine import installation
 from llmpar.results.rows import group
 from llmpar.verdicts import break_even
 
 FORMATS = ("png", "svg")
-HINT = "pip install 'llmpar[plot]', or pip install matplotlib"
 
 
 @cli.command("llmpar-plot")
@@ -62,7 +62,9 @@ def main(
     try:
         from llmpar.render import plot
     except ImportError:
-        raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
+        raise failure.Failure(
+            "matplotlib is not installed", exit_codes.UNAVAILABLE, f"type: {installation.remedy('plot')}"
+        ) from None
     look = plot.NARROW if narrow else plot.WIDE
     try:
         if not dots and x == "acceptance_length" and not metrics:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from llmpar import cli, exit_codes, failure, records
+from llmpar.machine import installation
 from llmpar.render import report_csv
 from llmpar.render.report_text import as_markdown, as_text
 from llmpar.report import document, study, tracks
@@ -18,8 +19,6 @@ from llmpar.report.document import build
 from llmpar.results import rows
 from llmpar.results.rows import group
 from llmpar.verdicts import claim_table, claims, pairs, verdict
-
-HINT = "pip install 'llmpar[plot]', or pip install matplotlib; --format markdown does without"
 
 # What engines are compared by where no verdicts were given.
 COMPARED = ("output_tokens_per_s", "ttft_p95_s")
@@ -71,7 +70,7 @@ def main(
     records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and command.txt where
     they are. HTML needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 no summary.
     """
-    given = [(name, record) for name in files or ("-",) for record in cli.read_records((name,))]
+    given = [(name, record) for name in cli.summaries_in(files) or ("-",) for record in cli.read_records((name,))]
     summaries = [record for _, record in given if record["kind"] == "summary"]
     rows = group(summaries)
     if not rows:
@@ -165,7 +164,11 @@ def as_html(document: document.Document, rows: Sequence[rows.Row], beside: dict[
     try:
         from llmpar.render import charts, report_html
     except ImportError:
-        raise failure.Failure("matplotlib is not installed", exit_codes.UNAVAILABLE, HINT) from None
+        raise failure.Failure(
+            "matplotlib is not installed",
+            exit_codes.UNAVAILABLE,
+            f"type: {installation.remedy('plot')}; --format markdown does without",
+        ) from None
     drawn = {sweep.name: charts.of_sweep(sweep.name or "cells", sweep.rows) for sweep in document.sweeps}
     lines, shown = [], tracks.chosen(rows, most)
     for row in shown:

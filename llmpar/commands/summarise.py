@@ -95,14 +95,21 @@ def main(
         )
     found = summariser.summary(objectives, label, session, clients, cli.version())
     with cli.writing(output) as out:
-        if text:
-            from llmpar.render import summaries as rendered
+        from llmpar.render import summaries as rendered
 
+        if text:
             out.write(rendered.summary(outside.printable_words(found)).encode())
         elif shell:
             types = ", ".join(f"{count} {name}" for name, count in found["failures"].items())
             out.write(
-                cli.assignments({"requests": found["n"]["requests"], "ok": found["n"]["ok"], "errors": types}).encode()
+                cli.assignments(
+                    {
+                        "requests": found["n"]["requests"],
+                        "ok": found["n"]["ok"],
+                        "errors": types,
+                        "row": rendered.row(found),
+                    }
+                ).encode()
             )
         else:
             out.write(records.encode(found))

@@ -102,7 +102,7 @@ def needs(runtime: str) -> str | None:
         return docker.needs_docker()
     if shutil.which("llama-server") or importlib.util.find_spec("xllamacpp"):
         return None
-    return "neither llama-server nor the xllamacpp package is here; pip install 'llmpar[cpu]', or build llama.cpp"
+    return "neither llama-server nor the xllamacpp package is here; type: llmpar setup (in a checkout: make setup)"
 
 
 ENGINE = Engine(

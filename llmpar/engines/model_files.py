@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from llmpar.engines import memory
 from llmpar.engines.base import Device, Settings
@@ -36,8 +35,8 @@ def config(model: str | None) -> dict[str, Any] | None:
     """The model's config.json; None where it is not here or cannot be read."""
     where = folder(model)
     try:
-        value = orjson.loads((where / "config.json").read_bytes()) if where else None
-    except (OSError, orjson.JSONDecodeError):
+        value = json.loads((where / "config.json").read_bytes()) if where else None
+    except (OSError, ValueError):
         return None
     if not isinstance(value, dict):
         return None

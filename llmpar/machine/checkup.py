@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import locale
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -17,10 +18,16 @@ from typing import Any
 from llmpar import runtime_directory
 from llmpar.client import stamps
 from llmpar.engines import ENGINES
-from llmpar.machine import host
+from llmpar.machine import host, installation
 
 OK, NOTE, MISSING = "ok", "note", "missing"
 NEEDED = ("click", "requests", "orjson", "numpy", "scipy", "psutil", "pynvml", "prometheus_client")
+DISTRIBUTIONS = {"pynvml": "nvidia-ml-py", "prometheus_client": "prometheus-client"}
+SIGNS = {OK: "ok", NOTE: "note", MISSING: "MISSING"}
+
+
+# Setting up fetches its one Perl script without root where apt is; else clients can be threads of one process.
+NO_ROOT = ", or without root: `make setup` (`llmpar setup`), or LAUNCHER=threads"
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,16 @@ def installer(root: bool | None = None) -> str:
     return f"{sudo}apt-get install"
 
 
+def text(finding: Finding) -> str:
+    """One to three lines: the state, what was found, what needs it, what to type."""
+    lines = f"{SIGNS[finding.state]:<8}{finding.check:<20} {finding.found}\n"
+    if finding.state != OK:
+        lines += f"{'':<8}for {finding.needed_for}\n"
+        if finding.mend:
+            lines += f"{'':<8}  {finding.mend}\n"
+    return lines
+
+
 def findings(facts: dict[str, Any] | None = None) -> Iterator[Finding]:
     """All checks in turn, as each is done. `facts`: a `host` record, made when not given."""
     facts = facts if facts is not None else host.record()
@@ -72,13 +89,14 @@ def python(facts: dict[str, Any]) -> Iterator[Finding]:
         "everything",
         f"{installer()} python3.11 python3.11-venv" if old else None,
     )
+    checkout = installation.how() == installation.CHECKOUT
     inside = sys.prefix != sys.base_prefix
     yield Finding(
         "virtual environment",
         OK if inside else NOTE,
         sys.prefix if inside else "none",
         "packages apart from the system's",
-        None if inside else "make setup",
+        None if inside else "make setup" if checkout else "pipx install, or uv tool install, in place of pip",
     )
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     yield Finding(
@@ -86,7 +104,7 @@ def python(facts: dict[str, Any]) -> Iterator[Finding]:
         MISSING if lacking else OK,
         f"missing: {', '.join(lacking)}" if lacking else "all there",
         "everything",
-        "make -B setup" if lacking else None,
+        shlex.join(installation.add(*(DISTRIBUTIONS.get(name, name) for name in lacking))) if lacking else None,
     )
 
 
@@ -119,7 +137,7 @@ def tools(facts: dict[str, Any]) -> Iterator[Finding]:
             state,
             found or ("another command of this name (moreutils)" if other else "not found"),
             needed_for,
-            None if found else f"{installer()} {package}",
+            None if found else f"{installer()} {package}" + (NO_ROOT if name == "parallel" and os.geteuid() else ""),
         )
 
 
@@ -149,7 +167,7 @@ def engines(facts: dict[str, Any]) -> Iterator[Finding]:
         OK if embedded in have else NOTE,
         have.get(embedded, "not installed"),
         "the embedded CPU engine (make sweep)",
-        None if embedded in have else "make -B setup",
+        None if embedded in have else installation.remedy("cpu"),
     )
     served = [f"{name} {have[name]}" for name in host.engine_packages() if name in have and name != embedded]
     if served:
@@ -160,7 +178,7 @@ def engines(facts: dict[str, Any]) -> Iterator[Finding]:
         OK if plot else NOTE,
         "there" if plot else "not installed",
         "llmpar-plot",
-        None if plot else "make -B setup",
+        None if plot else installation.remedy("plot"),
     )
 
 
@@ -281,3 +299,13 @@ CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Finding]], ...] = (
     clocks,
     places,
 )
+
+
+def main() -> int:
+    """The checks as text, before anything is installed. Exit status 4 where something needed is missing."""
+    state = [sys.stdout.write(text(finding)) and finding.state for finding in findings()]
+    return 4 if MISSING in state else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -82,9 +82,11 @@ def system() -> dict[str, Any]:
 
 def gpus() -> dict[str, Any]:
     """`driver`, `cuda`, `gpus` (a list, empty without a GPU) and `gpus_reason` (why it is empty, else null)."""
-    from llmpar.machine import gpu_facts
-    from llmpar.sampling import nvml
-
+    try:
+        from llmpar.machine import gpu_facts
+        from llmpar.sampling import nvml
+    except ModuleNotFoundError as error:  # the doctor before anything is installed
+        return {"driver": None, "cuda": None, "gpus": [], "gpus_reason": f"the package {error.name} is not installed"}
     try:
         found = gpu_facts.facts()
     except nvml.Unavailable as error:

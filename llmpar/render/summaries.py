@@ -92,6 +92,25 @@ LATENCIES = {
 }
 
 
+ROW = ("cell", "wall s", "tokens/s", "TTFT p50", "p95", "TPOT p50", "p95", "ok")
+
+
+def row(found: dict[str, Any]) -> str:
+    """A cell's figures on one line under ROW, as it ends: over the whole run, latencies in ms."""
+
+    def latency(name: str, percentile: str) -> str:
+        figure = (found["latency"][name] or {}).get(percentile)
+        return milliseconds(figure["value"] if figure else None)
+
+    cells = [
+        number(found["wall_s"]["value"]),
+        number(found["throughput"]["output_tokens_per_s"]["wall"]["value"]),
+        *(latency(name, percentile) for name in ("ttft_s", "tpot_s") for percentile in ("p50", "p95")),
+        f"{found['n']['ok']}/{found['n']['requests']}",
+    ]
+    return "  ".join(cell.rjust(max(len(title), 6)) for cell, title in zip(cells, ROW[1:], strict=True))
+
+
 def _latencies(latency: dict[str, Any], title: str, show: Any) -> list[str]:
     """A table of all latencies that were measured, as `show` writes an estimate; none where none were."""
     rows = [

@@ -21,9 +21,8 @@ class BadClaims(ValueError):
 def default_table() -> Path | None:
     """study/claims.tsv of the checkout, or the copy in an installed package; None where there is neither."""
     package = Path(__file__).resolve().parents[1]
-    return next(
-        (path for path in (package.parent / "study" / "claims.tsv", package / "claims.tsv") if path.exists()), None
-    )
+    places = (folder / "study" / "claims.tsv" for folder in (package.parent, package / "share"))
+    return next((place for place in places if place.exists()), None)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "llmpar"
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-COMMANDS = sorted([*SCRIPTS, "llmpar-request"])
+# The front door, `llmpar`, runs the others: tests/proc/test_front.py.
+COMMANDS = sorted([*(name for name in SCRIPTS if name != "llmpar"), "llmpar-request"])
 # Which rooms of llmpar/ a room may import. Ground files (those directly in llmpar/) have rows of their own.
 GROUND = {
     "apikey",
@@ -26,6 +27,7 @@ GROUND = {
     "other_tools",
     "outside",
     "procfs",
+    "progress",
     "records",
     "runtime_directory",
     "sizes",
@@ -213,15 +215,18 @@ def test_the_package_itself_imports_nothing() -> None:
     assert imports(PACKAGE / "__init__.py") == set()
 
 
-def test_entry_points_bin_modules_and_readme_agree() -> None:
+def test_entry_points_bin_modules_and_index_agree() -> None:
     assert sorted(path.name for path in (ROOT / "bin").glob("llmpar-*")) == COMMANDS
     for name, target in SCRIPTS.items():
+        if name == "llmpar":
+            continue
         module = target.split(":")[0].rsplit(".", 1)[1]
         assert module.rstrip("_") == name.removeprefix("llmpar-").replace("-", "_")
         assert (PACKAGE / "commands" / f"{module}.py").exists(), module
-    known = {path.stem.rstrip("_") for path in (PACKAGE / "commands").glob("*.py")} - {"__init", ""}
+    known = {path.stem.rstrip("_") for path in (PACKAGE / "commands").glob("*.py")} - {"__init", "", "front"}
     assert known == {name.removeprefix("llmpar-").replace("-", "_") for name in COMMANDS}
-    rows = set(re.findall(r"^\| `(llmpar-[a-z-]+)`", (ROOT / "README.md").read_text(), re.M))
+    index = (ROOT / "docs" / "commands" / "README.md").read_text()
+    rows = set(re.findall(r"^\| \[`(llmpar-[a-z-]+)`\]\(\1\.md\) \|", index, re.M))
     assert rows == set(COMMANDS)
 
 

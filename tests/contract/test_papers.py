@@ -28,8 +28,9 @@ def held(path: Path, text: str, rewrite: bool) -> None:
 
 
 def jobs(root: Path) -> dict[str, str]:
-    """Command to its row in the README."""
-    return dict(re.findall(r"^\| `(llmpar-[a-z-]+)` \| (.+) \|$", (root / "README.md").read_text(), re.M))
+    """Command to its row in the index of commands."""
+    index = (root / "docs" / "commands" / "README.md").read_text()
+    return dict(re.findall(r"^\| \[`(llmpar-[a-z-]+)`\]\(\1\.md\) \| (.+) \|$", index, re.M))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
