@@ -99,7 +99,7 @@ table_names = $(sort $(foreach folder,$(tables),$(patsubst $(folder)/%.tsv,%,$(w
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nSettings (make NAME=value, or in config.mk)\n'
-	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'RUNS=$(RUNS)' 'where results go'
+	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'RUNS=$(RUNS)' 'where results go' 'SLO=' "objectives, as 'ttft-p95<500ms tpot-p95<50ms': goodput, picks, find"
 	@printf '\nTables: %s\n' "$(table_names)"
 
 ##@ Measure
@@ -153,7 +153,15 @@ $(RUN)/sweep.txt: $(summaries)
 $(RUN)/sweep.png: $(summaries)
 	@llmpar-plot -o $@ $^ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw
 
-$(CELLS:%=$(RUN)/%/summary.json): $(RUN)/%/summary.json: $(RUN)/%/requests.jsonl $(code)
+# Objectives for goodput: a folder keeps those that were given last; SLO=none forgets them.
+slo := $(subst $(empty) $(empty),-,$(strip $(SLO)))
+$(foreach letter,/ $(odd),$(eval slo := $$(subst $$(letter),-,$$(slo))))
+ifneq ($(slo),)
+$(RUN)/.slo-$(slo): | $(RUN)/cells.mk $(ready)
+	@$(HERE)/scripts/objectives $@
+endif
+
+$(CELLS:%=$(RUN)/%/summary.json): $(RUN)/%/summary.json: $(slo:%=$(RUN)/.slo-%) $(RUN)/%/requests.jsonl $(code)
 	@$(HERE)/scripts/summarise-cell $(RUN) $*
 
 # A measurement is dear: no failing or interrupted recipe may delete one.
@@ -218,8 +226,8 @@ claims: | $(ready) ## what the results say of the study's findings
 	@llmpar-claims $(results)
 
 .PHONY: report
-report: | $(ready) ## one HTML file of all results (REPORT='--walls study/walls.tsv' adds the study's own)
-	@llmpar-report $(REPORT) -o $(RUNS)/report.html $(results)
+report: | $(ready) ## one HTML file of all results, with picks within SLO= (STUDY=1: the study beside them)
+	@llmpar-report $(if $(filter-out none,$(slo)),--slo "$$SLO") $(if $(STUDY),--study) $(REPORT) -o $(RUNS)/report.html $(results)
 	@echo $(RUNS)/report.html
 
 .PHONY: compare
@@ -227,8 +235,8 @@ compare: | $(ready) ## which engine (or other setting) is faster, and how surely
 	@llmpar-compare --by $(or $(BY),engine) $(results)
 
 .PHONY: pick
-pick: | $(ready) ## the best cells under objectives (PICK='--ttft-p95 0.5 --tpot-p95 0.05')
-	@llmpar-pick $(PICK) $(results)
+pick: | $(ready) ## the best cells within SLO='ttft-p95<500ms tpot-p95<50ms' (PICK='--price H100=2.5')
+	@llmpar-pick $(if $(filter-out none,$(slo)),--slo "$$SLO") $(PICK) $(results)
 
 .PHONY: cards
 cards: | $(ready) ## which GPU? the study's rows predicted on cards (PROMPTS=DIR: your own lengths; PRICE='4090=0.35 a6000=0.5')

@@ -349,6 +349,14 @@ def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
     return summaries
 
 
+def refuse_terminal(output: str | None, what: str, name: str) -> None:
+    """A clear end where a document that no terminal can show would be written to one."""
+    if output in (None, "-") and sys.stdout.isatty():
+        raise Failure(
+            f"{what} is not for a terminal", exit_codes.USAGE, f"name a file: -o {name}, or send it to one: > {name}"
+        )
+
+
 @contextlib.contextmanager
 def writing(path: str | None) -> Iterator[BinaryIO]:
     """Standard output, or a file written beside its place and renamed when the block ends without an exception; a
@@ -396,5 +404,19 @@ class Seconds(click.ParamType):
 
         try:
             return value if isinstance(value, float) else sizes.seconds_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Objectives(click.ParamType):
+    """An SLO such as `ttft-p95<500ms tpot-p95<50ms`, as metric to the most it may be in seconds."""
+
+    name = "slo"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        from llmpar.verdicts import objectives
+
+        try:
+            return value if isinstance(value, dict) else objectives.parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)

@@ -37,6 +37,12 @@ def latencies(command: Callable[..., int]) -> Callable[..., int]:
 @cli.files
 @cli.output
 @latencies
+@click.option(
+    "--slo",
+    metavar="TEXT",
+    type=cli.Objectives(),
+    help="Objectives in one text, as in make find: 'ttft-p95<500ms tpot-p95<50ms'.",
+)
 @click.option("--memory", metavar="SIZE", help="At most SIZE of GPU memory at the peak, such as 20GiB.")
 @click.option(
     "--price",
@@ -58,6 +64,7 @@ def latencies(command: Callable[..., int]) -> Callable[..., int]:
 def main(
     files: tuple[str, ...],
     output: str | None,
+    slo: dict[str, float] | None,
     memory: str | None,
     prices: tuple[str, ...],
     sure: bool,
@@ -78,7 +85,8 @@ def main(
     Markdown, or a `pick` record a cell. Exit status: 0; 2 usage; 3 not records; 5 every cell misses; 6 no cell is known
     to meet the objectives, and of some the data cannot tell.
     """
-    wanted = {METRICS[name]: most for name, most in given.items() if most is not None}
+    wanted = slo or {}
+    wanted |= {METRICS[name]: most for name, most in given.items() if most is not None}
     if memory is not None:
         try:
             wanted["memory_bytes"] = float(sizes.parse(memory))

@@ -70,6 +70,8 @@ def main(
     records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and command.txt where
     they are. HTML needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 no summary.
     """
+    if form == "html":
+        cli.refuse_terminal(output, "an HTML report", "report.html")
     given = [(name, record) for name in cli.summaries_in(files) or ("-",) for record in cli.read_records((name,))]
     summaries = [record for _, record in given if record["kind"] == "summary"]
     rows = group(summaries)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from llmpar import cli, exit_codes, failure, outside, records
@@ -37,7 +39,8 @@ of memory).
     "--slo",
     metavar="NAME=TIME",
     multiple=True,
-    help="An objective for goodput, such as ttft=500ms: ttft, tpot, e2e, effective_ttft or effective_e2e.",
+    help="An objective for goodput: ttft=500ms, also tpot, e2e, effective_ttft, effective_e2e; or as in make find: "
+    "'ttft-p95<500ms tpot-p95<50ms'.",
 )
 @click.option(
     "--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say."
@@ -72,12 +75,9 @@ def main(
             out.write(summaries.table(rows).encode())
         return exit_codes.OK
     from llmpar.summary import read, warnings
-    from llmpar.summary.summariser import Summariser, parse_objective
+    from llmpar.summary.summariser import Summariser
 
-    try:
-        objectives = dict(map(parse_objective, slo))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    objectives = _objectives(slo)
     summariser = Summariser()
     for name in files or ("-",):
         with cli.opened(name) as stream:
@@ -114,6 +114,31 @@ def main(
         else:
             out.write(records.encode(found))
     return exit_codes.OK
+
+
+def _objectives(given: tuple[str, ...]) -> dict[str, float]:
+    """Seconds by name for goodput. An objective on a percentile is one on each request for goodput; none is given where
+    an objective is not on single requests, since goodput without it would be too high."""
+    from llmpar.summary.latencies import OBJECTIVES
+    from llmpar.summary.summariser import parse_objective
+    from llmpar.verdicts.objectives import parse
+
+    found: dict[str, float] = {}
+    try:
+        for text in given:
+            if not re.search("[<≤]", text):
+                name, seconds = parse_objective(text)
+                found[name] = seconds
+                continue
+            for metric, most in sorted(parse(text).items()):
+                name, _, statistic = metric.removesuffix("_s").rpartition("_")
+                if name not in OBJECTIVES or statistic == "mean":
+                    cli.say("llmpar-summarise", f"no goodput: {name} {statistic} is no objective on single requests")
+                    return {}
+                found[name] = most  # of several percentiles the highest, which most requests have to meet
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return found
 
 
 if __name__ == "__main__":

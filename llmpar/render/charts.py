@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from llmpar.render import plot
 from llmpar.report import tracks
 from llmpar.results import rows, words
+from llmpar.results.rows import shown
 from llmpar.verdicts import break_even, sentences
 
 
@@ -34,14 +35,12 @@ def of_sweep(name: str, rows: Sequence[rows.Row]) -> list[Chart]:
     curves = break_even.curves(drawn)
     if curves:
         return [of_acceptance(name, curves)]
-    if plot.numeric(drawn, "clients"):
-        draw = _against(drawn, "clients")
-        return [
-            Chart(f"{name}: throughput and latency against clients", described(drawn), draw, intervals(drawn) + ringed)
-        ]
+    key = plot.axis_of(drawn)
+    if key:
+        title = "latency against rate" if key == "rate" else "throughput and latency against clients"
+        return [Chart(f"{name}: {title}", described(drawn), _against(drawn, key), intervals(drawn) + ringed)]
     metrics = ["wall_s", "output_tokens_per_s"]
-    tail = plot.choose(drawn, "ttft")
-    metrics += [tail] if tail else []
+    metrics += [shown(drawn, "ttft")]
     if any(row.figure("memory_bytes").value is not None for row in drawn):
         metrics.append("memory_bytes")
     draw = _dots(drawn, metrics[:3])

@@ -7,26 +7,27 @@ which people of all kinds of colour vision tell apart, and each series has its o
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from llmpar.results import rows, words
-from llmpar.results.rows import Row
+from llmpar.results.rows import Row, shown
 from llmpar.verdicts import break_even
 
 matplotlib.rcParams["text.parse_math"] = False  # names of models are no mathematics, whatever their dollar signs
 
-# The last stands in for Okabe and Ito's yellow, which is too pale for a line on white paper.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#111112", "#7f7f80")
+# Orange and sky blue are darker than theirs, and grey stands in for yellow: a line on white needs a contrast of 3.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3558a", "#b37700", "#3a8fc7", "#111112", "#7f7f80")
 TEXT, GRID = "#010203", "#d0d1d2"
 SIMULATED = "#7a1f6b"  # predictions, whatever their series
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -49,20 +50,23 @@ class Look:
 WIDE, NARROW = Look(), Look(width=4.0, text=9.5, columns=1)
 
 
-def axis_label(metric: str) -> str:
-    """A metric in words with its unit, for an axis."""
+def axis_label(metric: str, most: float = 1.0) -> str:
+    """A metric in words with its unit, for an axis. `most`: the greatest value shown; times below 1 s are in ms."""
     name = words.named(metric)
-    return f"{name.axis}, {name.unit}" if name.unit in ("s", "bytes", "J") and metric != "wall_s" else name.axis
+    if name.unit not in ("s", "bytes", "J") or metric == "wall_s":
+        return name.axis
+    unit = {"s": "ms" if most < 1 else "s", "bytes": "GiB"}.get(name.unit, name.unit)
+    return f"{name.axis}, {unit}"
 
 
-def choose(rows: Sequence[rows.Row], stem: str) -> str | None:
-    """The furthest tail of a latency that every row has values enough for: p95, else p90, p50, mean; None where none
-    has."""
-    for statistic in ("p95", "p90", "p50", "mean"):
-        metric = f"{stem}_{statistic}_s"
-        if rows and all(row.figure(metric).value is not None for row in rows):
-            return metric
-    return None
+def unit_axis(axis: Any, metric: str, most: float) -> None:
+    """Tick labels of an x or y axis in the unit that `axis_label` names."""
+    unit = words.named(metric).unit
+    if unit == "%":
+        axis.set_major_formatter(PercentFormatter(1.0))
+    factor = 1000.0 if unit == "s" and most < 1 and metric != "wall_s" else 2.0**-30 if unit == "bytes" else None
+    if factor is not None:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:g}"))
 
 
 def numeric(rows: Sequence[rows.Row], key: str) -> bool:
@@ -76,28 +80,34 @@ def against(
 ) -> Figure:
     """Curves of several metrics against one numeric setting, a series for each combination of the others.
 
-    Intervals are drawn as bars. Raises ValueError where no row has both the setting and a metric.
+    By default rate and latencies; of open loads, whose rate was given, latencies alone. With the share of requests
+    within the SLO where it is known. Intervals are drawn as bars. Raises ValueError where no row has both the setting
+    and a metric.
     """
     rows = [row for row in rows if isinstance(row.settings.get(key), int | float)]
     if metrics is None:
-        tails = [choose(rows, "ttft"), choose(rows, "tpot")]
-        metrics = ["output_tokens_per_s", *[tail for tail in tails if tail]]
+        metrics = [] if opened(rows) else ["output_tokens_per_s"]
+        metrics += [shown(rows, "ttft"), shown(rows, "tpot"), "goodput_ratio"]
     metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
     if not metrics:
         raise ValueError(f"no summary has a figure to draw against {key}")
     groups = grouped(rows, key)
-    figure, axes = _panels(len(metrics), look)
+    figure, axes = panels(len(metrics), look)
     ticks = sorted({float(row.settings[key]) for row in rows})
+    wide = ticks[0] > 0 and ticks[-1] / ticks[0] >= 8
+    under = "rate, requests per second" if key == "rate" else key.replace("_", " ")
     for axis, metric in zip(axes, metrics, strict=True):
-        _curves(axis, groups, key, metric)
-        _axis(axis, axis_label(metric), key.replace("_", " "), look)
-        if ticks[0] > 0 and ticks[-1] / ticks[0] >= 8:
+        most = _curves(axis, groups, key, metric, dodge=wide)
+        dressed(axis, axis_label(metric, most), under, look)
+        unit_axis(axis.yaxis, metric, most)
+        axis.margins(x=0.07)
+        if wide:
             axis.set_xscale("log", base=2)
             axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_locator(FixedLocator(ticks))
         axis.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
     if len(groups) > 1:
-        _legend(figure, axes[0], look)
+        legend(figure, axes[0], look)
     return figure
 
 
@@ -118,16 +128,38 @@ def grouped(rows: Sequence[rows.Row], key: str) -> dict[str, list[rows.Row]]:
     return groups
 
 
-def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str) -> None:
+def opened(rows: Sequence[rows.Row]) -> bool:
+    """Whether all loads were open: requests left at a rate that was given, whatever came back."""
+    return bool(rows) and all(row.settings.get("launcher") == "open" for row in rows)
+
+
+def axis_of(rows: Sequence[rows.Row]) -> str | None:
+    """The numeric setting that curves are drawn against: the rate of open loads, else clients; None without one."""
+    key = "rate" if opened(rows) else "clients"
+    return key if numeric(rows, key) else None
+
+
+def shade(index: int) -> tuple[str, str, Any]:
+    """Colour, marker and dash of a series by its place: no two series differ in colour alone."""
+    dash = DASHES[index // len(COLOURS) % len(DASHES)]
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], dash
+
+
+def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str, dodge: bool) -> float:
+    """Draws a series for each group, and returns the greatest value shown."""
+    highest, highest_bar = 0.0, 0.0
     for index, (name, members) in enumerate(groups.items()):
         points = [(float(row.settings[key]), row.figure(metric), row) for row in members]
         points = [point for point in points if point[1].value is not None]
         if not points:
             continue
-        x = [point[0] for point in points]
+        # Series a little beside one another, so that bars of equal values do not cover each other.
+        aside = 2 ** (0.06 * (index - (len(groups) - 1) / 2)) if dodge and len(groups) <= 5 else 1.0
+        x = [point[0] * aside for point in points]
         y = [point[1].value for point in points]
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        dash = DASHES[index // len(COLOURS) % len(DASHES)]
+        highest = max(highest, *[value for value in y if value is not None])
+        highest_bar = max([highest_bar, *[point[1].high for point in points if point[1].high is not None]])
+        colour, marker, dash = shade(index)
         guess = any(row.simulated for row in members)
         if guess:
             colour, dash = SIMULATED, ":"
@@ -136,26 +168,37 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str)
             y,
             yerr=_bars([point[1] for point in points]),
             color=colour,
-            marker=marker,
-            markerfacecolor="none" if guess else colour,
             linestyle=dash,
-            markersize=5.5,
             linewidth=1.6,
             capsize=3,
             elinewidth=1.1,
-            label=f" {name}" if name.startswith("_") else name or None,  # a legend leaves out names that begin so
         )
-        hollow = [(left, value) for left, value, point in zip(x, y, points, strict=True) if point[2].limited]
-        if hollow:
-            axis.plot(
-                *zip(*hollow, strict=True),
-                linestyle="",
-                marker=marker,
-                markersize=10,
-                markerfacecolor="none",
-                markeredgecolor=colour,
-            )
-    axis.set_ylim(bottom=0)
+        for left, (_, one, row) in zip(x, points, strict=True):
+            title = f"{words.name(row, sweep=False)}: {words.title(metric)} {words.measured(metric, one)}"
+            spot(axis, left, one.value or 0.0, row, title, colour, marker)
+        series(axis, name, colour, marker, dash, guess)
+    # An interval of two server sessions may be so long that the curves would be flat: it leaves the picture.
+    axis.set_ylim(0, max(highest * 1.08, min(highest_bar * 1.03, highest * 1.6)) or None)
+    if words.named(metric).unit == "%":
+        axis.set_ylim(0, 1.05)
+    return highest
+
+
+def spot(axis: Any, x: float, y: float, row: rows.Row, title: str, colour: str, marker: str) -> None:
+    """One point of a row, ringed where the client's own delays could have moved it. `svg` makes its label a title, and
+    its id names the row."""
+    gid = f"point-{row.key}-{axis.figure.axes.index(axis)}-{len(axis.lines)}"
+    size, face = 5.5, "none" if row.simulated else colour
+    if row.limited:
+        axis.plot([x], [y], marker=marker, markersize=10, markerfacecolor="none", markeredgecolor=colour, label="_ring")
+    axis.plot([x], [y], marker=marker, markersize=size, color=colour, markerfacecolor=face, gid=gid, label=f"_{title}")
+
+
+def series(axis: Any, name: str, colour: str, marker: str, dash: Any, hollow: bool = False) -> None:
+    """A legend's entry; one that begins with a line would be left out, so that a blank comes before it."""
+    face = "none" if hollow else colour
+    label = f" {name}" if name.startswith("_") else name or "_"
+    axis.plot([], [], color=colour, marker=marker, linestyle=dash, markerfacecolor=face, label=label)
 
 
 def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
@@ -164,22 +207,22 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
 
     One panel for each setting of the rest, such as a client count. Raises ValueError without curves.
     """
-    panels: dict[str, list[break_even.Curve]] = {}
+    groups: dict[str, list[break_even.Curve]] = {}
     keys = break_even.telling(curves)
     for curve in sorted(curves, key=lambda curve: (curve.base.settings.get("clients") or 0, curve.speculate)):
         name = ", ".join(words.setting_phrase(key, curve.base.settings.get(key)) for key in keys)
-        panels.setdefault(name, []).append(curve)
-    if not panels:
+        groups.setdefault(name, []).append(curve)
+    if not groups:
         raise ValueError("no summary has a forced acceptance length beside one without speculation")
-    figure, axes = _panels(len(panels), look, 3.3)
+    figure, axes = panels(len(groups), look, 3.3)
     drafts = sorted({curve.speculate for curve in curves})
-    for axis, (name, members) in zip(axes, panels.items(), strict=True):
+    for axis, (name, members) in zip(axes, groups.items(), strict=True):
         level = members[0].base.figure("output_tokens_per_s").value
         for curve in members:
             _curve(axis, curve, level, drafts.index(curve.speculate))
         if level is not None:
             axis.axhline(level, color=TEXT, linestyle=DASHES[1], linewidth=1.3, label="no speculation")
-        _axis(
+        dressed(
             axis,
             f"{name}: {axis_label('output_tokens_per_s')}" if name else axis_label("output_tokens_per_s"),
             "",
@@ -188,7 +231,7 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
         axis.set_xlabel("acceptance length (forced), tokens per step", fontsize=look.text, color=TEXT)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         axis.set_xlim(left=1)
-    _legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])), look)
+    legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])), look)
     return figure
 
 
@@ -224,14 +267,19 @@ def _curve(axis: Any, curve: break_even.Curve, level: float | None, index: int) 
 
 def dots(
     rows: Sequence[rows.Row],
-    metrics: Sequence[str] = ("wall_s", "output_tokens_per_s"),
+    metrics: Sequence[str] | None = None,
     look: Look = WIDE,
     names: Sequence[str] | None = None,
 ) -> Figure:
     """One line a row, a dot at its value and a bar over its interval; for settings that are words.
 
+    By default wall time, rate and TTFT; of open loads the latencies.
+
     Raises ValueError where no row has any of the metrics.
     """
+    if metrics is None:
+        ttft, tpot = shown(rows, "ttft"), shown(rows, "tpot")
+        metrics = (ttft, tpot, "goodput_ratio") if opened(rows) else ("wall_s", "output_tokens_per_s", ttft)
     metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
     if not metrics:
         raise ValueError("no summary has a figure to draw")
@@ -239,31 +287,27 @@ def dots(
     wrapped = [textwrap.fill(name, 22 if look.narrow else 34) for name in names]
     tallest = max(name.count("\n") + 1 for name in wrapped)
     height = max(1.3, max(0.33, 0.19 * tallest) * len(rows) + 0.75)
-    figure, axes = _panels(len(metrics), look, height)
+    figure, axes = panels(len(metrics), look, height)
     for number, (axis, metric) in enumerate(zip(axes, metrics, strict=True)):
         for place, row in enumerate(rows):
             one = row.figure(metric)
             if one.value is None:
                 continue
-            bars = _bars([one])
             colour = SIMULATED if row.simulated else COLOURS[0]
-            axis.errorbar(
-                [one.value],
-                [place],
-                xerr=bars,
-                color=colour,
-                marker="o",
-                markersize=6,
-                capsize=3,
-                markerfacecolor="none" if row.limited or row.simulated else colour,
-            )
+            axis.errorbar([one.value], [place], xerr=_bars([one]), color=colour, capsize=3)
+            title = f"{names[place]}: {words.title(metric)} {words.measured(metric, one)}"
+            spot(axis, one.value, place, row, title, colour, "o")
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(range(len(rows)))
         axis.set_yticklabels(wrapped if number == 0 or look.narrow else [""] * len(rows))
-        axis.set_xlim(left=0)
-        _axis(axis, "", axis_label(metric), look)
+        known = [one for one in (row.figure(metric) for row in rows) if one.value is not None]
+        highest = max(one.value or 0.0 for one in known)
+        furthest = max([one.high for one in known if one.high is not None], default=0.0)
+        axis.set_xlim(0, max(highest * 1.08, min(furthest * 1.03, highest * 1.6)) or None)
+        dressed(axis, "", axis_label(metric, highest), look)
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5))
+        unit_axis(axis.xaxis, metric, highest)
     return figure
 
 
@@ -296,19 +340,26 @@ def timeline(
     x, y = [point[0] for point in flight], [point[1] for point in flight]
     axes[0].fill_between(x, y, step="post", color=COLOURS[0], alpha=0.25, linewidth=0)
     axes[0].step(x, y, where="post", color=COLOURS[0], linewidth=1.4)
-    _axis(axes[0], "requests in flight", "", look)
+    dressed(axes[0], "requests in flight", "", look)
     for index, (axis, (name, seconds, values)) in enumerate(zip(axes[1:], tracks, strict=True), 1):
         clean = [math.nan if value is None else value for value in values]
         axis.plot(
             seconds, clean, color=COLOURS[index % len(COLOURS)], linewidth=1.3, marker="." if len(clean) < 60 else None
         )
-        _axis(axis, name, "", look)
+        dressed(axis, name, "", look)
         axis.yaxis.set_major_locator(MaxNLocator(3))
     for axis in axes:
         axis.set_ylim(bottom=0)
         axis.margins(x=0.01)
     axes[0].yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[-1].set_xlabel("seconds from the first launch", fontsize=look.text, color=TEXT)
+    return figure
+
+
+def captioned(figure: Figure, text: str, look: Look = WIDE) -> Figure:
+    """The figure with a line under it that says what it is of, for a picture that travels alone."""
+    wrapped = textwrap.fill(text, 60 if look.narrow else 150)
+    figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=look.text - 1.5, color="#5a5a60")
     return figure
 
 
@@ -320,16 +371,26 @@ def png(figure: Figure, dots_per_inch: int = 144) -> bytes:
 
 
 def svg(figure: Figure, prefix: str) -> str:
-    """The figure as one <svg> element without prolog or metadata; every id begins with `prefix` and text stays text."""
+    """The figure as one <svg> element without prolog or metadata; every id begins with `prefix` and text stays text.
+
+    Each point is a group of class `point` with the key of its row and a title that says its figures."""
     out = BytesIO()
+    spots = figure.findobj(lambda artist: str(artist.get_gid() or "").startswith("point-"))
+    titles = {str(artist.get_gid()): str(artist.get_label())[1:] for artist in spots}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue().decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r'<g id="(point-([0-9a-f]+)-\d+-\d+)">', lambda found: _titled(found, titles), text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', text)
     return re.sub(r"url\(#", f"url(#{prefix}-", text)
+
+
+def _titled(found: re.Match[str], titles: Mapping[str, str]) -> str:
+    title = html.escape(titles.get(found[1], ""))
+    return f'<g class="point" data-row="{found[2]}"><title>{title}</title>'
 
 
 def _bars(figures: Sequence[rows.Figure]) -> list[list[float]] | None:
@@ -341,7 +402,7 @@ def _bars(figures: Sequence[rows.Figure]) -> list[list[float]] | None:
     return [lower, upper] if any(lower) or any(upper) else None
 
 
-def _panels(count: int, look: Look, height: float = 2.9) -> tuple[Figure, list[Any]]:
+def panels(count: int, look: Look, height: float = 2.9) -> tuple[Figure, list[Any]]:
     columns = min(count, look.columns)
     lines = math.ceil(count / columns)
     figure = Figure(figsize=(look.width, height * lines + 0.2), layout="constrained")
@@ -352,7 +413,7 @@ def _panels(count: int, look: Look, height: float = 2.9) -> tuple[Figure, list[A
     return figure, flat[:count]
 
 
-def _axis(axis: Any, y: str, x: str, look: Look) -> None:
+def dressed(axis: Any, y: str, x: str, look: Look) -> None:
     wrap = 44
     if y:  # above the axis, where it reads level
         axis.set_title(textwrap.fill(y, wrap), fontsize=look.text, color=TEXT, loc="left")
@@ -365,7 +426,7 @@ def _axis(axis: Any, y: str, x: str, look: Look) -> None:
         spine.set_color(GRID)
 
 
-def _legend(figure: Figure, axis: Any, look: Look) -> None:
+def legend(figure: Figure, axis: Any, look: Look) -> None:
     handles, names = axis.get_legend_handles_labels()
     wrapped = [textwrap.fill(name, 44 if look.narrow else 60) for name in names]
     columns = 1 if look.narrow else min(3, len(names), max(1, int(100 / (max(map(len, wrapped)) + 6))))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from llmpar.render import plain
+from llmpar.report import provenance
 from llmpar.results import rows, words
-from llmpar.results.rows import group
+from llmpar.results.rows import group, shown
 from llmpar.results.words import DASH, number
 from llmpar.stats import intervals
 from llmpar.summary import causes
-from llmpar.verdicts.best import proven
+from llmpar.verdicts.best import answer, proven
 
 PERCENTILES = {f"p{percent}": intervals.needed(percent) for percent in (50, 90, 95, 99)}
 
@@ -72,8 +74,9 @@ def summary(found: dict[str, Any]) -> str:
         title = "latency of the whole run, ms"
         lines += _latencies(found["latency_run"], title, lambda item: milliseconds(item["value"]))
     if found["goodput"]:
-        goals = ", ".join(f"{name} ≤ {bound:g}" for name, bound in found["goodput"]["objectives"].items())
-        lines.append(f"{found['goodput']['met']} of {n['requests']} requests met {goals}\n")
+        good = found["goodput"]
+        share = f"{words.percent(good['ratio'])}% of requests ({good['met']} of {n['requests']})"
+        lines.append(f"{share} met {words.slo(good['objectives'])}\n")
     beside = samples(found)
     if beside:
         lines.append("\n".join(beside) + "\n")
@@ -188,8 +191,11 @@ def share(figure: dict[str, Any] | None, statistic: str) -> str | None:
     return None if figure is None else f"{figure[statistic]:.0%}"
 
 
+WIDTH = 80
+
+
 def table(summaries: list[dict[str, Any]]) -> str:
-    """Many summaries in the study's form: wall seconds by client count, then one line a cell with its percentiles.
+    """Many summaries in the study's form: what was measured, wall seconds by client count, one line a cell, the answer.
 
     Repeats of a cell are one line: means over sessions. A star marks the shortest wall time of those without failures:
     a server that refuses work is quick.
@@ -197,10 +203,10 @@ def table(summaries: list[dict[str, Any]]) -> str:
     rows = group(summaries)
     if not rows:
         return "no summaries\n"
+    parts = [f"{wrapped(provenance.caption(rows))}\n"] if provenance.caption(rows) else []
     names = {row.key: words.label(row) for row in rows}
     clients = {row.key: row.settings.get("clients") or _asked(row) for row in rows}
     walls = {row.key: row.figure("wall_s").value for row in rows}
-    parts = []
     columns = sorted({count for count in clients.values() if count})
     groups = list(dict.fromkeys(names.values()))
     if len(columns) > 1 and len(groups) > 1 and len({(names[row.key], clients[row.key]) for row in rows}) == len(rows):
@@ -208,72 +214,92 @@ def table(summaries: list[dict[str, Any]]) -> str:
             [name or "all", *(_wall(rows, names, clients, walls, name, count) for count in columns)] for name in groups
         ]
         parts.append("Wall seconds by client count\n\n" + plain.table(["", *map(str, columns)], grid))
-    # A percentile that no cell has gets no column.
-    shown = [
-        (figure, name)
-        for figure in ("ttft", "tpot")
-        for name in PERCENTILES
-        if name == "p50" or any(row.figure(f"{figure}_{name}_s").value is not None for row in rows)
-    ]
-    whole = {
-        row.key: known
-        for row in rows
-        if (known := walls[row.key]) is not None
-        and all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)
-    }
-    first = proven([row for row in rows if row.key in whole])
-    best = first.key if first else None
-    several = any(len(row.summaries) > 1 for row in rows)
-    lines = []
-    for row in sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0)):
-        wall = row.figure("wall_s")
-        star = "*" if row.key == best else ""
-        requests = sum(found["n"]["requests"] for found in row.summaries)
-        ok = sum(found["n"]["ok"] for found in row.summaries)
-        cells = [names[row.key] or row.cell] if len(groups) > 1 or not clients[row.key] else []
-        cells += [str(clients[row.key] or DASH)]
-        if several:
-            cells.append(str(len(row.summaries)))
-        cells += [number(wall.value) + star, number(row.figure("output_tokens_per_s").value)]
-        cells += [_latency(row.figure(f"{figure}_{name}_s")) for figure, name in shown]
-        cells += [number(row.figure("concurrency").value), f"{ok}/{requests}"]
-        lines.append(cells)
-    header = ["cell"] if len(groups) > 1 or not all(clients.values()) else []
-    header += [
-        "clients",
-        *(["sessions"] if several else []),
-        "wall s",
-        "tokens/s",
-        *(name if name != "p50" else f"{figure.upper()} {name}" for figure, name in shown),
-        "in flight",
-        "ok",
-    ]
-    if not all(clients.values()) and len(groups) == 1:
-        lines = [line if len(line) == len(header) else [rows[0].cell, *line] for line in lines]
-    parts.append(plain.table(header, lines))
-    notes = [
-        "TTFT and TPOT in ms. tokens/s: output tokens over wall seconds."
-        + (" *: surely the least wall seconds." if best else "")
-    ]
+    rows = sorted(rows, key=lambda row: (groups.index(names[row.key]), clients[row.key] or 0))
+    whole = [row for row in rows if all(found["n"]["ok"] == found["n"]["requests"] for found in row.summaries)]
+    best = proven(whole)
+    columns_of = _columns(rows, names, clients, best)
+    lines = [list(line) for line in zip(*(cells for _, cells in columns_of), strict=True)]
+    parts.append(plain.table([title for title, _ in columns_of], lines))
+    said = answer(rows)
+    if said:
+        parts.append(wrapped(said) + "\n")
+    notes = ["tokens/s: output tokens over the whole wall time."]
+    if best:
+        notes.append("*: surely the least wall time.")
     if any(cell.endswith("~") for line in lines for cell in line):
         notes.append(
             "~: too few requests for an interval, which needs at least: "
             + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items())
             + "."
         )
-    parts.append("\n".join(notes) + "\n")
+    goals = {words.slo(found["goodput"]["objectives"]) for found in summaries if found.get("goodput")}
+    if goals:
+        notes.append(f"goodput: the share of requests with {' or with '.join(sorted(goals))}.")
+    parts.append(wrapped(" ".join(notes)) + "\n")
     held = causes.held(words.by_label(rows))
     if held:
-        parts.append("\n".join(held) + "\n")
+        parts.append("\n".join(map(wrapped, held)) + "\n")
     warned = warnings(summaries)
     if warned:
-        parts.append("\n".join(warned) + "\n")
+        parts.append("\n".join(map(wrapped, warned)) + "\n")
     return "\n".join(parts)
 
 
-def _latency(one: rows.Figure) -> str:
-    """Milliseconds, with a mark where the requests were too few to say how well that is known."""
-    return milliseconds(one.value) + ("~" if one.value is not None and one.low is None and one.needed else "")
+def wrapped(text: str) -> str:
+    """Lines of a terminal's usual width; those after the first are indented like the first, and two further."""
+    indent = " " * (len(text) - len(text.lstrip()) + 2 if text.startswith(("warning", "  ")) else 0)
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(
+    rows: list[rows.Row], names: dict[str, str], clients: dict[str, Any], best: rows.Row | None
+) -> list[tuple[str, list[str]]]:
+    """Titles and cells. A column that would say nothing is left out, so that the usual table fits a terminal."""
+    found: list[tuple[str, list[str]]] = []
+    if len(set(names.values())) > 1 or not all(clients.values()):
+        found.append(("cell", [names[row.key] or row.cell for row in rows]))
+    opened = all(row.settings.get("launcher") == "open" for row in rows)
+    if not opened:  # an open load's clients are but a bound
+        found.append(("clients", [str(clients[row.key] or DASH) for row in rows]))
+    if any(len(row.summaries) > 1 for row in rows):
+        found.append(("sessions", [str(len(row.summaries)) for row in rows]))
+    if opened:  # how long such a load takes says nothing of the server
+        found.append(("requests/s", [number(row.figure("requests_per_s").value) for row in rows]))
+    else:
+        walls = [(row, row.figure("wall_s").value) for row in rows]
+        found.append(
+            (
+                "wall",
+                [DASH if wall is None else words.duration(wall) + ("*" if row is best else "") for row, wall in walls],
+            )
+        )
+    found.append(("tokens/s", [number(row.figure("output_tokens_per_s").value) for row in rows]))
+    for stem in ("ttft", "tpot"):
+        name = shown(rows, stem)
+        if any(row.figure(name).value is not None for row in rows):
+            found.append((words.title(name), [_latency(name, row.figure(name)) for row in rows]))
+    if any(row.figure("goodput_ratio").value is not None for row in rows):
+        shares = [row.figure("goodput_ratio").value for row in rows]
+        found.append(("goodput", [words.quantity("goodput_ratio", share) for share in shares]))
+    flight = [row.figure("concurrency").value for row in rows]
+    if any(
+        count is not None and count < 0.95 * (clients[row.key] or 0) for row, count in zip(rows, flight, strict=True)
+    ):
+        found.append(("in flight", list(map(number, flight))))
+    counts = [
+        (
+            sum(summary["n"]["ok"] for summary in row.summaries),
+            sum(summary["n"]["requests"] for summary in row.summaries),
+        )
+        for row in rows
+    ]
+    found.append(("ok", [f"{ok}/{requests}" for ok, requests in counts]))
+    return found
+
+
+def _latency(name: str, one: rows.Figure) -> str:
+    """A latency with its unit, and a mark where the requests were too few to say how well it is known."""
+    return words.quantity(name, one.value) + ("~" if one.value is not None and one.low is None and one.needed else "")
 
 
 def _asked(row: rows.Row) -> int | None:

@@ -36,6 +36,30 @@ def facts(rows: Sequence[rows.Row]) -> list[str]:
     return lines
 
 
+def caption(given: Sequence[rows.Row]) -> str:
+    """Engine, model, host and date in one line, for a table or picture that travels alone:
+    `vllm 0.23.0 · vicuna-7b-v1.5 · gpu-host, NVIDIA H100 · 2026-11-24`."""
+    summaries = [summary for row in given for summary in row.summaries]
+    engines = sorted({engine(summary) for summary in summaries} - {""})
+    models = sorted({model(summary) for summary in summaries} - {""})
+    hosts = sorted({f"{row.host}, {machine(summary)}" for row in given if row.host for summary in row.summaries})
+    dates = sorted({utc(summary["started_at"])[:10] for summary in summaries if summary.get("started_at")})
+    if any(row.simulated for row in given):
+        whole = all(row.simulated for row in given)
+        hosts, dates = [*hosts, "simulated" if whole else "some cells simulated"], [] if whole else dates
+    parts = [words.shortened(each, 2) for each in (engines, models, hosts)]
+    parts.append(" to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "")
+    return " · ".join(part for part in parts if part)
+
+
+def model(summary: Mapping[str, Any]) -> str:
+    """A model's name without the folder it lies in; empty where the records do not say."""
+    name = (summary.get("workload") or {}).get("model") or ((summary.get("cell") or {}).get("server") or {}).get(
+        "model"
+    )
+    return str(name or "").rstrip("/").rsplit("/", 1)[-1]
+
+
 def machine(summary: Mapping[str, Any]) -> str:
     """A host's GPUs, else that it has none and which processor it has."""
     host = summary.get("host") or {}

@@ -104,8 +104,9 @@ def reading(summary: dict[str, Any], metric: str) -> Figure:
 
     Names: `wall_s`; a rate of RATES, over the whole wall time, or with `_steady` appended over the steady window; a
     latency of LATENCIES as `ttft_p95_s`, of the requests sent within the steady window where there is one, or with
-    `_run` appended of all; `memory_bytes`, `joules_per_token`, `concurrency`, `acceptance_length` (observed); anything
-    else as a dotted path. Raises KeyError for none of these.
+    `_run` appended of all; `memory_bytes`, `joules_per_token`, `concurrency`, `acceptance_length` (observed),
+    `goodput_ratio` (share of all requests that met the SLO); anything else as a dotted path. Raises KeyError for none
+    of these.
     """
     at = path(metric)
     if at[0] == "latency_run" and "latency_run" not in summary:
@@ -185,6 +186,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "joules_per_token": ("joined", "energy_per_output_token_j"),
     "concurrency": ("concurrency", "achieved"),
     "acceptance_length": ("joined", "acceptance_length", "observed"),
+    "goodput_ratio": ("goodput", "ratio"),
 }
 
 
@@ -193,9 +195,34 @@ def latency_over(summary: dict[str, Any]) -> str:
     return str(summary.get("latency_over") or "run")
 
 
+def objectives(rows: Iterable[Row]) -> dict[str, float]:
+    """The SLO that goodput of these rows was counted with, as metric to the most it may be: `ttft_p95_s` for a limit on
+    TTFT. Empty where they had none, or different ones."""
+    found = [(summary.get("goodput") or {}).get("objectives") for row in rows for summary in row.summaries]
+    if not found or not found[0] or any(each != found[0] for each in found):
+        return {}
+    return {f"{name.removesuffix('_s')}_p95_s": float(most) for name, most in found[0].items()}
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether less of the metric is better: times, memory and energy yes, rates no."""
-    return not any(metric.startswith(rate) for rate in (*RATES, "concurrency", "acceptance_length"))
+    higher = (*RATES, "goodput_ratio", "concurrency", "acceptance_length")
+    return not any(metric.startswith(name) for name in higher)
+
+
+def shown(rows: Iterable[Row], stem: str) -> str:
+    """The one statistic of a latency that tables, charts and sentences show of these rows: p95.
+
+    Summaries of version 1 refuse it where requests were few: then the furthest of p90, p50 and mean that no row
+    refuses, so that one table has one statistic.
+    """
+    rows = list(rows)
+    names = [f"{stem}_{statistic}_s" for statistic in ("p95", "p90", "p50", "mean")]
+
+    def refused(one: Figure) -> bool:
+        return one.value is None and bool(one.needed)
+
+    return next((name for name in names if not any(refused(row.figure(name)) for row in rows)), names[0])
 
 
 def across(values: list[float]) -> Figure:

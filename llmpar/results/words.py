@@ -88,6 +88,7 @@ NAMES = {
     "memory_bytes": Name("GPU memory", "peak GPU memory", "bytes"),
     "concurrency": Name("requests in flight", "requests in flight, mean", ""),
     "acceptance_length": Name("acceptance length", "acceptance length, observed", "tokens/step"),
+    "goodput_ratio": Name("goodput share", "share of requests within the SLO", "%"),
 }
 # Of latencies, by stem: `ttft_p95_s` is the p95 of `ttft`.
 LATENCY_NAMES = {
@@ -132,7 +133,15 @@ def quantity(figure: str, value: float | None) -> str:
         return size(value)
     if unit == "s":
         return duration(value)
+    if unit == "%":
+        return f"{percent(value)}%"
     return f"{number(value)} {unit}"
+
+
+def slo(objectives: dict[str, float]) -> str:
+    """The objectives of goodput in words: `TTFT ≤ 500 ms, TPOT ≤ 50 ms`."""
+    stems = {name.removesuffix("_s"): most for name, most in objectives.items()}
+    return ", ".join(f"{LATENCY_NAMES[stem].title} ≤ {goal(f'{stem}_p95_s', most)}" for stem, most in stems.items())
 
 
 def goal(figure: str, most: float) -> str:
@@ -148,7 +157,8 @@ def measured(figure: str, one: Figure) -> str:
         return f"needs {one.needed} requests" if one.needed else DASH
     if one.low is None or one.high is None:
         return quantity(figure, one.value)
-    factor = 1000 if named(figure).unit == "s" and abs(one.value) < 1 else 1
+    unit = named(figure).unit
+    factor = 100 if unit == "%" else 1000 if unit == "s" and abs(one.value) < 1 else 1
     return f"{quantity(figure, one.value)} ({number(one.low * factor)} to {number(one.high * factor)})"
 
 

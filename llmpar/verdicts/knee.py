@@ -38,9 +38,9 @@ def _closed(ordered: list[rows.Row]) -> str:
     rate = words.quantity(RATE, known[place])
     if place == len(ordered) - 1:
         return f"{name}: the best rate, {rate}, and it may grow with more clients than were tried."
-    figure = _latency(knee, most)
+    figure = rows.shown(ordered, "ttft")
     share = f"{words.percent(known[place] / known[best])}% of the best rate" if place != best else "the best rate"
-    if figure is None:
+    if knee.figure(figure).value is None or most.figure(figure).value is None:
         return f"{name}: {share}, {rate}."
     low, high = knee.figure(figure).value or 0.0, most.figure(figure).value or 0.0
     there = words.setting_phrase("clients", most.settings["clients"])
@@ -57,8 +57,9 @@ def _open(ordered: list[rows.Row]) -> str:
             "already."
         )
     best = kept[-1]
-    figure = _latency(best, best)
-    seen = f", {words.title(figure)} {words.quantity(figure, best.figure(figure).value or 0.0)}" if figure else ""
+    figure = rows.shown(ordered, "ttft")
+    latency = best.figure(figure).value
+    seen = f", {words.title(figure)} {words.quantity(figure, latency)}" if latency is not None else ""
     text = f"{words.number(best.settings['rate'])} requests/s: the highest rate that the server keeps up with{seen}"
     beyond = [row for row in ordered if row.settings["rate"] > best.settings["rate"]]
     if not beyond:
@@ -75,9 +76,3 @@ def keeps_up(row: rows.Row) -> bool:
     wall, last = row.figure("wall_s").value, row.figure("e2e_p50_s").value or 0.0
     count = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries) / len(row.summaries)
     return wall is not None and count / max(wall - last, 1e-9) >= ENOUGH * rate
-
-
-def _latency(*given: rows.Row) -> str | None:
-    """p95 of TTFT where all have it, else the median."""
-    names = ("ttft_p95_s", "ttft_p50_s")
-    return next((name for name in names if all(row.figure(name).value is not None for row in given)), None)

@@ -80,7 +80,7 @@ ROOMS: dict[str, set[str]] = {
     "dialects": {"engines", "outside"},
     "engines": set(),
     "stats": set(),
-    "cli": {"exit_codes", "failure", "outside", "records", "results", "sizes"},
+    "cli": {"exit_codes", "failure", "outside", "records", "results", "sizes", "verdicts"},
     "apikey": {"files"},
     "failure": {"exit_codes"},
     "foreground": {"failure"},

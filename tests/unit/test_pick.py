@@ -281,3 +281,13 @@ def test_no_interval_reaches_below_nothing():
 )
 def test_a_size_is_a_whole_number_or_a_decimal_one_with_its_unit(text, value):
     assert sizes.quantity(text) == value
+
+
+def test_an_slo_is_read_in_one_text():
+    from llmpar.verdicts import objectives
+
+    wanted = objectives.parse("ttft-p95<500ms, TPOT_p99 <= 0.05")
+    assert wanted == {"ttft_p95_s": 0.5, "tpot_p99_s": 0.05}
+    for bad in ("", "ttft<1s", "ttft-p95<0", "ttft-p95<5kg", "wall-p95<1s"):
+        with pytest.raises(ValueError):
+            objectives.parse(bad)

@@ -11,11 +11,12 @@ import optional
 import pytest
 
 from llmpar import records
+from llmpar.report import provenance
 from llmpar.results import rows
 from llmpar.results.rows import across, group
 
 optional.need("matplotlib")
-from llmpar.render import plot  # noqa: E402
+from llmpar.render import plot, trade_off  # noqa: E402
 
 
 def run(root, *arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess:
@@ -38,16 +39,18 @@ def test_curves_have_every_point_of_every_series():
     rows = [row for row in group(made.study()) if row.sweep == "clients"]
     figure = plot.against(rows)
     axis = figure.axes[0]
-    drawn = {container.get_label(): container.lines[0].get_xydata() for container in axis.containers}
-    assert set(drawn) == {"vllm", "tgi"}
-    assert drawn["vllm"][:, 0].tolist() == [24, 64, 128, 256, 512]
-    assert drawn["vllm"][2, 1] == pytest.approx(
+    assert axis.get_legend_handles_labels()[1] == ["vllm", "tgi"]
+    drawn = [container.lines[0].get_xydata() for container in axis.containers]
+    for place, x in enumerate((24, 64, 128, 256, 512)):  # a little beside one another
+        assert drawn[0][place, 0] < x < drawn[1][place, 0]
+        assert drawn[0][place, 0] == pytest.approx(x, rel=0.03)
+    assert drawn[0][2, 1] == pytest.approx(
         across([102_400 / (17.8 * noise) for noise in (1.0, 1.02, 0.99)]).value, rel=0.02
     )
     assert [axis.get_title(loc="left") for axis in figure.axes] == [
         "output tokens per second",
         "time to first token, p95, s",
-        "time per output token, p95, s",
+        "time per output token, p95, ms",
     ]
     assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)
 
@@ -63,8 +66,62 @@ def test_bars_are_the_interval_over_sessions():
 
 
 def test_a_tail_that_few_values_cannot_give_falls_back_for_all():
-    rows = group([made.summary(load={"clients": 1}), made.summary(load={"clients": 2}, tails=False)])
-    assert plot.choose(rows, "ttft") == "ttft_p90_s"
+    old = made.summary(load={"clients": 2}, tails=False)
+    assert rows.shown(group([made.summary(load={"clients": 1}), old]), "ttft") == "ttft_p90_s"
+    failed = made.summary(load={"clients": 2})
+    failed["latency"]["ttft_s"]["p95"] = {"value": None, "failed": True}
+    assert rows.shown(group([made.summary(load={"clients": 1}), failed]), "ttft") == "ttft_p95_s"
+
+
+def test_open_loads_are_drawn_as_latency_against_rate():
+    given = group([made.summary(load={"launcher": "open", "rate": rate}, varies=("rate",)) for rate in (1.0, 2.0)])
+    assert plot.axis_of(given) == "rate"
+    figure = plot.against(given, "rate")
+    assert [axis.get_title(loc="left").split(",")[0] for axis in figure.axes] == [
+        "time to first token",
+        "time per output token",
+    ]
+    assert figure.axes[0].get_xlabel() == "rate, requests per second"
+
+
+def test_goodput_is_a_panel_where_there_is_an_slo():
+    summaries = [made.summary(load={"clients": clients}) for clients in (1, 2)]
+    for summary, ratio in zip(summaries, (1.0, 0.6), strict=True):
+        summary["goodput"] = {"objectives": {"ttft_s": 0.5, "tpot_s": 0.05}, "met": 1, "ratio": ratio, "steady": None}
+    given = group(summaries)
+    axis = plot.against(given).axes[3]
+    assert axis.get_title(loc="left") == "share of requests within the SLO" and axis.get_ylim() == (0, 1.05)
+    assert rows.objectives(given) == {"ttft_p95_s": 0.5, "tpot_p95_s": 0.05}
+    summaries[0]["goodput"] = None
+    assert rows.objectives(given) == {}
+
+
+def test_trade_off_has_every_point_with_its_title_and_the_objectives():
+    given = group([made.summary(20 - c, load={"clients": c}, ttft=0.1 * c, tpot=0.01 * c) for c in (1, 2, 4)])
+    figure = trade_off.draw(given, {"ttft_p95_s": 0.5, "tpot_p95_s": 0.02})
+    first, second = figure.axes
+    assert first.get_xlabel() == "time to first token, p95, ms"
+    assert second.get_xlabel() == "tokens per second and user, 1 / TPOT p95"
+    limits = [[line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] for axis in figure.axes]
+    assert limits == [[0.5], [50.0]]
+    text = plot.svg(figure, "t")
+    assert len(re.findall('<g class="point" data-row="[0-9a-f]{12}"><title>clients ', text)) == 6
+    assert "clients 4: 625 output tokens/s, TTFT p95 640 ms" in text and "SLO 500 ms" in text
+    with pytest.raises(ValueError):
+        trade_off.draw(group([made.summary() | {"latency": {}}]))
+
+
+def test_an_interval_of_two_sessions_does_not_flatten_the_curve():
+    summaries = [made.summary(wall, load={"clients": 1}, repeat=n) for n, wall in enumerate((10.0, 30.0), 1)]
+    axis = plot.against(group([*summaries, made.summary(12.0, load={"clients": 2})])).axes[0]
+    assert axis.get_ylim()[1] == pytest.approx(1.6 * 10_000 / 12)
+
+
+def test_a_picture_says_what_it_is_of():
+    given = group([made.summary(load={"clients": clients}, gpus=("NVIDIA H100",)) for clients in (1, 2)])
+    line = provenance.caption(given)
+    assert line == "llamacpp 1.0 · gemma3-270m · box, NVIDIA H100 · 2026-09-21"
+    assert "box, NVIDIA H100" in plot.svg(plot.captioned(plot.against(given), line), "c")
 
 
 def test_limited_points_are_ringed():
@@ -100,7 +157,8 @@ def test_every_series_differs_in_more_than_colour():
     ]
     axis = plot.against(rows.group(summaries)).axes[0]
     looks = [
-        (str(c.lines[0].get_marker()), str(c.lines[0].get_linestyle()), c.lines[0].get_color()) for c in axis.containers
+        (str(line.get_marker()), str(line.get_linestyle()), line.get_color())
+        for line in axis.get_legend_handles_labels()[0]
     ]
     assert len(looks) == 12 and len(set(looks)) == 12
     assert len({look[:2] for look in looks[:8]}) == 8
@@ -121,3 +179,12 @@ def test_command_writes_both_forms_and_says_what_it_cannot(root, tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError\n")
     without = run(root, given=given, PYTHONPATH=str(tmp_path))
     assert (without.returncode, b"pip install" in without.stderr) == (4, True)
+
+
+def test_a_picture_is_not_written_to_a_terminal(root, tmp_path):
+    (tmp_path / "s.json").write_bytes(lines(made.study(1)))
+    for command, name in (("llmpar-plot", "plot.png"), ("llmpar-report", "report.html")):
+        done = subprocess.run(
+            ["script", "-qec", f"{root}/bin/{command} {tmp_path}/s.json", "/dev/null"], capture_output=True, timeout=60
+        )
+        assert done.returncode == 2 and b"not for a terminal" in done.stdout and name.encode() in done.stdout

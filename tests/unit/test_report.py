@@ -411,4 +411,24 @@ def test_no_star_without_evidence():
 
     once = [made.summary(wall, load={"clients": clients}) for clients, wall in ((1, 30.0), (2, 10.0))]
     assert "*" not in rendered.table(once)
-    assert "10.0*" in rendered.table(three({1: 30.0, 2: 10.0}))
+    assert "10.0 s*" in rendered.table(three({1: 30.0, 2: 10.0}))
+
+
+def test_the_terminal_table_says_what_was_measured_in_one_unit_and_statistic():
+    from llmpar.render import summaries as rendered
+
+    given = [
+        made.summary(wall, load={"clients": clients}, ttft=ttft)
+        for clients, wall, ttft in ((1, 30.0, 0.1), (2, 10.0, 0.9))
+    ]
+    for summary in given:
+        summary["goodput"] = {"objectives": {"ttft_s": 0.5}, "met": 100, "ratio": 0.5, "steady": None}
+    text = rendered.table(given)
+    words = " ".join(text.split())
+    assert text.startswith("llamacpp 1.0 · gemma3-270m · box, no GPU · 2026-09-21\n")
+    assert re.search(r"clients +wall +tokens/s +TTFT p95 +TPOT p95 +goodput +ok\n", text)
+    assert re.search(r"160 ms +32.0 ms +50% +200/200\n", text) and re.search(r"1.44 s +32.0 ms", text)
+    assert "2 clients: the best rate" in words and "goodput: the share of requests with TTFT ≤ 500 ms" in words
+    assert max(map(len, text.splitlines())) <= 80
+    open_loads = [made.summary(load={"launcher": "open", "rate": rate}, varies=("rate",)) for rate in (1.0, 2.0)]
+    assert re.search(r"cell +requests/s +tokens/s +TTFT p95", rendered.table(open_loads))
