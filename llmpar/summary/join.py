@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmpar.summary import warnings
 from llmpar.summary.causes import engine_causes, frontend_causes, gpu_causes, sequences
 
 # Ends of outputs cut some drafts short: 1 % was seen with 8 draft tokens.
-ACCEPTANCE_SLACK = 0.05
 
 
 def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]], tokens_between: Any) -> None:
@@ -57,9 +55,6 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
         if engine and any(cause["code"] == "gpu_idle" for cause in joined["causes"]):
             joined["causes"] += frontend_causes(inside)
     summary["joined"] = joined
-    length = joined["acceptance_length"]
-    if length and length["forced"] is not None and abs(length["observed"] / length["forced"] - 1) > ACCEPTANCE_SLACK:
-        summary["warnings"].append(warnings.make("acceptance_missed", **length))
 
 
 def _when(sample: dict[str, Any]) -> tuple[float, str]:

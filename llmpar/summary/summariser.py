@@ -15,7 +15,7 @@ from llmpar.summary import client_limits, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
-from llmpar.summary.warnings import in_order, of_host, of_summary
+from llmpar.summary.warnings import Evidence, of_summary
 from llmpar.summary.window import Run, both, describe, find, series
 
 
@@ -104,7 +104,7 @@ class Summariser:
         result["workload"] = _workload(columns)
         result["series"] = series(run)
         result.update(server=server, host=host, gpu=None, engine=None, joined=None)
-        result["warnings"] = of_summary(result, columns, cell, server, convoy)
+        result["warnings"] = []  # filled below, once the samples are joined; here for its place in the record
         result["provenance"] = {
             "llmpar": version,
             "confidence": intervals.CONFIDENCE,
@@ -117,7 +117,7 @@ class Summariser:
             return int(run.tokens[max(first, 0) : max(last, 0) + (0 if window.steady else 1)].sum())
 
         join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
-        result["warnings"] = in_order(result["warnings"] + of_host(result["engine"]))
+        result["warnings"] = of_summary(Evidence(result, columns, cell, server, convoy))
         return result
 
 

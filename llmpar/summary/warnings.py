@@ -1,7 +1,13 @@
-"""Every warning of a summary, in one table: code, what it says, what to try next."""
+"""Every warning of a summary: each row of the table has its code, when it is given, what it says and what to try next.
+
+The condition is the function below the row; its values fill the places in message and advice. docs/metrics.md holds the
+table too, rewritten by `make golden`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,102 +16,221 @@ from llmpar.summary.client_limits import LIMIT
 from llmpar.summary.columns import NONE, Columns
 
 BUSY = 0.10  # of all processors
+ACCEPTANCE_SLACK = 0.05
 OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 
-# code: (message, what to try), both with places for the values given to `make`
-TABLE: dict[str, tuple[str, str]] = {
-    "client_limited": (
-        "the client's own delay could move {figures} by more than 3%",
-        "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked",
-    ),
-    "busy_host": (
-        "processes that are neither engine nor client took {share:.0%} of the processors {when}",
-        "stop what else runs on this machine, and measure again",
-    ),
-    "low_concurrency": (
-        "{achieved:.1f} requests were in flight on average where {asked} were asked for, while there was work left",
-        "let processes take prompts in turn (llmpar-request --queue)",
-    ),
-    "out_of_memory": (
-        "the engine ran out of memory {when}, which is this cell's result: {message}",
-        "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to try the same again",
-    ),
-    "failures": (
-        "{failed} of {requests} requests did not end ok ({types}); percentiles count them as infinitely long, "
-        "means leave them out",
-        "read `error` in the records; a server that refuses load looks fast",
-    ),
-    "retried": ("{count} records are repeated attempts", "leave --retries off when timing"),
-    "torn_lines": ("{count} torn lines were dropped", "look for a killed client or a full disk"),
-    "out_of_range": (
-        "{count} values that no clock and no engine can have given were left out",
-        "look for negative or enormous numbers in the records, and at the server or importer that gave them",
-    ),
-    "no_events": (
-        "{count} streamed answers have tokens and no event with text, so their TTFT is unknown",
-        "the server streams in a form that is not known here, or not at all: keep one answer (curl -N) and report it",
-    ),
-    "no_steady_state": (
-        "no steady state: {reason}",
-        "send more prompts; compare whole-run figures only between equal prompt sets",
-    ),
-    "convoy": (
-        "{what} within the steady window: TTFT is that of how the clients started, not of the server",
-        "send more prompts, with answers of different lengths; clients that start together wait for one another's "
-        "prompts",
-    ),
-    "no_instants": (
-        "{count} requests have no instants, so there is no throughput",
-        "give the client's start times to the importer",
-    ),
-    "cached_tokens": (
-        "{cached} of {prompt} prompt tokens came from the prefix cache though it should be off",
-        "turn the engine's prefix cache off, or start a new server for each cell",
-    ),
-    "short_output": (
-        "{count} outputs are shorter than asked and did not end by themselves",
-        "look at finish_reason and at the context length the server was started with",
-    ),
-    "token_dispute": (
-        "{count} requests whose output tokens two sources count differently",
-        "trust only figures that do not count tokens, or count with the model's tokenizer",
-    ),
-    "tokens_unknown": (
-        "{count} requests whose output tokens nobody counted",
-        "use streaming, or an API that reports usage",
-    ),
-    "split_unknown": (
-        "{count} requests whose events carry several tokens and nobody tells how many: not in the inter-token latency",
-        "ask the engine for running token counts in the stream; event latency holds all of them",
-    ),
-    "clock_user": (
-        "{user} of {requests} requests were stamped by the program, not the kernel",
-        "use plain HTTP on Linux; otherwise trust small latencies only on an idle client",
-    ),
-    "clock_step": (
-        "{count} times that run backwards",
-        "let NTP settle, or use one host; these values were set to zero",
-    ),
-    "acceptance_missed": (
-        "an acceptance length of {forced:g} was forced and {observed:.2f} observed",
-        "read the engine's log: forcing may not reach this draft method; use the observed length",
-    ),
-    "mixed_engines": ("the records are of several {what}", "summarise each alone"),
-    "mixed_sampling": ("the requests were sampled in {count} different ways", "give every request the same options"),
-    "mixed_clients": ("the records are of several client counts ({what})", "summarise each alone"),
-}
+
+@dataclass(frozen=True)
+class Evidence:
+    """What conditions look at: a summary whose figures are all there, and what it was made of. `convoy`: TTFT still
+    falls within the window."""
+
+    result: dict[str, Any]
+    columns: Columns
+    cell: dict[str, Any] | None
+    server: dict[str, Any] | None
+    convoy: bool = False
+
+    def count(self, name: str) -> int:
+        """Requests that ended well without a value in this column."""
+        return int(np.count_nonzero(self.columns.array(name) == NONE))
 
 
-def make(code: str, **values: Any) -> dict[str, str]:
-    """One warning as the summary holds it."""
-    message, hint = TABLE[code]
-    return {"code": code, "message": message.format(**values), "try": hint.format(**values)}
+# The values that message and advice have places for, or None where there is nothing to warn of.
+Condition = Callable[[Evidence], dict[str, Any] | None]
 
 
-def in_order(warnings: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Warnings in the table's order."""
-    order = {code: place for place, code in enumerate(TABLE)}
-    return sorted(warnings, key=lambda warning: order[warning["code"]])
+@dataclass(frozen=True)
+class Warning:
+    """One row. `when` is the condition in words, for docs/metrics.md."""
+
+    when: str
+    message: str
+    advice: str
+    condition: Condition
+
+
+TABLE: dict[str, Warning] = {}
+
+
+def row(when: str, message: str, advice: str) -> Callable[[Condition], Condition]:
+    """Enter a condition into the table under its own name."""
+
+    def enter(condition: Condition) -> Condition:
+        TABLE[condition.__name__] = Warning(when, message, advice, condition)
+        return condition
+
+    return enter
+
+
+def counted(code: str, when: str, message: str, advice: str, count: Callable[[Evidence], int]) -> None:
+    """Enter a warning that is given where something was counted."""
+    TABLE[code] = Warning(when, message, advice, lambda evidence: {"count": n} if (n := count(evidence)) else None)
+
+
+def of_summary(evidence: Evidence) -> list[dict[str, str]]:
+    """The warnings of a summary, in the table's order."""
+    return [
+        {"code": code, "message": warning.message.format(**values), "try": warning.advice.format(**values)}
+        for code, warning in TABLE.items()
+        if (values := warning.condition(evidence)) is not None
+    ]
+
+
+@row(
+    "the client's delay moves a figure by more than 3%",
+    "the client's own delay could move {figures} by more than 3%",
+    "use fewer clients, more cores or the pooled launcher (run under GNU parallel); this cell is not ranked",
+)
+def client_limited(evidence: Evidence) -> dict[str, Any] | None:
+    limited = evidence.result["client"]["limited"]
+    return {"figures": ", ".join(limited)} if limited else None
+
+
+@row(
+    f"`other_cpu_ratio` of the engine's samples is above {BUSY:g} during the load or just before it",
+    "processes that are neither engine nor client used {share:.0%} of the processors {moment}",
+    "stop whatever else runs on this machine and measure again",
+)
+def busy_host(evidence: Evidence) -> dict[str, Any] | None:
+    engine = evidence.result["engine"] or {}
+    for field, moment in (("other_cpu_ratio", "during the load"), ("other_cpu_before_ratio", "just before the load")):
+        share = engine.get(field)
+        if share is not None and share > BUSY:
+            return {"share": share, "moment": moment}
+    return None
+
+
+@row(
+    f"`turn_lost_ratio` is above {LIMIT:.0%}, or there are no more prompts than clients; the first part of the advice "
+    "is given where there are fewer than ten times as many prompts as clients",
+    "{achieved:.1f} requests were in flight on average, of {asked} asked for, while prompts were still waiting",
+    "{first}have each client take its next prompt itself (llmpar-request --queue)",
+)
+def low_concurrency(evidence: Evidence) -> dict[str, Any] | None:
+    concurrency, requests = evidence.result["concurrency"], evidence.result["n"]["requests"]
+    asked, lost = concurrency["asked"], evidence.result["client"]["turn_lost_ratio"]
+    if lost is None and asked and concurrency["ratio"] is not None and requests <= asked:
+        lost = 1 - concurrency["ratio"]
+    if lost is None or lost <= LIMIT:
+        return None
+    first = MORE_PROMPTS if requests < 10 * asked else ""
+    return {"achieved": (1 - lost) * asked, "asked": asked, "first": first}
+
+
+MORE_PROMPTS = "send at least ten times as many prompts as clients, or "
+
+
+@row(
+    "the server ran out of memory, and requests failed or none was sent",
+    "the engine ran out of memory {moment}, which is this cell's result: {message}",
+    "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to measure the same again",
+)
+def out_of_memory(evidence: Evidence) -> dict[str, Any] | None:
+    n, server = evidence.result["n"], evidence.server or {}
+    # A server that ran out of memory later has other cells of its server session behind it, which it served well.
+    if server.get("outcome") != OUT_OF_MEMORY or n["ok"] == n["requests"] > 0:
+        return None
+    return {
+        "moment": "before it was ready" if server.get("ready_s") is None else "under this load",
+        "message": server.get("message") or "its log gives no details",
+    }
+
+
+@row(
+    "any request is not `ok`",
+    "{failed} of {requests} requests failed ({types}); percentiles count them as infinitely long, means leave them out",
+    "read `error` in the records; a server that refuses load looks fast",
+)
+def failures(evidence: Evidence) -> dict[str, Any] | None:
+    n = evidence.result["n"]
+    types = ", ".join(f"{count} {name}" for name, count in evidence.result["failures"].items()) or "no type given"
+    failed = n["requests"] - n["ok"]
+    return {"failed": failed, "requests": n["requests"], "types": types} if failed else None
+
+
+counted(
+    "retried",
+    "records have an `attempt` above 1",
+    "{count} records are repeated attempts",
+    "leave --retries off when timing",
+    lambda evidence: evidence.result["n"]["retried"],
+)
+counted(
+    "torn_lines",
+    "lines, at the end or within, that their writer did not finish",
+    "{count} torn lines were dropped",
+    "look for a killed client or a full disk",
+    lambda evidence: evidence.result["n"]["torn_lines"],
+)
+counted(
+    "out_of_range",
+    "times outside 0 to 10^11 s, durations over 10^9 s, counts that are negative or over 10^12: taken as null",
+    "{count} values that no clock or engine can produce were left out",
+    "look for negative or enormous numbers in the records, and at the server or importer that wrote them",
+    lambda evidence: evidence.columns.out_of_range,
+)
+
+
+def _answers_without_events(evidence: Evidence) -> int:
+    columns = evidence.columns
+    if set(columns.names["stream"]) != {True}:
+        return 0
+    return int(np.count_nonzero((columns.array("output") > 0) & (columns.array("ttft_s") == NONE)))
+
+
+counted(
+    "no_events",
+    "streamed answers have `output_tokens` above 0 and no event",
+    "{count} streamed answers have tokens but no event with text, so their TTFT is unknown",
+    "the server streams in an unknown form, or not at all: keep one answer (curl -N) and report it",
+    _answers_without_events,
+)
+
+
+@row(
+    "see The steady window",
+    "no steady state: {reason}",
+    "send more prompts; compare whole-run figures only between equal prompt sets",
+)
+def no_steady_state(evidence: Evidence) -> dict[str, Any] | None:
+    window = evidence.result["window"]
+    return {"reason": window["reason"]} if evidence.result["n"]["ok"] and not window["steady"] else None
+
+
+@row(
+    "see The steady window",
+    "{what} within the steady window: TTFT reflects how the clients started, not the server",
+    "send more prompts, with answers of different lengths; clients that start together wait for one another's prompts",
+)
+def convoy(evidence: Evidence) -> dict[str, Any] | None:
+    if not evidence.convoy:
+        return None
+    window = evidence.result["window"]
+    falls = f"TTFT falls by {-window['ttft_drift_ratio']:.0%}" if not window["wave_ratio"] else ""
+    return {"what": falls or "clients send their requests in step"}
+
+
+counted(
+    "no_instants",
+    "ok requests have no `sent_at`",
+    "{count} requests have no start time, so there is no throughput",
+    "give the client's start times to the importer",
+    lambda evidence: evidence.count("sent"),
+)
+
+
+@row(
+    "`cached_tokens` is above 0 and `prefix_cache` was not asked for",
+    "{cached} of {prompt} prompt tokens came from the prefix cache although it should be off",
+    "turn the engine's prefix cache off, or start a new server for each cell",
+)
+def cached_tokens(evidence: Evidence) -> dict[str, Any] | None:
+    cached, prompt = (evidence.columns.array(name) for name in ("cached", "prompt"))
+    total = int(cached[cached != NONE].sum())
+    if not total or _prefix_cache_on(evidence.cell, evidence.server):
+        return None
+    return {"cached": total, "prompt": int(prompt[prompt != NONE].sum())}
 
 
 def _prefix_cache_on(cell: dict[str, Any] | None, server: dict[str, Any] | None) -> bool:
@@ -116,95 +241,85 @@ def _prefix_cache_on(cell: dict[str, Any] | None, server: dict[str, Any] | None)
     return False
 
 
-def _concurrency(result: dict[str, Any]) -> list[dict[str, str]]:
-    """Whether fewer requests were in flight than asked for, while there was work left to send."""
-    concurrency, lost, requests = result["concurrency"], result["client"]["turn_lost_ratio"], result["n"]["requests"]
-    asked = concurrency["asked"]
-    if lost is None and asked and concurrency["ratio"] is not None and requests <= asked:
-        lost = 1 - concurrency["ratio"]
-    if lost is None or lost <= LIMIT:
-        return []
-    warning = make("low_concurrency", achieved=(1 - lost) * asked, asked=asked)
-    if requests < 10 * asked:
-        warning["try"] = f"send at least ten times as many prompts as clients, or {warning['try']}"
-    return [warning]
+counted(
+    "short_output",
+    "fewer tokens than asked for and `finish_reason` is not `stop`",
+    "{count} outputs are shorter than asked for and did not end by themselves",
+    "look at finish_reason and at the context length the server was started with",
+    lambda evidence: evidence.columns.cut_short,
+)
+counted(
+    "token_dispute",
+    "`output_tokens` and the sum of `event_tokens` differ by more than 1, or more tokens than asked for",
+    "two sources count the output tokens of {count} requests differently",
+    "trust only figures that do not count tokens, or count with the model's tokenizer",
+    lambda evidence: evidence.result["tokens"]["disputed"],
+)
+counted(
+    "tokens_unknown",
+    "ok requests have no `output_tokens`",
+    "the output tokens of {count} requests are unknown",
+    "use streaming, or an API that reports usage",
+    lambda evidence: evidence.count("output"),
+)
+counted(
+    "split_unknown",
+    "see ITL",
+    "{count} requests have events of several tokens, their number unknown; inter-token latency leaves them out",
+    "ask the engine for running token counts in the stream; event latency includes every event",
+    lambda evidence: evidence.result["tokens"]["unknown_split"],
+)
 
 
-def _no_events(columns: Columns) -> int:
-    """Streamed answers with tokens and no event."""
-    if set(columns.names["stream"]) != {True}:
-        return 0
-    return int(np.count_nonzero((columns.array("output") > 0) & (columns.array("ttft_s") == NONE)))
+@row(
+    "any arrival was timestamped by the program",
+    "{user} of {requests} requests were timestamped by the program, not the kernel",
+    "use plain HTTP on Linux; otherwise trust small latencies only on an idle client",
+)
+def clock_user(evidence: Evidence) -> dict[str, Any] | None:
+    user = evidence.result["client"]["clock"].get("user")
+    return {"user": user, "requests": evidence.result["n"]["ok"]} if user else None
 
 
-def of_host(engine: dict[str, Any] | None) -> list[dict[str, str]]:
-    """Whether others took the processors, by the engine's samples before and during the load."""
-    for field, when in (("other_cpu_ratio", "during the load"), ("other_cpu_before_ratio", "just before it")):
-        share = (engine or {}).get(field)
-        if share is not None and share > BUSY:
-            return [make("busy_host", share=share, when=when)]
-    return []
+counted(
+    "clock_step",
+    "negative durations, events out of order, or sent before launched",
+    "{count} durations came out negative and were set to zero",
+    "let NTP settle, or use one host",
+    lambda evidence: evidence.columns.backwards,
+)
 
 
-def of_summary(
-    result: dict[str, Any],
-    columns: Columns,
-    cell: dict[str, Any] | None,
-    server: dict[str, Any] | None,
-    convoy: bool = False,
-) -> list[dict[str, str]]:
-    """The warnings of a summary whose figures are all there. `convoy`: TTFT still falls within its window."""
-    found: list[dict[str, str]] = []
-    n, tokens, client = result["n"], result["tokens"], result["client"]
-    if client["limited"]:
-        found.append(make("client_limited", figures=", ".join(client["limited"])))
-    found += _concurrency(result)
-    failed = n["requests"] - n["ok"]
-    # A server that ran out of memory later has other cells of its session behind it, which it served well.
-    if server and server.get("outcome") == OUT_OF_MEMORY and (failed or not n["requests"]):
-        found.append(
-            make(
-                OUT_OF_MEMORY,
-                when="before it was ready" if server.get("ready_s") is None else "under this load",
-                message=server.get("message") or "its log says no more",
-            )
-        )
-    if failed:
-        kinds = ", ".join(f"{count} {name}" for name, count in result["failures"].items()) or "no type given"
-        found.append(make("failures", failed=failed, requests=n["requests"], types=kinds))
-    for code, count in (
-        ("retried", n["retried"]),
-        ("torn_lines", n["torn_lines"]),
-        ("out_of_range", columns.out_of_range),
-        ("no_events", _no_events(columns)),
-        ("short_output", columns.cut_short),
-        ("token_dispute", tokens["disputed"]),
-        ("split_unknown", tokens["unknown_split"]),
-        ("clock_step", columns.backwards),
-        ("tokens_unknown", int(np.count_nonzero(columns.array("output") == NONE))),
-        ("no_instants", int(np.count_nonzero(columns.array("sent") == NONE))),
-    ):
-        if count:
-            found.append(make(code, count=count))
-    if not result["window"]["steady"] and n["ok"]:
-        found.append(make("no_steady_state", reason=result["window"]["reason"]))
-    if convoy:
-        waves, fall = result["window"]["wave_ratio"], -result["window"]["ttft_drift_ratio"]
-        what = "clients send their requests in step" if waves else f"TTFT falls by {fall:.0%}"
-        found.append(make("convoy", what=what))
-    cached = columns.array("cached")
-    cached_sum = int(cached[cached != NONE].sum())
-    if cached_sum and not _prefix_cache_on(cell, server):
-        prompt = columns.array("prompt")
-        found.append(make("cached_tokens", cached=cached_sum, prompt=int(prompt[prompt != NONE].sum())))
-    if client["clock"].get("user"):
-        found.append(make("clock_user", user=client["clock"]["user"], requests=n["ok"]))
-    mixed = [name for name in ("engine", "api", "model") if isinstance(result["workload"][name], list)]
-    if mixed:
-        found.append(make("mixed_engines", what=" and ".join(f"{name}s" for name in mixed)))
-    if len(columns.samplings) > 1:
-        found.append(make("mixed_sampling", count=len(columns.samplings)))
-    counts = sorted(each for each in columns.names["concurrency"] if each is not None)
-    if len(counts) > 1:
-        found.append(make("mixed_clients", what=", ".join(map(str, counts))))
-    return in_order(found)
+@row(
+    f"the observed acceptance length is more than {ACCEPTANCE_SLACK:.0%} off the forced one",
+    "an acceptance length of {forced:g} was forced but {observed:.2f} was observed",
+    "read the engine's log: forcing may not reach this draft method; use the observed length",
+)
+def acceptance_missed(evidence: Evidence) -> dict[str, Any] | None:
+    length = (evidence.result["joined"] or {}).get("acceptance_length")
+    if not length or length["forced"] is None or abs(length["observed"] / length["forced"] - 1) <= ACCEPTANCE_SLACK:
+        return None
+    return dict(length)
+
+
+@row("several engines, APIs or models", "the records are of several {what}", "summarise each alone")
+def mixed_engines(evidence: Evidence) -> dict[str, Any] | None:
+    workload = evidence.result["workload"]
+    mixed = [f"{name}s" for name in ("engine", "api", "model") if isinstance(workload[name], list)]
+    return {"what": " and ".join(mixed)} if mixed else None
+
+
+@row(
+    "several sets of sampling options",
+    "the requests were sampled in {count} different ways",
+    "give every request the same options",
+)
+def mixed_sampling(evidence: Evidence) -> dict[str, Any] | None:
+    count = len(evidence.columns.samplings)
+    return {"count": count} if count > 1 else None
+
+
+@row("several client counts", "the records are of several client counts ({what})", "summarise each alone")
+def mixed_clients(evidence: Evidence) -> dict[str, Any] | None:
+    counts = sorted(count for count in evidence.columns.names["concurrency"] if count is not None)
+    return {"what": ", ".join(map(str, counts))} if len(counts) > 1 else None

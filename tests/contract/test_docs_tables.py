@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmpar.results import rows, words
+from llmpar.summary import warnings
 
 
 def figures() -> list[list[str]]:
@@ -22,7 +23,18 @@ def figures() -> list[list[str]]:
     return table
 
 
-TABLES: dict[str, tuple[str, Callable[[], list[list[str]]]]] = {"figures": ("metrics.md", figures)}
+def warnings_of_summaries() -> list[list[str]]:
+    """When each warning is given, and what it advises."""
+    table = [["code", "when", "what to try"], ["---"] * 3]
+    for code, warning in warnings.TABLE.items():
+        table.append([f"`{code}`", warning.when, warning.advice.replace("{first}", warnings.MORE_PROMPTS)])
+    return table
+
+
+TABLES: dict[str, tuple[str, Callable[[], list[list[str]]]]] = {
+    "figures": ("metrics.md", figures),
+    "warnings": ("metrics.md", warnings_of_summaries),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -10,7 +10,8 @@ from llmpar.engines import ENGINES, check
 from llmpar.engines.base import Device, Settings, Unsupported
 from llmpar.results import words
 from llmpar.results.rows import group
-from llmpar.summary import join
+from llmpar.summary import join, warnings
+from llmpar.summary.columns import Columns
 from llmpar.verdicts import break_even, claim_table, claims, sentences
 
 DUMMY = "--load-format dummy"
@@ -150,8 +151,10 @@ def test_the_summary_holds_what_was_forced_and_what_was_seen():
     ]
     join.join(summary, [], engine, lambda start, end: 100)
     assert summary["joined"]["acceptance_length"] == {"forced": 3.0, "observed": 2.5}
-    assert [each["code"] for each in summary["warnings"]] == ["acceptance_missed"]
-    assert "3 was forced and 2.50 observed" in summary["warnings"][0]["message"]
+    evidence = warnings.Evidence(summary, Columns(), None, None)
+    assert warnings.TABLE["acceptance_missed"].condition(evidence) == {"forced": 3.0, "observed": 2.5}
+    summary["joined"]["acceptance_length"]["forced"] = 2.6
+    assert warnings.TABLE["acceptance_missed"].condition(evidence) is None, "within 5%"
 
 
 FORCE = {

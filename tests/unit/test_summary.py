@@ -417,7 +417,7 @@ def test_low_concurrency_is_said() -> None:
     assert found["concurrency"]["ratio"] == pytest.approx(0.5, abs=0.02)
     assert "low_concurrency" in codes(found)
     assert next(each["try"] for each in found["warnings"] if each["code"] == "low_concurrency") == (
-        "let processes take prompts in turn (llmpar-request --queue)"
+        "have each client take its next prompt itself (llmpar-request --queue)"
     )
     few = summarise(closed_loop(40, 4), clients=8)
     assert next(each["try"] for each in few["warnings"] if each["code"] == "low_concurrency").startswith(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from made_requests import request
 
-from llmpar.summary import read, warnings
+from llmpar.summary import read
 from llmpar.summary.summariser import Summariser
 from llmpar.verdicts import pairs, verdict
 
@@ -43,14 +43,6 @@ def test_the_verdict_has_the_documented_fields() -> None:
     found = verdict.verdict_records(pairs.against([made], [made]), ("output_tokens_per_s",))[0]
     assert set(found) == fields("verdict")
     assert found["verdict"] in verdict.VERDICTS
-
-
-def test_every_warning_is_in_the_table_in_order() -> None:
-    text = (ROOT / "docs/metrics.md").read_text()
-    table = text.split("## Warnings")[1].split("## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.M) == list(warnings.TABLE)
-    for _, hint in warnings.TABLE.values():
-        assert hint in table
 
 
 @pytest.mark.parametrize("code", verdict.CHECKS)
