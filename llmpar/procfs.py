@@ -45,6 +45,16 @@ def process_key(pid: int) -> str | None:
     return f"{pid}-{fields[_START_TICKS].decode()}" if fields else None
 
 
+def is_parallel(pid: int) -> bool:
+    """Whether a process of this host is a GNU parallel: a number from another host may be that of any process here."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            words = stream.read().split(b"\0")
+    except OSError:
+        return False
+    return any(os.path.basename(word) in (b"parallel", b"sem", b"sql", b"env_parallel") for word in words[:4])
+
+
 def fan_out_key(pid: int) -> str:
     """The name of the process that starts others, also where it has gone or cannot be seen."""
     return process_key(pid) or f"{pid}-0"

@@ -70,6 +70,8 @@ def from_options(
     # `parallel -N0 … --queue FILE ::: {1..128}` passes nothing on, but without -N0 the numbers arrive as arguments.
     if options["queue"] and prompts and not options["from_stdin"]:
         raise Wrong("--queue takes no prompt files", "with parallel, give -N0 so that its arguments are not passed on")
+    if options["queue"]:
+        _one_host(options["queue"], environ)
     if sources == 0:
         raise Wrong("no prompt file is named", "name files, or give --stdin or --queue FILE")
     if sources > 1:
@@ -150,6 +152,28 @@ def from_options(
         else "turns"
     )
     return made
+
+
+def over_hosts(queue: str) -> Wrong:
+    """How far a list has got is known on one host only: over several each would ask every prompt."""
+    return Wrong(
+        f"--queue '{queue}' from another host's GNU parallel: every host would ask every prompt of it",
+        "start one GNU parallel on each host, with a part of the list: parallel -S 1/HOST,1/HOST … "
+        "'parallel -j64 -N0 llmpar-request --queue LIST ::: {1..64}' (docs/hosts.md)",
+    )
+
+
+def _one_host(queue: str, environ: dict[str, str]) -> None:
+    """Raises Wrong where processes of one fan-out are spread over hosts, by a GNU parallel or by srun."""
+    parallel = whole(environ.get("PARALLEL_PID"))
+    if parallel is not None and not procfs.is_parallel(parallel):
+        raise over_hosts(queue)
+    if parallel is None and (whole(environ.get("SLURM_STEP_NUM_NODES")) or 1) > 1:
+        raise Wrong(
+            f"--queue '{queue}' from a step of several nodes: every node would ask every prompt of it",
+            "one task a node, each with a part of the list: split -n r/$((SLURM_PROCID + 1))/$SLURM_NTASKS LIST "
+            "(docs/hosts.md)",
+        )
 
 
 def check_at(at: str | None, one: bool) -> None:

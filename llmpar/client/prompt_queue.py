@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import fcntl
-import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -45,8 +44,7 @@ class Queue:
         mark = hashlib.sha256(f"{found.st_dev}:{found.st_ino}".encode()).hexdigest()[:16]
         folder = runtime_directory.directory()
         runtime_directory.sweep(folder)
-        self.folder, self.kind = folder, f"queue-{mark}"
-        self.file = f"{folder}/{owner or fan_out()}.{self.kind}"
+        self.file = f"{folder}/{owner or fan_out()}.queue-{mark}"
 
     def take(self, taker: int) -> Iterator[str]:
         """The names that fall to process `taker`, each taken when it is wanted."""
@@ -67,34 +65,12 @@ class Queue:
 
     def taken(self, taker: int) -> list[str]:
         """What this process has taken so far, in order."""
-        return self._taken(self.file, taker)
-
-    def _taken(self, path: str, taker: int) -> list[str]:
         try:
-            with open(path, "rb") as stream:
+            with open(self.file, "rb") as stream:
                 takers = stream.read().split()
         except FileNotFoundError:
             return []
         return [item for item, who in zip(self.items, takers, strict=False) if int(who) == taker]
-
-    def resume(self, taker: int) -> Queue:
-        """The same, in the file in which a pool took names for this process.
-
-        A pool for a GNU parallel of another host names that file after itself, which its launchers cannot know: it is
-        the newest one of this list that knows the taker.
-        """
-        files = glob.glob(f"{glob.escape(self.folder)}/*.{self.kind}")
-        self.file = next(
-            (path for path in sorted(files, key=_changed, reverse=True) if self._taken(path, taker)), self.file
-        )
-        return self
-
-
-def _changed(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return 0.0
 
 
 def fan_out(environ: dict[str, str] | None = None) -> str:

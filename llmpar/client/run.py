@@ -62,7 +62,7 @@ def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None]
     what stands before it in `paths` has its record and is passed over."""
     done, path = plan.lost or 0, None
     if plan.queue is not None:
-        taken = _queue(plan.queue, plan.lost).taken(os.getpid())
+        taken = prompt_queue.Queue(plan.queue).taken(os.getpid())
         path = taken[done] if done < len(taken) else None
     else:
         for _ in range(done + 1):
@@ -101,16 +101,10 @@ def in_turn(
 def source(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
     """Paths of prompt files, one by one as they are wanted."""
     if plan.queue is not None:
-        return _queue(plan.queue, plan.lost).take(os.getpid())
+        return prompt_queue.Queue(plan.queue).take(os.getpid())
     if stdin is not None:
         return names(stdin)
     return iter(plan.prompts)
-
-
-def _queue(path: str, lost: int | None) -> prompt_queue.Queue:
-    """The list; after a worker's death the one in which it took names for this process."""
-    queue = prompt_queue.Queue(path)
-    return queue if lost is None else queue.resume(os.getpid())
 
 
 def until(gate: gate.Gate, paths: Iterator[str]) -> Iterator[str]:

@@ -144,7 +144,7 @@ class Pool:
                 SPARE,
                 self.parser,
                 self.fan_out,
-                self.attempts,
+                self.attempts if self.watch is not None else None,
             ).run()
             code = 0
         finally:
@@ -287,13 +287,7 @@ def _watch(pid: int) -> int | None:
         fd = os.pidfd_open(pid)
     except OSError:
         return None
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            words = stream.read().split(b"\0")
-    except OSError:
-        words = []
-    # A number from another host (--sshlogin) may be that of a process here.
-    if not any(os.path.basename(word) in (b"parallel", b"sem", b"sql", b"env_parallel") for word in words[:4]):
+    if not procfs.is_parallel(pid):
         os.close(fd)
         return None
     return fd

@@ -15,7 +15,7 @@ from typing import Any
 from llmpar import exit_codes, records
 from llmpar.client import exchange, gate, prompt_queue, run
 from llmpar.client.output import Output, Tally
-from llmpar.client.plan import Unread, Wrong
+from llmpar.client.plan import Unread, Wrong, over_hosts
 from llmpar.outside import printable
 from llmpar.pool.parser import Parser
 from llmpar.pool.protocol import (
@@ -38,7 +38,11 @@ IDLE, BUSY = 1, 2
 
 
 class Worker:
-    """One worker process. `spans` takes the time of each request, `orphans` records whose launcher is gone."""
+    """One worker process. `spans` takes the time of each request, `orphans` records whose launcher is gone.
+
+    `attempts` counts those of each job of GNU parallel; None for one of another host: it may send a job's next attempt
+    elsewhere, and its number may have been another's a moment ago.
+    """
 
     def __init__(
         self,
@@ -177,7 +181,9 @@ class Worker:
                 self.directory = call.directory
             plan = self.parser.parse(call)
             many = len(plan.prompts) != 1
-            if plan.seq is not None and plan.attempt == 1:
+            if plan.queue and self.attempts is None:
+                raise over_hosts(plan.queue)
+            if plan.seq is not None and plan.attempt == 1 and self.attempts is not None:
                 plan.attempt = self._attempt(plan.seq)
             output = Output(plan.output) if plan.output else None
             tally = Tally()
