@@ -6,7 +6,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
-import socket
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from llmpar import apikey, clock, files, records
+from llmpar import apikey, clock, files, hostname, records
 from llmpar.client import body, exchange, gate, http1, target
 from llmpar.client.coding import BadCoding, decode
 from llmpar.client.gate import Cancelled
@@ -282,4 +281,4 @@ def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw
     return made
 
 
-HOST = socket.gethostname()
+HOST = hostname.name()

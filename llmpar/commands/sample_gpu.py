@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, exit_codes, failure, foreground, records
+from llmpar import cli, exit_codes, failure, foreground, records, visible_gpus
 from llmpar.render import gpu_table
 from llmpar.sampling import engine_pids, nvml
 from llmpar.sampling.ticks import Ticks
@@ -43,7 +43,11 @@ def _interval(hz: str) -> str:
 @cli.sampling_interval(0.1)
 @cli.sampling_duration
 @click.option(
-    "--gpu", "wanted", metavar="INDEX|UUID", multiple=True, help="Only this GPU or MIG instance; may be repeated."
+    "--gpu",
+    "wanted",
+    metavar="INDEX|UUID",
+    multiple=True,
+    help="Only this GPU or MIG instance; may be repeated.  [default: CUDA_VISIBLE_DEVICES, else all]",
 )
 @click.option(
     "--pid",
@@ -72,7 +76,7 @@ def main(
     family = engine_pids.Family(pids) if pids else engine_pids.from_environment(os.environ.get("LLMPAR_SERVER_PIDS"))
     reader = None
     try:
-        reader = nvml.Reader(family.owns, wanted)
+        reader = nvml.Reader(family.owns, wanted or _visible())
     except nvml.Unavailable as error:
         if not command:
             raise failure.Failure(
@@ -96,6 +100,16 @@ def main(
                 write(reader.read(everything=True))  # counters at both ends
 
         return foreground.run_beside(command, guarded(work)) if command else _alone(work, duration)
+
+
+def _visible() -> tuple[str, ...]:
+    """The GPUs that a scheduler left this process, () for all of them. Raises nvml.Unavailable."""
+    names = visible_gpus.told()
+    if names is None:
+        return ()
+    if not names:
+        raise nvml.Unavailable(f"CUDA_VISIBLE_DEVICES is '{os.environ['CUDA_VISIBLE_DEVICES']}', which leaves none")
+    return tuple(names)
 
 
 def _lines(samples: list[dict[str, Any]]) -> bytes:

@@ -141,7 +141,7 @@ def main(
     try:
         if "kv_bytes" in settings:
             settings["kv_bytes"] = sizes.parse(settings["kv_bytes"])
-        memory = sizes.parse(gpu_memory_bytes) if gpu_memory_bytes else gpu_memory.gpu_memory()
+        memory = sizes.parse(gpu_memory_bytes) if gpu_memory_bytes else gpu_memory.gpu_memory(settings.get("gpus"))
         weights = sizes.parse(weight_bytes) if weight_bytes else None
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pynvml as nv
 
+from llmpar import visible_gpus
 from llmpar.sampling import nvml, nvml_gpm
 
 
@@ -25,6 +26,7 @@ def facts() -> dict[str, Any]:
             handle = nvml.optional(nv.nvmlDeviceGetHandleByIndex, index)
             if handle is not None:
                 found["gpus"].append(_gpu(index, handle))
+        _mark_used(found["gpus"])
         return found
     except nvml.Lost as error:
         raise nvml.Unavailable(f"NVML says: {error}") from None
@@ -70,6 +72,16 @@ def _gpu(index: int, handle: Any) -> dict[str, Any]:
         "pcie_width": ask(nv.nvmlDeviceGetCurrPcieLinkWidth),
         "gpm": nvml_gpm.offered(handle),
     }
+
+
+def _mark_used(gpus: list[dict[str, Any]]) -> None:
+    """Whether each GPU is visible to this process (CUDA_VISIBLE_DEVICES): others of the machine belong to others."""
+    names = visible_gpus.told()
+    uuids = [str(gpu["uuid"]) for gpu in gpus]
+    whole = any(name.startswith("MIG-") for name in names or ())  # an instance's name does not tell its GPU
+    chosen = range(len(gpus)) if names is None or whole else visible_gpus.indices(names, uuids)
+    for place, gpu in enumerate(gpus):
+        gpu["used"] = place in chosen
 
 
 def _text(value: Any) -> str:

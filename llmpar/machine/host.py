@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from llmpar import clock
+from llmpar import clock, hostname
 from llmpar.engines import ENGINES
 
 # Packages whose version can move a figure, besides the engines' own.
@@ -51,7 +51,7 @@ def record(root: Path | None = None) -> dict[str, Any]:
         "kind": "host",
         "v": 1,
         "at": clock.now(),
-        "host": platform.node(),
+        "host": hostname.name(),
         **system(),
         **gpus(),
         "software": software(root),

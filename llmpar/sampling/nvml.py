@@ -6,14 +6,13 @@ driver makes samples with an `error`, and is looked for again. Names and units f
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pynvml as nv
 
-from llmpar import clock
+from llmpar import clock, hostname
 from llmpar.sampling import nvml_gpm
 
 # The driver or the GPU is gone; everything that is open is void.
@@ -316,17 +315,20 @@ def devices(owns: Callable[[int], bool | None], wanted: Sequence[str] = ()) -> l
         raise Unavailable(f"NVML says: {lost}" if lost else "the driver runs, but sees no GPU")
     if not wanted:
         return found
-    chosen = [
-        device
-        for device in found
-        if str(device.index) in wanted or device.uuid in wanted or device.parent and device.parent.uuid in wanted
-    ]
+    chosen = [device for device in found if any(_named(device, word) for word in wanted)]
     if not chosen:
         raise Unavailable(
             f"no GPU '{', '.join(wanted)}'; there are: "
             + ", ".join(f"{device.index} {device.uuid}" for device in found)
         )
     return chosen
+
+
+def _named(device: Device, word: str) -> bool:
+    """Whether a word names a device or the GPU that it is an instance of: an index, or a UUID or its beginning."""
+    if word.isdecimal():
+        return str(device.index) == word
+    return any(str(each.uuid).startswith(word) for each in (device, device.parent) if each)
 
 
 def _parts(index: int, owns: Callable[[int], bool | None]) -> list[Device]:
@@ -359,7 +361,7 @@ class Reader:
         self._owns, self._wanted, self._again_s = owns, wanted, again_s
         self._lost: dict[str, Lost] = {}
         self._next_try = 0.0
-        self._host = os.uname().nodename
+        self._host = hostname.name()
         start()
         try:
             self.devices = devices(owns, wanted)

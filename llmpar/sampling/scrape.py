@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 import requests
 
-from llmpar import clock, outside, records
+from llmpar import clock, hostname, outside, records
 from llmpar.sampling import engine_metrics
 from llmpar.sampling.other_cpu import OtherCpu
 from llmpar.sampling.processes import Processes
@@ -152,6 +152,7 @@ class Sampler:
             "kind": "engine",
             "v": records.VERSIONS["engine"][-1],
             "at": at,
+            "host": hostname.name(),
             "scrape_s": round(took, 6) if replicas else None,
             "missed": missed,
             "error": "; ".join(silent) or None,

@@ -7,24 +7,47 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from llmpar import visible_gpus
 from llmpar.engines.base import Launch
 
 
-def gpu_memory() -> int | None:
-    """Bytes of the smallest visible GPU; None without one."""
+def gpu_memory(gpus: str | None = None) -> int | None:
+    """Bytes of the smallest GPU of those named, else of those visible to this process; None without one.
+
+    `gpus`: as in the settings, counted among the visible ones. Raises ValueError where fewer are visible.
+    """
     nvml = _nvml()
     if nvml is None:
         return None
     try:
-        count = nvml.nvmlDeviceGetCount()
-        sizes = [
-            int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index)).total) for index in range(count)
-        ]
+        names = visible_gpus.told()
+        if gpus and all(word.strip().isdecimal() for word in gpus.split(",")):
+            names = visible_gpus.words(visible_gpus.within(gpus, names))
+        sizes = [int(nvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in _handles(nvml, names)]
         return min(sizes, default=None)
     except nvml.NVMLError:
         return None
     finally:
         nvml.nvmlShutdown()
+
+
+def _handles(nvml: Any, names: Sequence[str] | None) -> list[Any]:
+    """NVML's handles of GPUs, or instances of them, by index or UUID; of all for None."""
+    every = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    if names is None:
+        return every
+    found = []
+    for name in names:
+        if name.startswith("MIG-"):
+            found.append(nvml.nvmlDeviceGetHandleByUUID(name))
+        else:
+            found += [every[place] for place in visible_gpus.indices([name], _uuids(nvml))]
+    return found
+
+
+def _uuids(nvml: Any) -> list[str]:
+    count = nvml.nvmlDeviceGetCount()
+    return [str(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
 
 
 def gpu_used() -> list[int] | None:
@@ -54,12 +77,24 @@ def _nvml() -> Any:
 
 
 def own_gpus(made: Sequence[Launch]) -> set[int] | None:
-    """Indices of the GPUs that the servers may use; None: any of them."""
-    told = [each.environment.get("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")) for each in made]
-    words = [
-        word.strip() for one in told for word in ("all" if one is None else one).split(",") if word.strip()
-    ]  # empty: none
-    return {int(word) for word in words} if all(word.isdecimal() for word in words) else None
+    """Indices of the GPUs that the servers may use, empty for none; None: any of them, or nobody can tell."""
+    lists = [visible_gpus.told({**os.environ, **each.environment}) for each in made]
+    if any(names is None for names in lists):
+        return None
+    names = [name for each in lists for name in each or ()]
+    if all(name.isdecimal() for name in names):
+        return {int(name) for name in names}
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        uuids = _uuids(nvml)
+        found = [visible_gpus.indices([name], uuids) for name in names]
+        return {place for each in found for place in each} if all(found) else None
+    except nvml.NVMLError:
+        return None
+    finally:
+        nvml.nvmlShutdown()
 
 
 def wait_for_memory(before: list[int] | None, mine: set[int] | None = None, patience_s: float = 30.0) -> str | None:

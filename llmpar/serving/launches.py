@@ -7,10 +7,10 @@ import ipaddress
 import shlex
 from typing import Any
 
-from llmpar import exit_codes, sizes
+from llmpar import exit_codes, sizes, visible_gpus
 from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, flags, model_files
-from llmpar.engines.base import Device, Engine, Launch, Settings, Unsupported
+from llmpar.engines.base import ALL_GPUS, NO_GPUS, Device, Engine, Launch, Settings, Unsupported
 from llmpar.failure import Failure
 
 NSYS = (
@@ -111,7 +111,8 @@ def choose_runtime(engine: Engine, wanted: str | None, dry: bool) -> str:
 def launches(engine: Engine, settings: Settings, device: Device, chosen: str, ports: list[int]) -> list[Launch]:
     """One launch for each replica, on its port and, where GPUs are named, on its own GPU. Raises Unsupported."""
     count = settings.replicas or 1
-    gpus = [each.strip() for each in (settings.gpus or "").split(",") if each.strip()]
+    named = _among_visible(settings.gpus, chosen)
+    gpus = [each.strip() for each in (named or "").split(",") if each.strip()]
     shards = settings.shards or 1
     # One GPU named and several replicas: they share it. As many as replicas times shards: each has its own.
     apart = count > 1 and len(gpus) > 1
@@ -130,6 +131,22 @@ def launches(engine: Engine, settings: Settings, device: Device, chosen: str, po
         launch = engine.command(alone, device, chosen)
         made.append(dataclasses.replace(launch, host=flags.reached_at(flags.host(alone))))
     return made
+
+
+def _among_visible(gpus: str | None, chosen: str) -> str | None:
+    """The setting `gpus` in names of the machine: of a job that a scheduler gave some GPUs, GPU 0 is the job's first.
+
+    A local server inherits CUDA_VISIBLE_DEVICES where no GPU is named; a container does not. Raises Unsupported.
+    """
+    visible = visible_gpus.told()
+    if visible is None or gpus == NO_GPUS:
+        return gpus
+    if gpus in (None, ALL_GPUS):
+        return (",".join(visible) or NO_GPUS) if chosen == "docker" else gpus
+    try:
+        return visible_gpus.within(gpus, visible)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
 
 
 def profiled(made: list[Launch], folder: str) -> list[Launch]:

@@ -8,6 +8,7 @@ from typing import Any
 from llmpar import clock, records
 from llmpar.engines import llamacpp_server
 from llmpar.engines.base import Engine, Launch, Settings
+from llmpar.serving.gpu_memory import own_gpus
 from llmpar.serving.launches import shell_line
 
 DEFAULTS = {"prefix_cache": False, "speculate": 0, "replicas": 1, "shards": 1}
@@ -34,6 +35,7 @@ class ServerRecord:
             },
             "commands": [shell_line(each) for each in made],
             "notes": [note for each in made[:1] for note in each.notes],
+            "gpus": None if (own := own_gpus(made)) is None else sorted(own),
             "base_url": None,
             "urls": [],
             "metrics_urls": [],

@@ -24,6 +24,7 @@ GROUND = {
     "failure",
     "files",
     "foreground",
+    "hostname",
     "other_tools",
     "outside",
     "procfs",
@@ -33,6 +34,7 @@ GROUND = {
     "sizes",
     "sweep_folder",
     "sweeps",
+    "visible_gpus",
 }
 ROOMS: dict[str, set[str]] = {
     "commands": {
@@ -60,8 +62,19 @@ ROOMS: dict[str, set[str]] = {
     "verdicts": {"engines", "results", "sizes", "stats"},
     "results": {"sizes", "stats"},
     "summary": {"outside", "records", "sampling", "sizes", "stats"},
-    "machine": {"client", "clock", "engines", "runtime_directory", "sampling"},
-    "serving": {"apikey", "clock", "dialects", "engines", "exit_codes", "failure", "procfs", "records", "sizes"},
+    "machine": {"client", "clock", "engines", "hostname", "runtime_directory", "sampling", "visible_gpus"},
+    "serving": {
+        "apikey",
+        "clock",
+        "dialects",
+        "engines",
+        "exit_codes",
+        "failure",
+        "procfs",
+        "records",
+        "sizes",
+        "visible_gpus",
+    },
     "pool": {"client", "exit_codes", "outside", "procfs", "records", "runtime_directory"},
     "client": {
         "apikey",
@@ -69,12 +82,13 @@ ROOMS: dict[str, set[str]] = {
         "dialects",
         "exit_codes",
         "files",
+        "hostname",
         "outside",
         "procfs",
         "records",
         "runtime_directory",
     },
-    "sampling": {"clock", "engines", "outside", "procfs", "records"},
+    "sampling": {"clock", "engines", "hostname", "outside", "procfs", "records"},
     "prompts": {"outside", "records"},
     "simulate": {"sizes"},
     "dialects": {"engines", "outside"},
@@ -84,7 +98,7 @@ ROOMS: dict[str, set[str]] = {
     "apikey": {"files"},
     "failure": {"exit_codes"},
     "foreground": {"failure"},
-    "sweep_folder": {"sweeps"},
+    "sweep_folder": {"hostname", "sweeps"},
     "runtime_directory": {"procfs"},
 }
 # Of a lower room only some modules may be imported from outside it.

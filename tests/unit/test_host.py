@@ -89,3 +89,24 @@ def test_a_copy_without_git_can_be_told_its_commit(tmp_path: Path, monkeypatch: 
     assert host.checkout(tmp_path) == {"commit": "0123abcd", "changed": None}
     monkeypatch.setenv("LLMPAR_COMMIT", "$(rm)")
     assert host.checkout(tmp_path)["commit"] is None
+
+
+def test_a_scheduler_gives_some_of_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [fake_nvml.Gpu(name="A6000", uuid="GPU-aaa"), fake_nvml.Gpu(name="4090", uuid="GPU-bbb")]
+    fake_nvml.install(fake_nvml.Library(gpus))
+    try:
+        used = {}
+        for told in (None, "1", "GPU-bb", "", "0,1", "NoDevFiles"):
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            if told is not None:
+                monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+            used[told] = [gpu["name"] for gpu in host.gpus()["gpus"] if gpu["used"]]
+    finally:
+        fake_nvml.uninstall()
+    both, second = ["A6000", "4090"], ["4090"]
+    assert used == {None: both, "1": second, "GPU-bb": second, "": [], "0,1": both, "NoDevFiles": []}
+
+
+def test_the_name_of_a_pod_gives_way_to_that_of_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPAR_HOST", "node-1")
+    assert host.record()["host"] == "node-1"
