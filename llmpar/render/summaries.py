@@ -205,6 +205,8 @@ def table(summaries: list[dict[str, Any]]) -> str:
         return "no summaries\n"
     parts = [f"{wrapped(provenance.caption(rows))}\n"] if provenance.caption(rows) else []
     names = {row.key: words.label(row) for row in rows}
+    if len({row.host for row in rows}) > 1:
+        names = {row.key: ", ".join(filter(None, (names[row.key], row.host))) for row in rows}
     clients = {row.key: row.settings.get("clients") or _asked(row) for row in rows}
     walls = {row.key: row.figure("wall_s").value for row in rows}
     columns = sorted({count for count in clients.values() if count})

@@ -258,10 +258,30 @@ def host_of(summary: dict[str, Any]) -> str:
 
 
 def gpus_of(summary: dict[str, Any]) -> list[str]:
-    """Names of the GPUs of the host that measured; empty without a GPU or a host record."""
+    """Names of the GPUs that the host that measured had for it; empty without a GPU or a host record."""
+    return [str(gpu.get("name")) for gpu in _own(summary) if gpu.get("name")]
+
+
+def _own(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The GPUs of the host record, less those that a scheduler kept from the job (`used` false)."""
     host = summary.get("host")
     listed = host.get("gpus") if isinstance(host, dict) else None
-    return [str(gpu.get("name")) for gpu in listed or [] if isinstance(gpu, dict) and gpu.get("name")]
+    return [gpu for gpu in listed or [] if isinstance(gpu, dict) and gpu.get("used") is not False]
+
+
+def fingerprint(summary: dict[str, Any]) -> str:
+    """What the host that measured is made of, whatever it is called: its processors and the GPUs that it used; '' where
+    nothing says.
+
+    Two machines may have one name, and one machine may do work on different GPUs. What a reboot, a new driver or other
+    software changes is no part of it.
+    """
+    host = summary.get("host")
+    if not isinstance(host, dict):
+        return ""
+    facts: list[Any] = [host.get(name) for name in ("machine", "cpu", "cpus")]
+    facts.append(sorted(f"{gpu.get('name')} {gpu.get('memory_bytes')}" for gpu in _own(summary)))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12] if any(facts) else ""
 
 
 def device(summary: dict[str, Any]) -> str:
@@ -277,11 +297,26 @@ def hardware(summary: dict[str, Any]) -> str:
     return f"CPU of {host_of(summary)}" if host_of(summary) else "CPU"
 
 
+def machine(summary: dict[str, Any]) -> str:
+    """The GPUs of the host that measured, else its processor, in words."""
+    host = summary.get("host")
+    cpu = host.get("cpu") if isinstance(host, dict) else None
+    return ", ".join(dict.fromkeys(gpus_of(summary))) or str(cpu or "no host record")
+
+
+def where(summary: dict[str, Any]) -> str | None:
+    """The host that measured and its GPUs; None where nothing names it."""
+    name = host_of(summary)
+    return ", ".join([name, *gpus_of(summary)]) if name else None
+
+
 def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
     """Group summaries into rows, in the order in which each row's first summary came.
 
-    Two summaries belong together when sweep, settings and host agree; other kinds are skipped.
+    Two summaries belong together when sweep, settings and host agree, the host in name and in what it is made of; other
+    kinds are skipped.
     """
+    made: dict[str, set[str]] = {}
     found: dict[str, Row] = {}
     for number, summary in enumerate(summaries):
         if summary.get("kind") != "summary":
@@ -289,7 +324,9 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
         cell = summary.get("cell") or {}
         merged = settings(summary)
         sweep, host = str(cell.get("sweep") or ""), host_of(summary)
-        identity: Any = [sweep, host, merged] if cell else [number]
+        print_of = fingerprint(summary)
+        made.setdefault(host, set()).add(print_of)
+        identity: Any = [sweep, host, print_of, merged] if cell else [number]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         if key not in found:
             name = str(cell.get("id") or f"summary-{number + 1}")
@@ -299,6 +336,9 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
             found[key] = Row(key, sweep, name, host, merged, dict(cell.get("varies") or {}))
         found[key].summaries.append(summary)
     rows = list(found.values())
+    for row in rows:
+        if row.host and len(made[row.host]) > 1:
+            row.host = f"{row.host} ({machine(row.summaries[0])})"
     for sweep in {row.sweep for row in rows if row.sweep}:
         _tell_apart([row for row in rows if row.sweep == sweep])
     return rows

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpar.results import rows, workload
+from llmpar.results.rows import Row
 from llmpar.stats import effects
 from llmpar.stats.effects import MARGIN, Effect
 from llmpar.verdicts import break_even, times
@@ -45,20 +46,23 @@ class Comparison:
 def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.Row]]:
     """All (a, b) that the claim compares."""
     anywhere = bool(claim.keys & {"gpu", "host"})
+    # Only rows that share all other settings can stand against one another: thousands of cells have few such.
+    alike: dict[Any, list[Row]] = {}
+    place: dict[int, Any] = {}
+    for row in rows:
+        place[id(row)] = (_rest(row, claim.keys), () if anywhere else (row.sweep, row.host))
+        alike.setdefault(place[id(row)], []).append(row)
     found = []
     for a in rows:
         if not all(term.picks(a) for term in claim.a):
             continue
-        for b in rows:
+        for b in alike[place[id(a)]]:
             if b is a or not all(term.picks(b, a) for term in claim.b):
                 continue
             # At a forced acceptance one pair says only what that length does: `curves` has them all.
             if "speculate" in claim.keys and (break_even.forced(a), break_even.forced(b)) != (None, None):
                 continue
-            if not anywhere and (a.sweep != b.sweep or a.host != b.host):
-                continue
-            if _rest(a, claim.keys) == _rest(b, claim.keys):
-                found.append((a, b))
+            found.append((a, b))
     return found
 
 
@@ -181,5 +185,10 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
     }
 
 
-def _rest(row: rows.Row, keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in row.settings.items() if key not in keys}
+def _rest(row: rows.Row, keys: set[str]) -> tuple[Any, ...]:
+    """All settings but `keys`, 1 and 1.0 alike."""
+    return tuple(
+        (key, value if isinstance(value, int | float) else repr(value))
+        for key, value in sorted(row.settings.items())
+        if key not in keys
+    )

@@ -95,6 +95,8 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     not there.
     """
     found = [settings(summary) for summary in summaries]
+    if "host" in names:  # what measured, as its record has it; the column of a table only says where a row belongs
+        found = [each | {"host": rows.where(summary)} for each, summary in zip(found, summaries, strict=True)]
     _check(names, found)
     values = [_label(each, names, "unset") for each in found]
     follow = _following(found, names, values)

@@ -108,7 +108,7 @@ def price(row: rows.Row, prices: Mapping[str, float]) -> float | None:
     times those the cell used (its `gpus`, else shards times replicas); the empty name is the price of any cell.
     """
     for name, amount in prices.items():
-        if name and name == row.host:
+        if name and (name == row.host or row.host.startswith(f"{name} (")):
             return amount
     for name, amount in prices.items():
         if name and any(name.lower() in gpu.lower() for gpu in rows.gpus_of(row.summaries[0])):

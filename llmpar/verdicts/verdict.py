@@ -101,7 +101,9 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
         ([version(each) for each in a], [version(each) for each in b]),
         ("version", "engine"),
     )
-    differ("host", "hosts differ", ([_host(each) for each in a], [_host(each) for each in b]), ("host", "gpus"))
+    differ(
+        "host", "hosts differ", ([rows.where(each) for each in a], [rows.where(each) for each in b]), ("host", "gpus")
+    )
     for side in (pair.a, pair.b):
         failed, requests = _failed(side)
         if failed > rows.MOST_FAILED * requests:
@@ -161,11 +163,6 @@ def _concerns(limited: str, figure: str) -> bool:
 def _model(summary: dict[str, Any]) -> Any:
     model = summary["workload"].get("model")
     return model.rsplit("/", 1)[-1] if isinstance(model, str) else model
-
-
-def _host(summary: dict[str, Any]) -> str | None:
-    name, gpus = rows.host_of(summary), rows.gpus_of(summary)
-    return ", ".join([name, *gpus]) if name else None
 
 
 def verdict_records(
