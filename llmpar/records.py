@@ -25,6 +25,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "host": (1,),
     "cell": (1,),
     "server": (1,),
+    "clock": (1,),
     "summary": (1, 2),  # 2: latencies of the steady window, percentiles without an interval keep their value
     "verdict": (1,),
     "plan": (1,),

@@ -95,7 +95,7 @@ from llmpar.dialects import DIALECTS
     metavar="N",
     type=click.IntRange(1, cli.INT64),
     envvar="LLMPAR_CLIENTS",
-    help="Clients asked for, for the record. [LLMPAR_CLIENTS; parallel's -j]",
+    help="Clients asked for on this host, for the record. [LLMPAR_CLIENTS; parallel's -j]",
 )
 @click.option(
     "--output",

@@ -36,6 +36,13 @@ of memory).
 )
 @click.option("--engine", metavar="FILE", type=click.Path(), multiple=True, help="Engine samples, likewise.")
 @click.option(
+    "--clock",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    help="Clock records of llmpar-clock: instants of all hosts are put by one clock.",
+)
+@click.option(
     "--slo",
     metavar="NAME=TIME",
     multiple=True,
@@ -58,6 +65,7 @@ def main(
     host: str | None,
     gpu: tuple[str, ...],
     engine: tuple[str, ...],
+    clock: tuple[str, ...],
     slo: tuple[str, ...],
     clients: int | None,
     label: str | None,
@@ -78,7 +86,7 @@ def main(
     from llmpar.summary.summariser import Summariser
 
     objectives = _objectives(slo)
-    summariser = Summariser()
+    summariser = Summariser([each for each in cli.read_records(clock) if each["kind"] == "clock"] if clock else ())
     for name in files or ("-",):
         with cli.opened(name) as stream:
             if name == "-":

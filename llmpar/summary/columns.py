@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import orjson
 from llmpar import records
 from llmpar.summary import tally
 from llmpar.summary.chunks import NAMES, PLACE, STATUSES, Chunk, asked_tokens
+from llmpar.summary.clocks import Clock
 
 VERSIONS = frozenset(records.VERSIONS["request"])
 STATUSES_SET = frozenset(STATUSES)
@@ -84,9 +85,12 @@ def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
 class Columns:
     """What all requests of a run say, order and grouping forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_host: Mapping[str, Clock] | None = None) -> None:
+        """`of_host`: the clocks of hosts, to put all instants by one of them."""
         self.counts: Counter[str] = Counter()
         self.names: dict[str, Counter[Any]] = {name: Counter() for name in NAMES}
+        self.of_host = of_host or {}
+        self.hosts: Counter[tuple[Any, Any]] = Counter()  # host and concurrency
         self.clocks: Counter[Any] = Counter()
         self.sources: Counter[Any] = Counter()
         self.finishes: Counter[Any] = Counter()
@@ -114,7 +118,9 @@ class Columns:
         if not set(self.counts) <= STATUSES_SET:
             raise ValueError("unknown status")
         sent, e2e = _micro(columns[PLACE["sent_at"]]), _micro(columns[PLACE["e2e_s"]])
-        launched = _micro(columns[PLACE["launched_at"]])
+        launched, due = _micro(columns[PLACE["launched_at"]]), _micro(columns[PLACE["scheduled_at"]])
+        if self.of_host:
+            sent, launched, due = self._by_one_clock(columns[PLACE["host"]], sent, launched, due)
         launched = np.where(launched == NONE, sent, launched)
         end = np.where(e2e == NONE, np.where(sent == NONE, launched, sent), sent + e2e)
         end = np.where(sent == NONE, launched, end)
@@ -132,9 +138,9 @@ class Columns:
         if ok and ok != len(rows):
             columns = list(zip(*(each for each in rows if each[PLACE["status"]] == "ok"), strict=True))
             mask = np.array([each == "ok" for each in status])
-            sent, e2e, launched = sent[mask], e2e[mask], launched[mask]
+            sent, e2e, launched, due = sent[mask], e2e[mask], launched[mask], due[mask]
         if ok:
-            output, disputed = self._take(columns, sent, e2e, launched)
+            output, disputed = self._take(columns, sent, e2e, launched, due)
             self._events(chunk, sent, e2e, output, disputed)
 
     def merge(self, other: Columns) -> None:
@@ -149,6 +155,7 @@ class Columns:
         ):
             mine.update(its)
         self.samplings.update(other.samplings)
+        self.hosts.update(other.hosts)
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.timeline.merge(other.timeline)
@@ -160,6 +167,16 @@ class Columns:
             mine_gaps.merge(its_gaps)
         for name, parts in other._parts.items():
             self._parts.setdefault(name, []).extend(parts)
+
+    def _by_one_clock(self, hosts: Sequence[Any], *instants: np.ndarray) -> list[np.ndarray]:
+        """Instants (us) of these hosts by the clock that all are put by."""
+        found = [each.copy() for each in instants]
+        names = np.array([str(host) for host in hosts])
+        for host in set(hosts) & set(self.of_host):
+            rows = names == host
+            for each in found:
+                each[rows] = self.of_host[host].correct(each[rows], NONE)
+        return found
 
     def _keep(self, **arrays: np.ndarray) -> None:
         """Add to columns; a part in which nothing was measured is kept as its length."""
@@ -185,6 +202,11 @@ class Columns:
     def _categories(self, columns: list[tuple[Any, ...]]) -> None:
         for name, counter in self.names.items():
             _count(counter, columns[PLACE[name]])
+        host, asked = columns[PLACE["host"]], columns[PLACE["concurrency"]]
+        if host.count(host[0]) == len(host) and asked.count(asked[0]) == len(asked):
+            self.hosts[host[0], asked[0]] += len(host)
+        else:
+            self.hosts.update(zip(host, asked, strict=True))
         attempts = columns[PLACE["attempt"]]
         if attempts.count(1) != len(attempts):
             self.retried += sum(1 for each in attempts if isinstance(each, int) and each > 1)
@@ -210,7 +232,7 @@ class Columns:
             self._keep(prompts=np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8")[::4].astype(np.uint64))
 
     def _take(
-        self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray
+        self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray, due: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The columns of requests that ended ok; returns output tokens, and where they are more than asked."""
         clock = columns[PLACE["clock"]]
@@ -218,7 +240,6 @@ class Columns:
         _count(self.sources, columns[PLACE["token_source"]])
         _count(self.finishes, columns[PLACE["finish_reason"]])
         ttft, output = _micro(columns[PLACE["ttft_s"]]), _whole(columns[PLACE["output_tokens"]])
-        due = _micro(columns[PLACE["scheduled_at"]])
         self.backwards += int(
             np.count_nonzero((e2e != NONE) & (e2e < 0))
             + np.count_nonzero((ttft != NONE) & ((ttft < 0) | ((e2e != NONE) & (ttft > e2e))))
@@ -393,6 +414,14 @@ class Columns:
                 mixed ^= mixed >> np.uint64(31)
             total += [len(mixed), int(mixed.sum(dtype=np.uint64))]
         return hashlib.sha256(repr(total).encode()).hexdigest()
+
+    def clients(self) -> list[set[int]]:
+        """The numbers of clients that the records of each host name; several where they are of several runs."""
+        found: dict[Any, set[int]] = {}
+        for host, asked in self.hosts:
+            if asked is not None:
+                found.setdefault(host, set()).add(int(asked))
+        return list(found.values())
 
     def prompts(self) -> tuple[int, str | None, str | None]:
         """How many distinct prompts there were, a hash of their set, and one of the shares in which they were sent."""

@@ -41,11 +41,13 @@ def feed_file(summariser: Summariser, path: str) -> None:
     workers = []
     for start, end in zip(edges[1:], [*edges[2:], None], strict=True):
         receiver, sender = multiprocessing.Pipe(duplex=False)
-        worker = multiprocessing.Process(target=_part, args=(path, start, end, sender), daemon=True)
+        worker = multiprocessing.Process(
+            target=_part, args=(summariser.another(), path, start, end, sender), daemon=True
+        )
         worker.start()
         sender.close()
         workers.append((worker, receiver))
-    found: list[Summariser | None] = [_read(path, 0, edges[1])]
+    found: list[Summariser | None] = [_read(summariser.another(), path, 0, edges[1])]
     for worker, receiver in workers:
         try:
             found.append(receiver.recv())
@@ -62,9 +64,8 @@ def feed_file(summariser: Summariser, path: str) -> None:
             summariser.merge(each)
 
 
-def _read(path: str, start: int, end: int | None) -> Summariser | None:
-    """The lines that begin in [start, end) of a file; None where one is not a record."""
-    summariser = Summariser()
+def _read(summariser: Summariser, path: str, start: int, end: int | None) -> Summariser | None:
+    """An empty summariser with the lines that begin in [start, end) of a file; None where one is not a record."""
     try:
         with open(path, "rb", buffering=BUFFER_BYTES) as stream:
             stream.seek(start)
@@ -74,9 +75,9 @@ def _read(path: str, start: int, end: int | None) -> Summariser | None:
     return summariser
 
 
-def _part(path: str, start: int, end: int | None, sender: Any) -> None:
+def _part(summariser: Summariser, path: str, start: int, end: int | None, sender: Any) -> None:
     """In a process of its own: what was read, through a pipe."""
-    sender.send(_read(path, start, end))
+    sender.send(_read(summariser, path, start, end))
     sender.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import orjson
 
 from llmpar import records, sizes
 from llmpar.stats import intervals
-from llmpar.summary import client_limits, join, latencies, tally, window
+from llmpar.summary import client_limits, clocks, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
@@ -22,8 +23,11 @@ from llmpar.summary.window import Run, both, describe, find, series
 class Summariser:
     """Collects one cell's records, in whatever order, and then makes the summary."""
 
-    def __init__(self) -> None:
-        self.columns = Columns()
+    def __init__(self, clock_records: Sequence[dict[str, Any]] = ()) -> None:
+        """`clock_records`: of the hosts whose records come; all instants are put by their common clock. Raises
+        records.BadRecord."""
+        self.against, self.clocks = clocks.read(clock_records)
+        self.columns = Columns(self.clocks)
         self.torn = 0
         self.beside: dict[str, list[dict[str, Any]]] = {"cell": [], "server": [], "host": [], "gpu": [], "engine": []}
 
@@ -39,6 +43,37 @@ class Summariser:
         self.torn += other.torn
         for kind, kept in other.beside.items():
             self.beside[kind] += kept
+
+    def another(self) -> Summariser:
+        """An empty one with the same clocks, for a part of the records."""
+        made = Summariser()
+        made.against, made.clocks, made.columns = self.against, self.clocks, Columns(self.clocks)
+        return made
+
+    def _hosts(self) -> set[str]:
+        """Hosts whose clocks the summary's instants are by: of requests, and of samples beside them."""
+        sampled = {each.get("host") for kind in ("gpu", "engine") for each in self.beside[kind]}
+        return {str(host) for host in {*self.columns.names["host"], *sampled} if host}
+
+    def _clocks(self, result: dict[str, Any], run: Run) -> dict[str, Any]:
+        """`clocks` and `crossing` of the summary's `client`: null for one clock, or unknown ones."""
+        hosts = self._hosts()
+        known = clocks.describe(self.against, self.clocks, hosts)
+        if known is None or len(hosts | {self.against}) < 2 or len(known) < len(hosts) or not run.known:
+            return {"clocks": known, "crossing": None}
+        span_s = int(run.starts.max() - run.starts.min()) / 1e6
+        return {"clocks": known, "crossing": clocks.crossing(result, max(each["error_s"] for each in known), span_s)}
+
+    def _sampled(self, kind: str) -> list[dict[str, Any]]:
+        """Samples with their instants by the common clock."""
+        made = []
+        for sample in self.beside[kind]:
+            of_host, at = self.clocks.get(str(sample.get("host"))), sample.get("at")
+            if of_host is not None and any(of_host.offsets) and isinstance(at, int | float):
+                moved = of_host.correct(np.array([round(at * 1e6)]), NONE)
+                sample = sample | {"at": int(moved[0]) / 1e6}
+            made.append(sample)
+        return made
 
     def only(self, kind: str) -> dict[str, Any] | None:
         """The one record of a kind, without its kind and version; the last by content where there are several."""
@@ -101,6 +136,7 @@ class Summariser:
         result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
         result["tokens"] = _tokens(columns)
         result["client"] = client_limits.describe(columns, run, found, result)
+        result["client"] |= self._clocks(result, run)
         result["workload"] = _workload(columns)
         result["series"] = series(run)
         result.update(server=server, host=host, gpu=None, engine=None, joined=None)
@@ -116,8 +152,8 @@ class Summariser:
             first, last = ((round(at * 1e6) - run.line.start) // run.line.step for at in (start, end))
             return int(run.tokens[max(first, 0) : max(last, 0) + (0 if window.steady else 1)].sum())
 
-        join.join(result, self.beside["gpu"], self.beside["engine"], tokens_between)
-        result["warnings"] = of_summary(Evidence(result, columns, cell, server, convoy))
+        join.join(result, self._sampled("gpu"), self._sampled("engine"), tokens_between)
+        result["warnings"] = of_summary(Evidence(result, columns, cell, server, convoy, frozenset(self._hosts())))
         return result
 
 
@@ -182,8 +218,11 @@ def _asked(cell: dict[str, Any] | None, clients: int | None, columns: Columns) -
         return None  # an open load asks for a rate, not for a number in flight
     if isinstance(load.get("clients"), int):
         return int(load["clients"])
-    named = [each for each in columns.names["concurrency"] if each is not None]
-    return int(named[0]) if len(named) == 1 else None
+    counts, named = columns.clients(), {host for host, _ in columns.hosts}
+    if len(counts) < len(named):
+        return None
+    # Each host's processes know of their own host.
+    return sum(each.pop() for each in counts) if counts and all(len(each) == 1 for each in counts) else None
 
 
 def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked: int | None) -> dict[str, Any]:

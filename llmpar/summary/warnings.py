@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llmpar.summary.client_limits import LIMIT
+from llmpar.summary.clocks import LARGE_RATIO, LARGE_S
 from llmpar.summary.columns import NONE, Columns
 
 BUSY = 0.10  # of all processors
@@ -30,6 +31,7 @@ class Evidence:
     cell: dict[str, Any] | None
     server: dict[str, Any] | None
     convoy: bool = False
+    hosts: frozenset[str] = frozenset()  # whose clocks the instants are by
 
     def count(self, name: str) -> int:
         """Requests that ended well without a value in this column."""
@@ -319,7 +321,55 @@ def mixed_sampling(evidence: Evidence) -> dict[str, Any] | None:
     return {"count": count} if count > 1 else None
 
 
+@row(
+    f"over {LIMIT:.0%} more requests in flight than were asked for",
+    "{achieved:.1f} requests were in flight on average where {asked} were asked for",
+    "summarise the records of each run alone; where they are of one, say how many clients it had: --clients N",
+)
+def more_clients(evidence: Evidence) -> dict[str, Any] | None:
+    found = evidence.result["concurrency"]
+    if not found["asked"] or (found["ratio"] or 0) <= 1 + LIMIT:
+        return None
+    return {name: found[name] for name in ("achieved", "asked")}
+
+
+@row(
+    "records or samples of several hosts, and no clock record of one of them",
+    "the clocks of {hosts} were not compared: wall time, rates and requests in flight take their times as they stand",
+    "run llmpar-clock HOST... before and after a run, then llmpar-summarise --clock; LOAD_HOSTS does both",
+)
+def clocks_unknown(evidence: Evidence) -> dict[str, Any] | None:
+    found = evidence.result["client"]["clocks"]
+    missing = sorted(evidence.hosts - {each["host"] for each in found or ()})
+    return {"hosts": ", ".join(missing)} if missing and (found or len(evidence.hosts) > 1) else None
+
+
+@row(
+    f"a clock is more than {LARGE_S * 1000:g} ms or {LARGE_RATIO:.0%} of the wall time off, or moved between readings",
+    "the clock of {host} was {offset:+.4f} s from that of {against}{moved}; times are corrected to within {error:.4f} s",
+    "let NTP or PTP run on every host; `client.crossing` bounds the figures",
+)
+def clocks_differ(evidence: Evidence) -> dict[str, Any] | None:
+    if clocks_unknown(evidence):
+        return None
+    wall = evidence.result["wall_s"]["value"]
+    limit = min(LARGE_S, LARGE_RATIO * wall) if wall else LARGE_S
+    found = evidence.result["client"]["clocks"] or ()
+    apart = [each for each in found if abs(each["offset_s"]) > limit or each["moved_s"]]
+    if not apart:
+        return None
+    worst = max(apart, key=lambda each: max(abs(each["offset_s"]), each["moved_s"]))
+    moved = f", and moved by {worst['moved_s']:.4f} s during the run" if worst["moved_s"] else ""
+    return {
+        "host": worst["host"],
+        "against": worst["against"],
+        "offset": worst["offset_s"],
+        "moved": moved,
+        "error": worst["error_s"],
+    }
+
+
 @row("several client counts", "the records are of several client counts ({what})", "summarise each alone")
 def mixed_clients(evidence: Evidence) -> dict[str, Any] | None:
-    counts = sorted(count for count in evidence.columns.names["concurrency"] if count is not None)
-    return {"what": ", ".join(map(str, counts))} if len(counts) > 1 else None
+    counts = sorted({count for each in evidence.columns.clients() if len(each) > 1 for count in each})
+    return {"what": ", ".join(map(str, counts))} if counts else None

@@ -29,6 +29,10 @@ NOT_RUN = {
     "known card; tests/unit/test_simulate_command.py gives one",
     "llmpar-plot --x acceptance_length runs/acceptance/*/summary.json -o break-even.png": "wants cells of forced "
     "acceptance; tests/unit/test_break_even.py draws them",
+    "llmpar-clock load1 load2 >> clock.jsonl": "wants hosts; tests/proc/test_hosts.py has some",
+    "llmpar-clock 'srun -w node3' 'kubectl exec -i pod-1 --' | jq '{host, offset_s, error_s}'": "wants Slurm and "
+    "Kubernetes; tests/proc/test_hosts.py asks over ssh",
+    "llmpar-summarise --clock clock.jsonl requests.jsonl": "wants those clocks; tests/unit/test_clocks.py has some",
     "make sweep REPEATS=3": "tests/proc/test_make.py runs make",
     "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- "
     "make sweep": "wants two GPUs; its dry run is golden",

@@ -28,6 +28,7 @@ ELSEWHERE = {
 }
 COMMANDS = {
     "request": "llmpar-request prompt.txt",
+    "clock": "llmpar-clock 'env LC_ALL=C'",
     "cell": "llmpar-cells table.tsv",
     "claim": "llmpar-claims --format json study.jsonl",
     "pick": "llmpar-pick --format json --price 2 study.jsonl",
