@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from llmpar import sweeps
+from llmpar import hostname, sweeps
 
 # Cells that are not in the table any more. `runs/*/*/summary.json` does not reach into it, so no report reads them.
 REMOVED = "removed"
@@ -129,7 +129,7 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _replace(path: str, text: str) -> None:
-    part = path + ".part"
+    part = f"{path}.{hostname.name()}-{os.getpid()}.part"  # hosts may share the folder
     with open(part, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.replace(part, path)
@@ -144,6 +144,7 @@ def measured(folder: str) -> str:
         names = next(line for line in stream if line.startswith("CELLS := ")).split()[2:]
     times: list[float] = []
     servers: dict[str, None] = {}
+    hosts: dict[str, None] = {}
     for name in names:
         path = os.path.join(folder, name, "requests.jsonl")
         cell = _read(os.path.join(folder, name, "cell.json"))
@@ -167,13 +168,28 @@ def measured(folder: str) -> str:
         model = str(server.get("model") or first.get("model") or "").rsplit("/", 1)[-1]
         where = f" at {server['base_url']}" if running else ""
         servers[f"{server.get('engine')} {model}".strip() + where] = None
+        host = _host(folder, name)
+        if host:
+            hosts[host] = None
     if not times:
         return ""
     when = _when(min(times))
     if _when(max(times)) != when:
         when += f" to {_when(max(times))}"
     more = f" and {len(servers) - 3} more" if len(servers) > 3 else ""
-    return f"{len(times)} of {len(names)} cells measured {when} on {', '.join(list(servers)[:3])}{more}"
+    # Another host's results are not this one's.
+    there = f" (host {', '.join(hosts)})" if hosts and set(hosts) != {hostname.name()} else ""
+    return f"{len(times)} of {len(names)} cells measured {when} on {', '.join(list(servers)[:3])}{more}{there}"
+
+
+def _host(folder: str, cell: str) -> str:
+    """The host on which a cell's server ran, by the record of that start; '' where there is none."""
+    try:
+        with open(os.path.join(folder, cell, "started"), encoding="utf-8") as stream:
+            started = stream.read().strip()
+    except (OSError, ValueError):
+        return ""
+    return str((_read(os.path.join(folder, started, "host.json")) or {}).get("host") or "")
 
 
 def _when(instant: float) -> str:

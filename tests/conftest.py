@@ -58,6 +58,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     runtime = tmp_path / ".runtime"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("LLMPAR_LOCKS", str(runtime / "locks"))  # tests measure side by side
     monkeypatch.chdir(tmp_path)
     yield
     if request.node.stash.get(FAILED, False):
