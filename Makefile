@@ -17,7 +17,7 @@ export LLMPAR_MAKEFILE := $(abspath $(HERE)/Makefile)
 # Words from the command line and the environment are taken as they stand: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
@@ -72,6 +72,12 @@ ifeq ($(LLMPAR_BASE_URL),)
 unexport LLMPAR_BASE_URL
 endif
 
+# The load of each cell from these hosts (LOAD_HOSTS=load1,load2): scripts/load-hosts.
+ifneq ($(LOAD_HOSTS),)
+export LLMPAR_LOAD_HOSTS := $(LOAD_HOSTS)
+endif
+export LLMPAR_TABLE := $(SWEEP)
+
 # For scripts/run-session: cells that were asked for by name.
 export LLMPAR_GOALS := $(MAKECMDGOALS)
 
@@ -99,7 +105,7 @@ table_names = $(sort $(foreach folder,$(tables),$(patsubst $(folder)/%.tsv,%,$(w
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nSettings (make NAME=value, or in config.mk)\n'
-	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'RUNS=$(RUNS)' 'where results go' 'SLO=' "objectives, as 'ttft-p95<500ms tpot-p95<50ms': goodput, picks, find"
+	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'LOAD_HOSTS=' 'hosts to send the load from, with commas (docs/hosts.md)' 'RUNS=$(RUNS)' 'where results go' 'SLO=' "objectives, as 'ttft-p95<500ms tpot-p95<50ms': goodput, picks, find"
 	@printf '\nTables: %s\n' "$(table_names)"
 
 ##@ Measure
@@ -126,6 +132,9 @@ endif
 $(RUN)/.repeats-$(REPEATS)-$(SEED)$(LAUNCHER:%=-%):
 	@mkdir -p $(@D) && rm -f $(@D)/.repeats-* && touch $@
 
+# The records of any number of files: a recipe is one argument, of which Linux takes 128 KiB.
+records = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(shell mkdir -p $(dir $1))$(file >$1.list,$2)){ tr ' ' '\n' < $1.list | xargs -r cat && rm -f $1.list; }
+
 summaries = $(CELLS:%=$(RUN)/%/summary.json)
 measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
 
@@ -148,10 +157,10 @@ plot: $(RUN)/sweep.png ## latency and throughput against clients
 	@echo $<
 
 $(RUN)/sweep.txt: $(summaries)
-	@llmpar-table $^ > $@.part && mv $@.part $@
+	@$(call records,$@,$^) | llmpar-table > $@.$$$$.part && mv $@.$$$$.part $@
 
 $(RUN)/sweep.png: $(summaries)
-	@llmpar-plot -o $@ $^ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw
+	@$(call records,$@,$^) | llmpar-plot -o $@ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw
 
 # Objectives for goodput: a folder keeps those that were given last; SLO=none forgets them.
 slo := $(subst $(empty) $(empty),-,$(strip $(SLO)))
@@ -223,20 +232,20 @@ study-clients study-speculate study-memory study-quantise study-engines study-tw
 
 .PHONY: claims
 claims: | $(ready) ## what the results say of the study's findings
-	@llmpar-claims $(results)
+	@$(call records,$(RUNS)/.claims,$(results)) | llmpar-claims
 
 .PHONY: report
 report: | $(ready) ## one HTML file of all results, with picks within SLO= (STUDY=1: the study beside them)
-	@llmpar-report $(if $(filter-out none,$(slo)),--slo "$$SLO") $(if $(STUDY),--study) $(REPORT) -o $(RUNS)/report.html $(results)
+	@$(call records,$(RUNS)/.report,$(results)) | llmpar-report $(if $(filter-out none,$(slo)),--slo "$$SLO") $(if $(STUDY),--study) $(REPORT) -o $(RUNS)/report.html
 	@echo $(RUNS)/report.html
 
 .PHONY: compare
 compare: | $(ready) ## which engine (or other setting) is faster, and how surely (BY=engine)
-	@llmpar-compare --by $(or $(BY),engine) $(results)
+	@$(call records,$(RUNS)/.compare,$(results)) | llmpar-compare --by $(or $(BY),engine)
 
 .PHONY: pick
 pick: | $(ready) ## the best cells within SLO='ttft-p95<500ms tpot-p95<50ms' (PICK='--price H100=2.5')
-	@llmpar-pick $(if $(filter-out none,$(slo)),--slo "$$SLO") $(PICK) $(results)
+	@$(call records,$(RUNS)/.pick,$(results)) | llmpar-pick $(if $(filter-out none,$(slo)),--slo "$$SLO") $(PICK)
 
 .PHONY: cards
 cards: | $(ready) ## which GPU? the study's rows predicted on cards (PROMPTS=DIR: your own lengths; PRICE='4090=0.35 a6000=0.5')
