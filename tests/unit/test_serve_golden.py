@@ -36,7 +36,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_HOME", raising=False)
-    monkeypatch.setattr("llmpar.serving.gpu_memory.gpu_memory", lambda: None)
+    monkeypatch.setattr("llmpar.serving.gpu_memory.gpu_memory", lambda gpus=None: None)
     monkeypatch.setattr("llmpar.engines.installed.CHECKOUT", tmp_path / "checkout")
     for folder in ("7b", "7b-ct2"):
         (tmp_path / folder).mkdir()
