@@ -346,7 +346,7 @@ def clocks_unknown(evidence: Evidence) -> dict[str, Any] | None:
 
 @row(
     f"a clock is more than {LARGE_S * 1000:g} ms or {LARGE_RATIO:.0%} of the wall time off, or moved between readings",
-    "the clock of {host} was {offset:+.4f} s from that of {against}{moved}; times are corrected to within {error:.4f} s",
+    "the clock of {host} was {offset:+.4f} s off that of {against}{moved}; times are right to within {error:.4f} s",
     "let NTP or PTP run on every host; `client.crossing` bounds the figures",
 )
 def clocks_differ(evidence: Evidence) -> dict[str, Any] | None:
