@@ -3,7 +3,7 @@ model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmpar.simulate import from_cells
@@ -21,10 +21,15 @@ class Given:
     measured: float
 
     def scale_for(self, scenario: Scenario) -> tuple[float, str]:
-        """The scale, and the basis of the interval: narrowed for the same card and model only."""
-        if scenario.card.name == self.scenario.card.name and scenario.model == self.scenario.model:
+        """The scale, and the basis of the interval: narrowed for the same card and model only.
+
+        A file of llmpar-calibrate is the same card by its title, with kernel times and so a scale of its own.
+        """
+        if scenario.card.title != self.scenario.card.title or scenario.model != self.scenario.model:
+            return 1.0, scenario.card.basis
+        if scenario.card == self.scenario.card:
             return self.scale, "given"
-        return 1.0, scenario.card.basis
+        return scale_of(replace(self.scenario, card=scenario.card), self.figure, self.measured), "given"
 
     @property
     def sentence(self) -> str:

@@ -105,6 +105,10 @@ def test_a_given_point_narrows_its_own_card_and_model_only(tmp_path: Path) -> No
     assert h100["scale"] == pytest.approx(1.0, abs=0.03) and other["scale"] == 1.0
     rate = h100["figures"]["output_tokens_per_s"]
     assert rate["low"] < 5768 < rate["high"] and rate["high"] / rate["low"] < 1.6
+    calibrated = ROOT / "docs" / "results" / "h100" / "calibrated.json"
+    (own,) = predictions(table, *options[:4], "--card", str(calibrated))
+    assert own["basis"] == "given" and own["scale"] != h100["scale"]
+    assert own["figures"]["output_tokens_per_s"]["value"] == pytest.approx(5768, rel=0.05)
     done = run(
         "llmpar-simulate",
         "--given",
