@@ -1,27 +1,36 @@
 """A control chart for nights: does the level fall below the one it was pinned to?
 
-CUSUM (Page, Biometrika 41, 1954) of each night's distance from the pinned nights, with allowance k and threshold h in
-their standard deviations. Until enough nights are pinned each night is standardised by those before it (self-starting,
-Hawkins, Journal of Quality Technology 19, 1987), so that a chart needs no nights of training. Estimated means and
-deviations make Student's t of a distance; it is mapped to the normal distribution before it is summed.
+Two CUSUMs (Page, Biometrika 41, 1954) of each night's distance from the pinned nights, in their standard deviations:
+one for steps, and one with half its allowance for slow losses. Until enough nights are pinned each night is
+standardised by those before it (self-starting, Hawkins, Journal of Quality Technology 19, 1987), so that a chart needs
+no nights of training. Estimated means and deviations make Student's t of a distance; it is mapped to the normal
+distribution before it is summed. Nights that follow one another alike (an autoregressive mood of the host) are charted
+by what is new in each: its distance less `rho` times that of the night before (Alwan and Roberts, Journal of Business
+and Economic Statistics 6, 1988). The error of the pinned mean then weighs as much as for independent nights, whatever
+the correlation.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
 from llmpar.stats import effects
 
-K, H = 0.5, 4.5
+# Allowance and threshold of each sum. The time between false alarms grows as exp(2kh) (Siegmund, Sequential Analysis,
+# 1985, II.6), so of several charts each threshold rises by ln(charts) / 2k.
+SUMS = ((0.5, 4.5), (0.25, 7.0))
 # A single night this improbable speaks at once: one in 5,000 nights of an unchanged server.
 SINGLE = 0.0002
+BACK = 3.0  # log-likelihood ratio, summed over nights, from which a loss that was told is thought to be over
 PINNED = 30
 LEAST = 3  # nights before the first that can be judged
+LEAST_CORRELATED = 10  # nights from which correlation is looked at
+MOST_CORRELATION = 0.95
 # Below this a night's noise is not believed: few alike nights would make any later one an event. Natural logarithm.
 LEAST_DEVIATION = 0.001
 
@@ -38,64 +47,96 @@ class Alarm:
     ratio: float
 
 
-def alarms(
+@dataclass
+class Chart:
+    """Alarms in the order of time. `standing`: the last one, where its loss still lasts at the last night."""
+
+    alarms: list[Alarm] = field(default_factory=list)
+    standing: Alarm | None = None
+
+
+def chart(
     values: Sequence[float],
     lower_is_better: bool,
     margin: float = 0.0,
     charts: int = 1,
     rho: float = 0.0,
     pinned: int = PINNED,
-) -> list[Alarm]:
-    """Alarms of losses in a series of positive values in the order of time. After an alarm the sum starts at 0 again.
+) -> Chart:
+    """The alarms of losses in a series of positive values in the order of time.
 
-    `margin`: a loss within it is no news, and the sum goes on. `charts`: how many are read side by side; the threshold
-    rises by the logarithm of their number, which keeps the time between false alarms of them all that of one. `rho`:
-    the correlation of one night with the next (`correlation`); like nights in a row are then no event.
+    A loss is told once: later nights are held against the level that it left, and speak when that falls again; when
+    they look like the pinned nights again, the loss is over. `margin`: a loss within it is no news, and the sums go on.
+    `charts`: how many are read side by side. `rho`: the correlation of one night with the next (`correlation`).
     """
     single = -float(ndtri(SINGLE / charts))
-    threshold = (H + math.log(charts)) * (1 + rho) / (1 - rho)
-    worse = np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)
-    found: list[Alarm] = []
-    total, since = 0.0, LEAST
+    thresholds = [height + math.log(charts) / (2 * allowance) for allowance, height in SUMS]
+    worse = (np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)).tolist()
+    found = Chart()
+    totals, begun = [0.0] * len(SUMS), [LEAST] * len(SUMS)
+    lost = back = level = deviation = lag = 0.0
     for night in range(LEAST, len(worse)):
-        level = worse[: min(night, pinned)]
-        deviation = max(float(level.std(ddof=1)), LEAST_DEVIATION)
-        distance = (worse[night] - level.mean()) / (deviation * math.sqrt(1 + 1 / len(level)))
+        many = min(night, pinned)
+        if night <= pinned:
+            lag = rho if many >= LEAST_CORRELATED else 0.0
+            level, deviation = _pinned(worse[:many], lag)
+        new = worse[night] - level - lag * (worse[night - 1] - level)
+        shift = lost * (1 - lag)
+        distance = (new - shift) / (deviation * math.sqrt(1 + 1 / many))
         # Far tails of t with few degrees of freedom are cut: one wild night is not proof of a level.
-        z = float(ndtri(min(max(stdtr(len(level) - 1, distance), 1e-9), 1 - 1e-9)))
-        if total + z - K <= 0:
-            total, since = 0.0, night + 1
-            continue
-        total += z - K
-        if total <= threshold and z <= single:
-            continue
+        z = float(ndtri(min(max(stdtr(many - 1, distance), 1e-9), 1 - 1e-9)))
+        if found.standing is not None:
+            back = max(0.0, back + shift * (shift / 2 - new) / deviation**2)
+            if back > BACK:
+                found.standing, lost, back = None, 0.0, 0.0
+                totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
+                continue
+        since = None
+        for place, (allowance, _) in enumerate(SUMS):
+            totals[place] += z - allowance
+            if totals[place] <= 0:
+                totals[place], begun[place] = 0.0, night + 1
+            elif totals[place] > thresholds[place] and since is None:
+                since = begun[place]
         if z > single:
             since = night  # the night alone says it; those before it may have been as ever
-        ratio = math.exp(float(worse[since : night + 1].mean() - level.mean()))
-        if ratio - 1 > margin:
-            found.append(Alarm(night, since, ratio))
-            total, since = 0.0, night + 1
+        if since is None:
+            continue
+        loss = math.fsum(worse[since : night + 1]) / (night + 1 - since) - level
+        if math.expm1(loss - lost) > margin:
+            found.standing = Alarm(night, since, math.exp(loss))
+            found.alarms.append(found.standing)
+            lost, back = loss, 0.0
+            totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
     return found
 
 
-def correlation(series: Sequence[Sequence[float]], pinned: int = PINNED) -> float:
-    """Correlation of one night with the next over the pinned nights of several figures, from 0 to 0.8.
+def _pinned(level: Sequence[float], lag: float) -> tuple[float, float]:
+    """Mean of the pinned nights, and the standard deviation of what is new in each."""
+    mean = math.fsum(level) / len(level)
+    off = [value - mean for value in level]
+    # The first night has none before it: its own variance stands for that of what is new.
+    squares = (1 - lag**2) * off[0] ** 2 + math.fsum((b - lag * a) ** 2 for a, b in zip(off, off[1:], strict=False))
+    return mean, max(math.sqrt(squares / (len(level) - 1)), LEAST_DEVIATION * math.sqrt(1 - lag**2))
 
-    The mean over the figures of the lag-one correlation of logarithms, with Kendall's correction for the bias of few
-    nights (Biometrika 41, 1954); 0 where twice its standard error would explain it, and under 10 nights.
+
+def correlation(series: Sequence[Sequence[float]], pinned: int = PINNED) -> float:
+    """Correlation of one night with the next over the pinned nights of several figures, from 0 to MOST_CORRELATION.
+
+    The mean over the figures of the lag-one correlation of logarithms, corrected for the bias of few nights: of n its
+    expectation is rho - (1 + 4 rho) / n (Marriott and Pope; Kendall; Biometrika 41, 1954).
     """
-    raw, least = [], 1.0
+    raw = []
     for values in series:
         level = np.log(np.asarray(values[:pinned], dtype=float))
-        centred = level - level.mean() if len(level) else level
+        count = len(level)
+        centred = level - level.mean() if count else level
         power = float((centred**2).sum())
-        if len(level) < 10 or power <= 1e-18:
+        if count < LEAST_CORRELATED or power <= 1e-18:
             continue
         lag = float((centred[1:] * centred[:-1]).sum()) / power
-        raw.append(lag + (1 + 4 * lag) / len(level))
-        least = 2 / math.sqrt(len(level))
-    mean = math.fsum(raw) / len(raw) if raw else 0.0
-    return min(0.8, mean) if mean > least else 0.0
+        raw.append((count * lag + 1) / (count - 4))
+    return min(max(math.fsum(raw) / len(raw), 0.0), MOST_CORRELATION) if raw else 0.0
 
 
 def predicted(before: list[float], newest: list[float], confidence: float = effects.CONFIDENCE) -> effects.Effect:

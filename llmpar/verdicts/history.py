@@ -26,7 +26,8 @@ def verdicts(
 ) -> list[dict[str, Any]]:
     """For each cell and figure, the newest session against the first `nights` of the sessions before it.
 
-    `slower` is a loss beyond `margin` for which a chart over all sessions speaks tonight.
+    `slower` is a loss beyond `margin` for which a chart over all sessions speaks tonight. A loss that lasts is `slower`
+    once; later nights say that it was told.
     """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for summary in summaries:
@@ -51,10 +52,12 @@ def verdicts(
         # Where the newest night lacks the figure, the night before must not stand in for it.
         earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1] is not None else (usable, [])
         before = earlier[:nights]
-        alarms = control.alarms(
+        charted = control.chart(
             [value for value, _ in usable], rows.lower_is_better(figure), margin, len(work), rho, nights
         )
-        spoken = alarms[-1] if newest and alarms and alarms[-1].index == len(usable) - 1 else None
+        standing = charted.standing if newest else None
+        tonight = standing is not None and standing.index == len(usable) - 1
+        spoken, told = (standing, None) if tonight else (None, standing)
         pinned = "pinned nights" if len(earlier) > nights else "nights before"
         pair = pairs.Pair(
             {name: value for name, value in pairs.settings(stretch[-1][0]).items() if value is not None},
@@ -84,15 +87,15 @@ def verdicts(
                     "ratio": 1 / each.ratio if not rows.lower_is_better(figure) else each.ratio,
                     "spoken_index": each.index,
                 }
-                for each in alarms
+                for each in charted.alarms
             ],
         }
         changed = _changed(stretch[-2][-1], stretch[-1][-1]) if len(stretch) > 1 else ""
-        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history, spoken, changed))
+        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history, spoken, told, changed))
     pairs.told_apart([pair for pair, *_ in prepared])
     effects.correct([None if differ else effect for _, _, effect, differ, *_ in prepared], correction, margin)
     records = []
-    for pair, figure, effect, differ, allowed, history, spoken, changed in prepared:
+    for pair, figure, effect, differ, allowed, history, spoken, told, changed in prepared:
         record = verdict.verdict_record(
             pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared)
         )
@@ -111,6 +114,11 @@ def verdicts(
             elif record["verdict"] == "slower":
                 record["verdict"] = "cannot tell"
                 record["reasons"].insert(0, {"code": "one_night", "message": "one such night is no change of level"})
+            if told is not None and record["verdict"] != "slower":
+                label = history["nights"][told.index]["session"]
+                message = f"{words.percent(told.ratio - 1)}% worse since {label}, which was told; no worse since then"
+                record["reasons"] = [each for each in record["reasons"] if each["code"] != "one_night"]
+                record["reasons"].insert(0, {"code": "told_before", "message": message})
             record["sentence"] = sentences.sentence(record)
         if spoken is not None:
             count = len(history["nights"])

@@ -421,8 +421,52 @@ def test_an_unchanged_server_is_quiet() -> None:
     spoken = 0
     for _ in range(10):
         rates = (100 * np.exp(0.02 * random.standard_normal(120))).tolist()
-        spoken += len(control.alarms(rates, False, 0.005))
+        spoken += len(control.chart(rates, False, 0.005).alarms)
     assert spoken <= 8  # 2 a year would be 6.6
+
+
+def mood(random: np.random.Generator, nights: int, rho: float) -> np.ndarray:
+    """An autoregressive series of unit variance."""
+    values = random.standard_normal(nights) * np.sqrt(1 - rho**2)
+    values[0] = random.standard_normal()
+    for night in range(1, nights):
+        values[night] += rho * values[night - 1]
+    return values
+
+
+def test_a_server_whose_nights_follow_one_another_alike_is_quiet() -> None:
+    random = np.random.default_rng(11)
+    spoken = 0
+    for _ in range(20):
+        rates = 100 * np.exp(0.02 * mood(random, 395, 0.7))
+        spoken += len(control.chart(rates.tolist(), False, 0.005, rho=control.correlation([rates.tolist()])).alarms)
+    assert spoken <= 3 * 20
+
+
+def test_the_correlation_of_few_nights_is_not_biased() -> None:
+    random = np.random.default_rng(12)
+    for rho in (0.5, 0.8):
+        found = control.correlation([np.exp(0.01 * mood(random, 30, rho)).tolist() for _ in range(400)])
+        assert abs(found - rho) < 0.04
+
+
+def test_a_loss_that_lasts_is_told_once_and_a_further_one_again() -> None:
+    random = np.random.default_rng(13)
+    noise = np.exp(0.01 * random.standard_normal(140))
+    level = np.where(np.arange(140) < 40, 100.0, np.where(np.arange(140) < 90, 93.0, 86.0))
+    found = control.chart((level * noise).tolist(), False, 0.005)
+    assert [round(each.since, -1) for each in found.alarms] == [40, 90] and found.standing == found.alarms[-1]
+    records = history.verdicts(nights((level * noise)[:60].tolist()), ("output_tokens_per_s",), 30, margin=0.005)
+    assert records[0]["verdict"] != "slower"
+    assert records[0]["reasons"][0]["message"] == "7% worse since night-40, which was told; no worse since then"
+
+
+def test_a_loss_that_is_over_can_be_told_again() -> None:
+    random = np.random.default_rng(14)
+    level = np.full(160, 100.0)
+    level[40:50] = level[120:] = 94.0
+    found = control.chart((level * np.exp(0.01 * random.standard_normal(160))).tolist(), False, 0.005)
+    assert [round(each.since, -1) for each in found.alarms] == [40, 120]
 
 
 def test_one_bad_night_of_many_figures_is_no_change_of_level_but_is_kept() -> None:
