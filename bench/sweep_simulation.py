@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmpar.stats import best_of, effects
-from llmpar.verdicts import verdict
+from llmpar.verdicts import knee, verdict
 from llmpar.verdicts.noise import Noise
 
 CELLS = 20
@@ -108,6 +108,31 @@ def _compare(rates: list[dict[str, float]], i: int, j: int, level: float) -> eff
     return effects.effect(rates[i], rates[j], confidence=level)
 
 
+KNEE_CLIENTS = (8, 16, 32, 48, 64, 96, 128, 192, 256)
+
+
+def knees(trials: int, sessions: int, noise: float, half: float, seed: int = 1) -> tuple[float, float, float]:
+    """Rates of n clients that saturate as n / (n + half): how often the value is the true knee, how often the true knee
+    is among the loads that are said, and how many those are in the mean."""
+    random = np.random.default_rng([seed, sessions, round(1000 * noise), round(half)])
+    rates = np.array([clients / (clients + half) for clients in KNEE_CLIENTS])
+    true = int(np.argmax(rates >= knee.ENOUGH * rates.max()))
+    exact = held = loads = 0
+    for _ in range(trials):
+        values = rates[:, None] * np.exp(noise * random.standard_normal((len(rates), sessions)))
+        means = values.mean(axis=1)
+        best = int(np.argmax(means))
+        exact += int(np.argmax(means >= knee.ENOUGH * means[best])) == true
+        by_session = [
+            {f"{at}-{number}": float(value) for number, value in enumerate(row)} for at, row in enumerate(values)
+        ]
+        found = knee.span(by_session, best)
+        assert found is not None
+        held += found[0] <= true <= found[1]
+        loads += found[1] - found[0] + 1
+    return exact / trials, held / trials, loads / trials
+
+
 def tables(trials: int) -> Iterator[str]:
     """The tables of docs/metrics.md, line by line."""
     yield (
@@ -142,6 +167,12 @@ def tables(trials: int) -> Iterator[str]:
     yield "| sessions | plain interval against the first | rate over the best |\n|---:|---:|---:|"
     for sessions in (3, 5):
         yield f"| {sessions} | " + " | ".join(f"{share:.1%}" for share in selected(trials // 2, sessions)) + " |"
+    yield f"\nThe knee of {len(KNEE_CLIENTS)} client counts\n"
+    yield "| sessions | noise | exact | within the loads said | loads said |\n|---:|---:|---:|---:|---:|"
+    for sessions in (2, 3, 5):
+        for noise in (0.01, 0.02):
+            shares = np.mean([knees(trials, sessions, noise, half) for half in (4.0, 12.0, 30.0)], axis=0)
+            yield f"| {sessions} | {noise:.0%} | {shares[0]:.0%} | {shares[1]:.1%} | {shares[2]:.1f} |"
 
 
 if __name__ == "__main__":

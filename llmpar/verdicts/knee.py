@@ -3,9 +3,10 @@ rates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmpar.results import rows, words
+from llmpar.stats import effects
 
 # A load is worth its waiting as long as it brings more than this share of the best rate beyond the load before the
 # knee.
@@ -46,7 +47,34 @@ def _closed(ordered: list[rows.Row]) -> str:
     there = words.setting_phrase("clients", most.settings["clients"])
     waiting = f"{words.title(figure)} {words.quantity(figure, low)} against {words.quantity(figure, high)} at {there}"
     queues = "; more only queues" if high > 1.25 * low else ""
-    return f"{name}: {share}, {rate}, with {waiting}{queues}."
+    return f"{name}: {share}, {rate}, with {waiting}{queues}.{_unsure(ordered, place, best)}"
+
+
+def _unsure(ordered: list[rows.Row], place: int, best: int) -> str:
+    """The loads among which the knee may lie, in words, where server sessions leave that open."""
+    values = [row.by_session(RATE) for row in ordered]
+    found = span(values, best)
+    if found is None or found == (place, place):
+        return ""
+    low, high = (words.number(ordered[at].settings["clients"]) for at in found)
+    sessions = min(len(each) for each in values)
+    return f" The knee is at {low} to {high} clients, as far as {sessions} server sessions each tell."
+
+
+def span(rates: Sequence[Mapping[str, float]], best: int) -> tuple[int, int] | None:
+    """First and last load that may be the knee; None: one session each says nothing of it. `rates`: by session.
+
+    From the first load whose rate may be ENOUGH of the best one's to the first one whose rate surely is, by intervals
+    at 95% over all loads (Bonferroni).
+    """
+    level = 1 - (1 - effects.CONFIDENCE) / max(1, len(rates) - 1)
+    found = [effects.effect(rates[at], rates[best], confidence=level) for at in range(best)]
+    ends = [(one.low, one.high) for one in found if one is not None and one.low is not None and one.high is not None]
+    if len(ends) < len(found):
+        return None
+    first = next((at for at, (_, high) in enumerate(ends) if high >= ENOUGH), best)
+    last = next((at for at, (low, _) in enumerate(ends) if low >= ENOUGH), best)
+    return first, last
 
 
 def _open(ordered: list[rows.Row]) -> str:

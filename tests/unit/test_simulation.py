@@ -96,3 +96,18 @@ def test_5_per_cent_is_found_with_5_sessions_of_1_per_cent_noise(alarms: list[si
 def test_holm_controls_false_alarms_over_a_sweep() -> None:
     wrong = simulation.many_cells(200)
     assert wrong["holm"] <= 0.05 + 0.03 and wrong["none"] > 0.4
+
+
+def test_the_interval_of_a_break_even_length_holds_the_true_one() -> None:
+    import break_evens
+
+    for sessions, shared in ((2, False), (3, False), (3, True)):
+        row = break_evens.line(300, 2.2, 1.0, 0.02, sessions, shared)
+        assert float(row[2].rstrip("%")) >= 91 and row[3] == "100%", row
+
+
+def test_the_knee_is_among_the_loads_that_are_said() -> None:
+    import sweep_simulation
+
+    exact, held, loads = sweep_simulation.knees(200, sessions=3, noise=0.01, half=12.0)
+    assert held >= 0.95 and 1 <= loads <= 4 and exact > 0.5
