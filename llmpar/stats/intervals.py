@@ -21,6 +21,7 @@ from scipy.special import bdtr, betaincinv, fdtrc, stdtrit
 
 CONFIDENCE = 0.95
 BATCHES = 20
+LEAST_BATCHES = 5
 PERCENTS = (50, 90, 95, 99)
 # Between-batch variance that a chance of one in ten would give does not count as correlation; taking the larger of
 # it and 1 always would make intervals of independent requests too wide.
@@ -149,13 +150,17 @@ def student(freedom: float, confidence: float = CONFIDENCE) -> float:
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
-def _batch_starts(n: int) -> np.ndarray:
-    """First positions of BATCHES consecutive, nearly equal batches of n values."""
-    return np.arange(BATCHES) * n // BATCHES
+def _batch_starts(n: int, batches: int) -> np.ndarray:
+    """First positions of consecutive, nearly equal batches of n values."""
+    return np.arange(batches) * n // batches
 
 
-def mean(values: np.ndarray) -> dict[str, Any]:
-    """The mean of times with a t interval from the values, or from batches of neighbours where those are correlated."""
+def mean(values: np.ndarray, batches: int | None = None) -> dict[str, Any]:
+    """The mean of times with a t interval from the values, or from batches of neighbours where those are correlated.
+
+    `batches`: of values that are known to correlate over as long as one of so many; None: 20, if a test of those shows
+    correlation.
+    """
     n = len(values)
     if n == 0:
         return {"value": None, "needed": 1}
@@ -165,32 +170,32 @@ def mean(values: np.ndarray) -> dict[str, Any]:
     off = values - value
     scatter = float((off * off).sum()) / (n - 1) / n
     width = student(n - 1) * math.sqrt(scatter)
-    if n >= 5 * BATCHES:
-        starts = _batch_starts(n)
+    if n >= 5 * (batches or BATCHES):
+        starts = _batch_starts(n, batches or BATCHES)
         sizes = np.diff(np.append(starts, n)).astype(float)
-        found = batched(np.add.reduceat(values, starts), sizes, scatter)
+        found = batched(np.add.reduceat(values, starts), sizes, None if batches else scatter)
         if found and found.correlated:
             width = max(width, student(found.freedom) * math.sqrt(found.variance))
     return {"value": value, "low": max(0.0, value - width), "high": value + width}
 
 
-def percentile(values: np.ndarray, ordered: np.ndarray, percent: int) -> dict[str, Any]:
+def percentile(values: np.ndarray, ordered: np.ndarray, percent: int, batches: int | None = None) -> dict[str, Any]:
     """A percentile by nearest rank, with what order statistics say of it.
 
     `values` as sent, `ordered` the same values sorted, at least one. Where batches of neighbours show correlation, the
     number of values counts only as many independent ones as would know the share below it that well. The value is
-    always given; see `bounded` for the rest.
+    always given; see `bounded` for the rest. `batches` as for `mean`.
     """
     n = len(ordered)
     value = float(ordered[rank(n, percent) - 1])
     effective = float(n)
-    if n >= 5 * BATCHES:
+    if n >= 5 * (batches or BATCHES):
         below = (values <= value).astype(float)
         share = float(below.sum()) / n
         independent = share * (1 - share) / n
-        starts = _batch_starts(n)
+        starts = _batch_starts(n, batches or BATCHES)
         sizes = np.diff(np.append(starts, n)).astype(float)
-        scatter = batched(np.add.reduceat(below, starts), sizes, independent)
+        scatter = batched(np.add.reduceat(below, starts), sizes, None if batches else independent)
         if scatter and scatter.correlated and independent > 0 and scatter.variance > independent:
             effective = n * independent / scatter.variance * (student(1e9) / student(scatter.freedom)) ** 2
 
@@ -265,8 +270,9 @@ def coherent(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def distribution(values: np.ndarray) -> dict[str, Any] | None:
-    """n, extremes, mean and percentiles of values in the order of sending; None where there are none.
+def distribution(values: np.ndarray, batches: int | None = None) -> dict[str, Any] | None:
+    """n, extremes, mean and percentiles of values in the order of sending; None where there are none. `batches` as for
+    `mean`.
 
     The values are times: no interval reaches below 0. Requests that failed are infinitely long: they count in
     percentiles, and in nothing else. A percentile or bound that is infinite is None; such a percentile has `failed`.
@@ -279,10 +285,10 @@ def distribution(values: np.ndarray) -> dict[str, Any] | None:
         "n": len(finite),
         "min": float(finite.min()),
         "max": float(finite.max()),
-        "mean": mean(finite),
+        "mean": mean(finite, batches),
     }
     for percent in PERCENTS:
-        result[f"p{percent}"] = percentile(values, ordered, percent)
+        result[f"p{percent}"] = percentile(values, ordered, percent, batches)
     coherent(result)
     for percent in PERCENTS if len(finite) < len(values) else ():
         estimate = result[f"p{percent}"]
@@ -330,7 +336,7 @@ def clustered(
     `histogram`: all values, exactly. `sums`, `sizes`: total and number of values in each consecutive batch of clusters.
     `below[percent]`: for each batch, the number of values at or below that percentile, and of all values.
     `clusters`: how many clusters (requests) there are. The share below a percentile gets an interval from the batches
-    (Korn and Graubard), which the histogram turns into values (Woodruff). With fewer than 10 batches or 20 clusters
+    (Korn and Graubard), which the histogram turns into values (Woodruff). With fewer than 5 batches or 20 clusters
     there are no intervals. `needed` counts clusters.
     """
     if histogram.total == 0:
@@ -341,7 +347,7 @@ def clustered(
         "min": float(histogram.values[0]),
         "max": float(histogram.values[-1]),
     }
-    enough = len(sizes) >= BATCHES // 2 and clusters >= BATCHES
+    enough = len(sizes) >= LEAST_BATCHES and clusters >= BATCHES
     found = batched(sums, sizes) if enough else None
     if found:
         width = student(found.freedom) * math.sqrt(found.variance)
@@ -391,16 +397,17 @@ def scaled(found: dict[str, Any], divisor: float) -> dict[str, Any]:
     return result
 
 
-def rate(counts: np.ndarray, step_s: float) -> dict[str, Any]:
+def rate(counts: np.ndarray, step_s: float, most: int = BATCHES) -> dict[str, Any]:
     """A rate per second from counts in consecutive steps of equal length, with an interval by batch means.
 
-    Steps are pooled into 20 batches (10 where there are fewer than 40 steps); under 20 steps there is no interval.
+    Steps are pooled into 20 batches (10 where there are fewer than 40 steps), at most `most`; under 20 steps there is
+    no interval.
     """
     steps = len(counts)
     if steps == 0:
         return {"value": None, "needed": None}
     value = int(counts.sum()) / (steps * step_s)
-    batches = BATCHES if steps >= 2 * BATCHES else BATCHES // 2
+    batches = min(BATCHES if steps >= 2 * BATCHES else BATCHES // 2, most)
     if steps < BATCHES:
         return {"value": value, "low": None, "high": None}
     size = steps // batches

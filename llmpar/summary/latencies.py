@@ -10,7 +10,7 @@ import numpy as np
 from llmpar.stats import intervals, steady
 from llmpar.summary import tally
 from llmpar.summary.columns import NONE, Columns, in_seconds
-from llmpar.summary.window import Run, Window, bounds, inside
+from llmpar.summary.window import Run, Window, batches, bounds, fewest_turns, inside
 
 # What --slo may name, and the figure it bounds.
 OBJECTIVES = {
@@ -21,9 +21,8 @@ OBJECTIVES = {
     "effective_e2e": "effective_e2e_s",
 }
 FIGURES = ("ttft_s", "itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_ttft_s", "effective_e2e_s")
-# Requests that are out together share the engine's pace in these, so a few turns say little of how it varies.
+# Requests that are out together share the engine's pace in these, so batches are as long as a turn of all clients.
 SHARED_PACE = ("itl_s", "event_latency_s", "tpot_s", "e2e_s", "effective_e2e_s")
-FEWEST_TURNS = 5
 WAVES = 0.2  # requests sent more in step than this come in waves
 CONVOY = 0.10  # TTFT that falls by more over the steady window is the start's echo
 
@@ -89,33 +88,31 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
     if over_window and window is not None:
         failed = failed[inside(run, window, failed)]
     sent = columns.array("sent")[found.order]
+    turns = window.turns if over_window and window is not None else 0.0
+    pace = batches(turns, run.open) if over_window else None
     for name, values in found.seconds.items():
         chosen = found.chosen(name) if over_window else ~np.isnan(values)
-        figures[name] = intervals.distribution(_with_failures(values[chosen], sent[chosen], failed))
+        figures[name] = intervals.distribution(
+            _with_failures(values[chosen], sent[chosen], failed), pace if run.open or name in SHARED_PACE else None
+        )
     low, high = bounds(run, window) if window is not None and window.steady else (None, None)
     # Where every event is one token, the gaps serve both figures.
     gaps = [tally.Gaps(), tally.Gaps()]
     for each, rest in zip(gaps, (columns.split, columns.events), strict=True):
         each.merge(columns.single)
         each.merge(rest)
-    itl = gaps[0].distribution(low, high)
+    itl = gaps[0].distribution(low, high, pace or intervals.BATCHES)
     plain = columns.split.empty and columns.events.empty
     figures["itl_s"] = itl
-    figures["event_latency_s"] = dict(itl) if plain and itl else gaps[1].distribution(low, high)
-    if window is not None and window.steady:
-        turns = _turns(run, window)
-        for name in SHARED_PACE:
-            if turns < FEWEST_TURNS:
-                requests = int(np.count_nonzero(found.sent_in))
-                figures[name] = _without_intervals(figures[name], int(np.ceil(requests * FEWEST_TURNS / turns)))
+    figures["event_latency_s"] = (
+        dict(itl) if plain and itl else gaps[1].distribution(low, high, pace or intervals.BATCHES)
+    )
+    fewest = fewest_turns(run.open)
+    if over_window and turns < fewest:
+        requests = int(np.count_nonzero(found.sent_in))
+        for name in FIGURES if run.open else SHARED_PACE:
+            figures[name] = _without_intervals(figures[name], int(np.ceil(requests * fewest / turns)))
     return {name: figures[name] for name in FIGURES}
-
-
-def _turns(run: Run, window: Window) -> float:
-    """Requests sent in the window over those in flight: how often each client had its turn."""
-    low, high = bounds(run, window)
-    flying = float(run.flying[window.first : window.last].sum()) / (high - low)
-    return float(np.count_nonzero((run.starts >= low) & (run.starts < high))) / max(flying, 1.0)
 
 
 def _without_intervals(figure: dict[str, Any] | None, least: int) -> dict[str, Any] | None:

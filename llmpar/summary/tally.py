@@ -150,12 +150,14 @@ class Gaps:
         """Whether there is no gap at all."""
         return not any(bool((lengths > 1).any()) for lengths in self._parts["lengths"])
 
-    def distribution(self, low: int | None = None, high: int | None = None) -> dict[str, Any] | None:
+    def distribution(
+        self, low: int | None = None, high: int | None = None, batches: int = intervals.BATCHES
+    ) -> dict[str, Any] | None:
         """n, extremes, mean and percentiles in seconds, with intervals from consecutive batches of requests.
 
         Only of gaps that end at an instant from `low` on and before `high` (us), where these are given.
         """
-        return _distribution(self._slabs(low, high))
+        return _distribution(self._slabs(low, high), batches)
 
     def _slabs(self, low: int | None, high: int | None) -> list[_Slab]:
         """Gaps in pieces of about SLAB: microseconds and weights of those that count, and of which request each is."""
@@ -225,7 +227,7 @@ class _Slab:
         return np.add.reduceat(values if self.weights is None else values * self.weights, starts, dtype=np.int64)
 
 
-def _distribution(slabs: list[_Slab]) -> dict[str, Any] | None:
+def _distribution(slabs: list[_Slab], batches: int) -> dict[str, Any] | None:
     if not slabs:
         return None
     exact = Exact()
@@ -236,10 +238,10 @@ def _distribution(slabs: list[_Slab]) -> dict[str, Any] | None:
     # order.
     sent = np.concatenate([slab.sent for slab in slabs])
     place = np.searchsorted(np.sort(sent), sent)
-    batch = place * intervals.BATCHES // len(sent)
+    batch = place * batches // len(sent)
 
     def batched(values: list[np.ndarray]) -> np.ndarray:
-        return np.bincount(batch, np.concatenate(values), minlength=intervals.BATCHES)
+        return np.bincount(batch, np.concatenate(values), minlength=batches)
 
     sizes = batched([slab.lengths if slab.weights is None else slab.sums(np.ones(1, np.int64)) for slab in slabs])
     used = sizes > 0

@@ -15,9 +15,13 @@ from llmpar.summary.columns import NONE, Columns
 METHOD = "mser-both-ends"
 DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
 LEAST_COMPLETIONS = 10
-OPEN_TURNS = 3  # requests in the window over those in flight: an open load settles by itself, and slowly
+# Turns: requests sent in the window over those in flight, or its length over a request's time. What is in flight
+# changes within a turn or so where clients wait for answers; in an open load nothing holds it, and it takes longer.
+OPEN_TURNS = 12
+INTERVAL_TURNS = 5
 POINTS = 512
 TURNS = 2  # of every client, before the window: the first is a burst of prompts, the second still answers it
+OPEN_FILLED = 3  # the same of an open load, which starts on an empty server
 FLOOR = 0.10  # variations of requests in flight under this share of their mean are no transient
 LEAST_SHARE = 0.5  # of the time in which load came that must have settled
 
@@ -29,6 +33,7 @@ class Window:
     first: int = 0
     last: int = 0
     reason: str | None = None
+    turns: float = 0.0
 
     @property
     def steady(self) -> bool:
@@ -88,7 +93,8 @@ def find(run: Run) -> Window:
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
     peak = tally.peak(run.starts, run.ends)
-    opened = min(TURNS * peak, len(run.starts)) - 1  # the last request of every client's first turns
+    turns = OPEN_FILLED if run.open else TURNS
+    opened = min(turns * peak, len(run.starts)) - 1  # the last request of every client's first turns
     started = max(int(run.ends.min()), int(np.partition(run.starts, opened)[opened]))
     begin = -(-(started - run.line.start) // run.line.step)
     close = min((int(run.starts.max()) - run.line.start) // run.line.step, run.steps)
@@ -129,7 +135,17 @@ def find(run: Run) -> Window:
         if abs(change) > DRIFT:
             verb = "rises" if change > 0 else "falls"
             return Window(reason=f"{what} {verb} by {abs(change):.0%} between ramp and drain")
-    return Window(first, last)
+    return Window(first, last, turns=turns)
+
+
+def fewest_turns(open_load: bool) -> int:
+    """Turns in the window from which there are intervals (of an open load; else of figures of a shared pace)."""
+    return OPEN_TURNS if open_load else INTERVAL_TURNS
+
+
+def batches(turns: float, open_load: bool) -> int:
+    """How many batches of requests are independent enough: each a turn long, two in an open load; 5 to 20."""
+    return int(min(max(turns / (2 if open_load else 1), intervals.LEAST_BATCHES), intervals.BATCHES))
 
 
 def _ttft(columns: Columns, low: int, high: int) -> np.ndarray:
@@ -188,11 +204,10 @@ def both(run: Run, window: Window, counts: np.ndarray | None, total: int | None)
     refused: dict[str, Any] = {"value": None, "needed": None}
     wall_s = (run.end - run.start) / 1e6 if run.start is not None and run.end is not None else 0.0
     wall = refused if total is None or wall_s <= 0 else {"value": total / wall_s, "low": None, "high": None}
-    steady = (
-        refused
-        if counts is None or not window.steady
-        else intervals.rate(counts[window.first : window.last], run.step_s)
-    )
+    steady = refused
+    if counts is not None and window.steady:
+        most = batches(window.turns, True) if run.open else intervals.BATCHES
+        steady = intervals.rate(counts[window.first : window.last], run.step_s, most)
     return {"wall": wall, "steady": steady}
 
 
