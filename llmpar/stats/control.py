@@ -74,21 +74,26 @@ def chart(
     worse = (np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)).tolist()
     found = Chart()
     totals, begun = [0.0] * len(SUMS), [LEAST] * len(SUMS)
-    lost = back = level = deviation = lag = 0.0
+    back = level = deviation = lag = 0.0
     for night in range(LEAST, len(worse)):
         many = min(night, pinned)
         if night <= pinned:
             lag = rho if many >= LEAST_CORRELATED else 0.0
             level, deviation = _pinned(worse[:many], lag)
-        new = worse[night] - level - lag * (worse[night - 1] - level)
-        shift = lost * (1 - lag)
-        distance = (new - shift) / (deviation * math.sqrt(1 + 1 / many))
+        held, known = level, many
+        if found.standing is not None:
+            # The level that a loss left, from up to as many nights as pin one.
+            left = worse[found.standing.since : min(night, found.standing.since + pinned)]
+            held, known = math.fsum(left) / len(left), len(left)
+        new = worse[night] - held - lag * (worse[night - 1] - held)
+        distance = new / (deviation * math.sqrt(1 + 1 / known))
         # Far tails of t with few degrees of freedom are cut: one wild night is not proof of a level.
         z = float(ndtri(min(max(stdtr(many - 1, distance), 1e-9), 1 - 1e-9)))
         if found.standing is not None:
-            back = max(0.0, back + shift * (shift / 2 - new) / deviation**2)
+            shift = (held - level) * (1 - lag)
+            back = max(0.0, back - shift * (shift / 2 + new) / deviation**2)
             if back > BACK:
-                found.standing, lost, back = None, 0.0, 0.0
+                found.standing, back = None, 0.0
                 totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
                 continue
         since = None
@@ -103,10 +108,10 @@ def chart(
         if since is None:
             continue
         loss = math.fsum(worse[since : night + 1]) / (night + 1 - since) - level
-        if math.expm1(loss - lost) > margin:
+        if math.expm1(loss + level - held) > margin:
             found.standing = Alarm(night, since, math.exp(loss))
             found.alarms.append(found.standing)
-            lost, back = loss, 0.0
+            back = 0.0
             totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
     return found
 
