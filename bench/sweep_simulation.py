@@ -141,7 +141,7 @@ def tables(trials: int) -> Iterator[str]:
     )
     yield "| sessions | second side noisier | 1.2 | 3 | 7.6 | all equal |\n|---:|---:|---:|---:|---:|---:|"
     for sessions in (2, 3, 5):
-        for noisier in (1.0, 2.0):
+        for noisier in (1.0, 2.0, 4.0):
             shares = [told(trials, sessions, 0.0, 0.03, freedom, noisier)[0] for freedom in FREEDOMS]
             yield f"| {sessions} | {noisier:g} times | " + " | ".join(f"{share:.1%}" for share in shares) + " |"
     yield (

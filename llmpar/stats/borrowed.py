@@ -25,10 +25,15 @@ PART, MOST = 0.5, 6.0
 
 @dataclass(frozen=True)
 class Prior:
-    """A variance and the degrees of freedom that it counts for."""
+    """A variance and the degrees of freedom that it counts for.
+
+    `balance`: how even the noise of the two sides is over all pairs, 1 for even, 0.5 where it is all of one side: the
+    share of a pair's degrees of freedom that Welch and Satterthwaite's formula leaves.
+    """
 
     variance: float
     freedom: float
+    balance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,14 @@ def prior(variances: Sequence[float], freedom: Sequence[int]) -> Prior | None:
         return Prior(math.exp(mean) if spread <= 1e-6 else _location(mean, _freedom(spread)), MOST)
     degrees = _freedom(spread)
     return Prior(_location(mean, degrees), PART * degrees)
+
+
+def balance(log_ratios: Sequence[float]) -> float:
+    """`Prior.balance` from the logarithms of the variance of one side over the other's, one a pair."""
+    if not log_ratios:
+        return 1.0
+    ratio = math.exp(min(math.fsum(log_ratios) / len(log_ratios), 300.0))
+    return (1 + ratio) ** 2 / (2 * (1 + ratio * ratio))
 
 
 def _freedom(spread: float) -> float:

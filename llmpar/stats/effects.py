@@ -72,6 +72,9 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
         # does.
         freedom = min(freedom, float(min(len(x), len(y)) - 1))
     elif prior is not None:
+        # A side whose noise looks small by luck makes both a wide difference and a freedom too high: the other pairs
+        # know how uneven the sides are.
+        freedom = min(freedom, prior.balance * (2 * len(x) - 2))
         variance, freedom = moderated((u + v) * len(x) / 2, freedom, prior)
         return _effect(difference, math.sqrt(2 * variance / len(x)), freedom, "moderated-welch-log", confidence)
     return _effect(difference, math.sqrt(u + v), freedom, "welch-log", confidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from llmpar.results import rows
@@ -24,16 +24,19 @@ class Cell(Protocol):
 
 @dataclass
 class Seen:
-    """Variances of pairs of one kind, their degrees of freedom, and the cells that they are of."""
+    """Variances of pairs of one kind, their degrees of freedom, how uneven their sides are, and the cells that they are
+    of."""
 
     variances: list[float] = field(default_factory=list)
     freedom: list[int] = field(default_factory=list)
+    log_ratios: list[float] = field(default_factory=list)
     cells: set[int] = field(default_factory=set)
 
     @property
     def prior(self) -> borrowed.Prior | None:
         """None for few cells: many pairs of few cells know little more than the cells."""
-        return borrowed.prior(self.variances, self.freedom) if len(self.cells) >= borrowed.LEAST else None
+        found = borrowed.prior(self.variances, self.freedom) if len(self.cells) >= borrowed.LEAST else None
+        return None if found is None else replace(found, balance=borrowed.balance(self.log_ratios))
 
 
 class Noise:
@@ -80,6 +83,9 @@ class Noise:
                 seen, variance, freedom = paired, _variance([a[name] - b[name] for name in both]), len(both) - 1
             elif len(a) == len(b):
                 seen, variance, freedom = between, (variances[first] + variances[second]) / 2, 2 * len(a) - 2
+                if variances[first] > 0 and variances[second] > 0:
+                    log_ratio = math.log(variances[first] / variances[second])
+                    seen.log_ratios.append(log_ratio if _first(settings_a, settings_b) else -log_ratio)
             else:
                 continue
             seen.variances.append(variance)
@@ -100,6 +106,12 @@ def _settings(cell: Cell) -> dict[str, str]:
 def _kind(a: dict[str, str], b: dict[str, str]) -> Kind:
     """The settings in which two cells differ."""
     return frozenset(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+def _first(a: dict[str, str], b: dict[str, str]) -> bool:
+    """Which of two cells is the first side of its kind, by the settings in which they differ."""
+    names = sorted(_kind(a, b))
+    return [a.get(name, "") for name in names] < [b.get(name, "") for name in names]
 
 
 def _variance(values: list[float]) -> float:

@@ -226,3 +226,12 @@ def test_an_interval_wider_than_a_float_is_still_one() -> None:
     effect = effects.effect({"1": 1e-90, "2": 1e90}, {"3": 1e-90, "4": 1e90})
     assert effect is not None and effect.low is not None and effect.high is not None
     assert 0 < effect.low < 1e-200 and 1e200 < effect.high < math.inf
+
+
+def test_sides_of_uneven_noise_are_known_from_the_other_pairs() -> None:
+    assert borrowed.balance([]) == borrowed.balance([1.0, -1.0]) == 1.0
+    assert abs(borrowed.balance([math.log(16.0)] * 3) - 17**2 / (2 * (1 + 16**2))) < 1e-12
+    a, b = [1.0, 1.01, 0.99, 1.02, 0.98], [1.1, 1.12, 1.09, 1.11, 1.08]
+    even, uneven = (effects.welch(a, b, prior=borrowed.Prior(1e-4, 1.0, share)) for share in (1.0, 0.55))
+    assert uneven.freedom is not None and even.freedom is not None
+    assert abs(uneven.freedom - (1.0 + 0.55 * 8)) < 1e-9 < even.freedom - uneven.freedom
