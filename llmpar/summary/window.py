@@ -93,8 +93,8 @@ def find(run: Run) -> Window:
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
     peak = tally.peak(run.starts, run.ends)
-    turns = OPEN_FILLED if run.open else TURNS
-    opened = min(turns * peak, len(run.starts)) - 1  # the last request of every client's first turns
+    before = OPEN_FILLED if run.open else TURNS
+    opened = min(before * peak, len(run.starts)) - 1  # the last request of every client's first turns
     started = max(int(run.ends.min()), int(np.partition(run.starts, opened)[opened]))
     begin = -(-(started - run.line.start) // run.line.step)
     close = min((int(run.starts.max()) - run.line.start) // run.line.step, run.steps)
