@@ -28,6 +28,10 @@ class Command:
             self._restore()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def _restore(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 

@@ -20,6 +20,7 @@ import orjson
 # The versions of each kind that this release reads; the last is the one it writes.
 VERSIONS: dict[str, tuple[int, ...]] = {
     "request": (1,),
+    "ended": (1,),
     "gpu": (1,),
     "engine": (1,),
     "host": (1,),

@@ -62,6 +62,7 @@ LOAD: dict[str, type] = {
     "prompts": str,
     "count": int,
     "skip": int,
+    "take": int,
     "max_tokens": int,
     "temperature": float,
     "top_k": int,
@@ -70,6 +71,7 @@ LOAD: dict[str, type] = {
     "ignore_eos": bool,
     "warmup": int,
     "timeout_s": float,
+    "until": str,
     "rate": float,
     "process": str,
     "shape": float,
@@ -218,7 +220,7 @@ def fault(column: str, value: Any) -> str | None:
         return f", not one of {', '.join(WORDS[column])}"
     if column in ("shape", "rate", "timeout_s") and not value > 0:
         return "; it must be above 0" + (" (1 is Poisson, less is burstier)" if column == "shape" else "")
-    if column in ("clients", "count", "max_tokens", "replicas", "shards") and value < 1:
+    if column in ("clients", "count", "take", "max_tokens", "replicas", "shards") and value < 1:
         return "; it must be at least 1"
     if column == "warmup" and value < 0:
         return "; it must not be negative"

@@ -29,7 +29,8 @@ class Summariser:
         self.against, self.clocks = clocks.read(clock_records)
         self.columns = Columns(self.clocks)
         self.torn = 0
-        self.beside: dict[str, list[dict[str, Any]]] = {"cell": [], "server": [], "host": [], "gpu": [], "engine": []}
+        kinds = ("cell", "server", "host", "gpu", "engine", "ended")
+        self.beside: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
 
     def add_other(self, record: dict[str, Any]) -> None:
         """Take a record that is not a request; kinds that a summary has no use for pass by."""
@@ -108,6 +109,7 @@ class Summariser:
                 "retried": columns.retried,
                 "torn_lines": self.torn,
             },
+            **({"ended_early": ended} if (ended := self.only("ended")) else {}),
             "failures": dict(sorted(columns.failures.items())),
             "finish": _counts(columns.finishes),
             "started_at": None if run.start is None else run.start / 1e6,

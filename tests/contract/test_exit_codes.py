@@ -32,6 +32,8 @@ CASES = [
     ("llmpar-import nowhere.json", 2, "nowhere.json"),
     ("llmpar-next find --slo soon study.jsonl", 2, "soon"),
     ("llmpar-next decide --a speculate=1 --b speculate=1 study.jsonl", 2, "same settings"),
+    ("llmpar-until --slo soon --clients 1 --records r.jsonl -- true", 2, "soon"),
+    ("llmpar-until --slo 'ttft-p95<1s' --clients 1 --records r.jsonl", 2, "no command"),
     ("llmpar-pick --ttft-p95 soon study.jsonl", 2, "soon"),
     ("llmpar-pick --ttft-p95 0.001 study.jsonl", 5, "meet"),
     ("llmpar-plan --power 2 study.jsonl", 2, "power"),

@@ -17,6 +17,7 @@ from llmpar import records, sweeps
 # Kinds whose fields other tests hold against the reference.
 ELSEWHERE = {
     "card": "unit/test_calibrate.py",
+    "ended": "proc/test_searches.py",
     "engine": "proc/test_sample_engine.py",
     "gpu": "contract/test_gpu_reference.py",
     "host": "contract/test_gpu_reference.py",
