@@ -115,6 +115,27 @@ def context_tokens(settings: Settings, device: Device, default_sequences: int = 
     return fit
 
 
+def shortage(settings: Settings, device: Device, sequences: int = 1) -> str | None:
+    """Why the settings cannot fit the device, or None where they may, or where a size is not known.
+
+    It counts the least that any engine needs: the weights, the cache that was asked for, or else that of `sequences`
+    sequences of full length, and the rest. `device.gpu_memory_bytes` may be a host's memory, for an engine that
+    runs there.
+    """
+    card, weights = device.gpu_memory_bytes, device.weight_bytes
+    if card is None or weights is None:
+        return None
+    kv = settings.kv_bytes or 0
+    if settings.kv_bytes is None and settings.max_total_tokens and device.kv_bytes_per_token:
+        kv = sequences * settings.max_total_tokens * device.kv_bytes_per_token
+    if weights + kv + REST_BYTES <= card:
+        return None
+    return (
+        f"does not fit: {weights / GIB:.1f} GiB of weights, {kv / GIB:.1f} GiB of KV cache and "
+        f"{REST_BYTES / GIB:.1f} GiB for the rest are more than {card / GIB:.1f} GiB"
+    )
+
+
 def _known(settings: Settings, device: Device) -> tuple[int, int, int]:
     assert settings.kv_bytes is not None
     if device.gpu_memory_bytes is None:
