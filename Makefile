@@ -17,7 +17,7 @@ export LLMPAR_MAKEFILE := $(abspath $(HERE)/Makefile)
 # Words from the command line and the environment are taken as they stand: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST PRICE SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
@@ -200,7 +200,7 @@ clean-run: ## throw the results of SWEEP away
 
 ##@ Decide
 
-export SLO A B BY SPACE MINUTES AXIS MOST
+export SLO A B BY SPACE MINUTES AXIS MOST PRICE
 ifneq ($(filter find decide best,$(MAKECMDGOALS)),)
 $(if $(wildcard $(table)),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
 endif

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tables
 
-from llmpar.search import best, decide, find, levels
+from llmpar.search import best, best_answer, decide, ending, find, levels
 from llmpar.simulate.scheduler import ClosedLoop, Limits, Run, gamma_lengths, simulate
 from llmpar.stats import intervals
 from llmpar.verdicts import objectives
@@ -45,8 +45,15 @@ def session_pace(random: np.random.Generator, spread: float) -> float:
 
 
 def run(random: np.random.Generator, server: Server, clients: int, requests: int, pace: float = 1.0) -> Run:
-    prompts = random.integers(115, 587, requests)
-    outputs = gamma_lengths(random, requests, mean=100, shape=2)
+    return serve(server, *lengths(random, requests), clients, pace)
+
+
+def lengths(random: np.random.Generator, requests: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and output tokens of requests."""
+    return random.integers(115, 587, requests), gamma_lengths(random, requests, mean=100, shape=2)
+
+
+def serve(server: Server, prompts: np.ndarray, outputs: np.ndarray, clients: int, pace: float) -> Run:
     return simulate(
         prompts,
         outputs,
@@ -56,6 +63,32 @@ def run(random: np.random.Generator, server: Server, clients: int, requests: int
         ),
         limits=Limits(token_budget=8192, max_sequences=server.sequences, kv_tokens=server.kv_tokens),
     )
+
+
+def run_until(
+    random: np.random.Generator, server: Server, clients: int, requests: int, pace: float, wanted: Mapping[str, float]
+) -> tuple[Run, dict[str, Any] | None]:
+    """A run that ends as llmpar-until ends it, looked at ten times a turn, and the closing record."""
+    prompts, outputs = lengths(random, requests)
+    made = serve(server, prompts, outputs, clients, pace)
+    judge = ending.Ending(wanted, clients)
+    values = {
+        "ttft": made.first_token_s - made.sent_s,
+        "tpot": (made.end_s - made.first_token_s) / np.maximum(1, made.output_tokens - 1),
+    }
+    over = np.array([values[figure] > most for figure, _, most in judge.limits]).T
+    for place, index in enumerate(np.argsort(made.end_s), 1):
+        judge.take(float(made.sent_s[index]), float(made.end_s[index]), [False, *map(bool, over[index])])
+        if place % max(1, clients // 10) == 0 and (verdict := judge.verdict()) != objectives.UNKNOWN:
+            sent = int(np.count_nonzero(made.sent_s <= made.end_s[index]))
+            if sent == requests:
+                break
+            return serve(server, prompts[:sent], outputs[:sent], clients, pace), {
+                "verdict": verdict,
+                "objectives": dict(wanted),
+                "requests": place,
+            }
+    return made, None
 
 
 def figures(made: Run) -> tuple[np.ndarray, np.ndarray, float]:
@@ -153,42 +186,49 @@ def simulate_decide(trials: int) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """One search for the most clients: steps of the ladder between the answer and the truth (above 0: too high), cells
-    and requests."""
+    """One search for the most clients: steps of the ladder between the answer and the truth (above 0: too high), cells,
+    requests and seconds of load."""
 
     off: int
     cells: int
     requests: int
+    seconds: float
 
 
-def search_clients(seed: int) -> Found:
-    """A random server and random objectives; the server session has a pace of its own, the truth is of the mean one."""
+def search_clients(seed: int, ends: bool = True) -> Found:
+    """A random server and random objectives; the server session has a pace of its own, the truth is of the mean one.
+    `ends`: a measurement ends as soon as it is decided."""
     random = np.random.default_rng([7, seed])
     ladder = levels.ladder(1, 512)
     server = random_server(random)
     wanted = objectives.parse(f"ttft-p95<{random.choice([200, 500, 1000])}ms tpot-p95<{random.choice([20, 30, 50])}ms")
     true = Truth(server, wanted, ladder, seed).highest()
-    pace, requests = session_pace(random, 0.01), 0
+    pace = session_pace(random, 0.01)
     summaries: list[dict[str, Any]] = []
     while True:
         seen = find.measured(summaries, "clients", wanted)
-        step = find.step(seen, "clients", 1, 512, 8)
+        step = find.step(seen, "clients", 1, 512, 8, most_tries=1 if ends else 2)
         if step.level is None:
             place = ladder.index(step.best) if step.best else -1
-            return Found(place - true, len(summaries), requests)
+            requests = sum(each["n"]["requests"] for each in summaries)
+            seconds = sum(each["wall_s"]["value"] for each in summaries)
+            return Found(place - true, len(summaries), requests, seconds)
         tries = seen[step.level].tries if step.level in seen else 0
-        count = find.requests_for("clients", step.level, tries)
-        made = run(random, server, int(step.level), count, pace)
-        summaries.append(
-            summary(made, {"id": f"c{step.level}", "session": "find", "load": {"clients": int(step.level)}})
-        )
-        requests += count
+        count = find.requests_for("clients", step.level, 1 if ends else tries)
+        level, closing = int(step.level), None
+        if ends:
+            made, closing = run_until(random, server, level, count, pace, wanted)
+        else:
+            made = run(random, server, level, count, pace)
+        cell = {"id": f"c{level}", "session": "find", "load": {"clients": level}}
+        summaries.append(summary(made, cell) | ({"ended_early": closing} if closing else {}))
 
 
-def find_row(found: list[Found]) -> list[str]:
+def find_row(name: str, found: list[Found]) -> list[str]:
     """The line of the table of simulate_find."""
     off, cells = (np.array([getattr(each, name) for each in found]) for name in ("off", "cells"))
     return [
+        name,
         f"{len(found)}",
         f"{np.mean(off == 0):.0%}",
         f"{np.mean(np.abs(off) <= 1):.1%}",
@@ -196,16 +236,30 @@ def find_row(found: list[Found]) -> list[str]:
         f"{np.mean(cells):.1f}",
         f"{np.percentile(cells, 5):.0f} to {np.percentile(cells, 95):.0f}",
         f"{np.mean([each.requests for each in found]):.0f}",
+        f"{np.mean([each.seconds for each in found]):.0f}",
     ]
 
 
-FIND_HEAD = ["servers", "exact", "within one step", "too high", "cells", "5 to 95% of searches", "requests a search"]
+FIND_HEAD = [
+    "measurements",
+    "servers",
+    "exact",
+    "within one step",
+    "too high",
+    "cells",
+    "5 to 95% of searches",
+    "requests a search",
+    "seconds of load",
+]
 
 
 def simulate_find(trials: int) -> str:
     """Random servers and objectives: how far the answer is from the truth, in steps of the ladder, and in how many
     cells."""
-    return tables.table(FIND_HEAD, [find_row([search_clients(seed) for seed in range(trials)])])
+    rows = []
+    for name, ends in (("whole", False), ("end early", True)):
+        rows.append(find_row(name, [search_clients(seed, ends) for seed in range(trials)]))
+    return tables.table(FIND_HEAD, rows)
 
 
 def random_server(random: np.random.Generator) -> Server:
@@ -226,11 +280,13 @@ def race(
     paces: dict[str, float] = {}
     summaries: list[dict[str, Any]] = []
     while True:
-        now = [replace(candidate, levels={}, final={}, final_missed=0) for candidate in candidates]
+        now = [
+            replace(candidate, levels={}, final={}, final_missed=0, intervals={}, joules={}) for candidate in candidates
+        ]
         spent = best.gather(now, summaries, question.objectives)
         step = best.state(now, question, spent)
         if step.cell is None:
-            return best.answer(now, step, question, spent), spent
+            return best_answer.answer(now, step, question, spent), spent.seconds
         cell = step.cell
         pace = paces.setdefault(cell.server_session, session_pace(random, noise))
         made = run(random, servers[cell.candidate.number], int(cell.level), cell.count, pace)

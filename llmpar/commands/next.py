@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from llmpar import cli, exit_codes, failure, records, sizes, sweep_folder, sweeps
+from llmpar import cli, exit_codes, failure, records, sweep_folder, sweeps
 
+NAME = "llmpar-next"
 HELP = """Read a question and the summaries so far; write the cell to measure next, or the answer.
 
 \b
@@ -31,7 +32,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
 """
 
 
-@cli.command("llmpar-next", help=HELP, short_help="the cell to measure next, or the answer")
+@cli.command(NAME, help=HELP, short_help="the cell to measure next, or the answer")
 @click.argument("question", type=click.Choice(["find", "decide", "best"]))
 @cli.files
 @click.option("--slo", metavar="TEXT", default="", help="Objectives of find: ttft-p95<500ms tpot-p95<50ms.")
@@ -44,15 +45,13 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
     type=click.FloatRange(0, min_open=True),
     default=1,
     show_default=True,
-    help="Lowest level of find.",
+    help="Lowest level of find and best.",
 )
 @click.option(
     "--most",
     metavar="N",
     type=click.FloatRange(0, min_open=True),
-    default=1024,
-    show_default=True,
-    help="Highest level of find.",
+    help="Highest level of find and best. Default: 1024, and 256 of best.",
 )
 @click.option(
     "--start",
@@ -60,7 +59,13 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
     type=click.FloatRange(0, min_open=True),
     help="First level of find. Default: 8 times --least.",
 )
-@click.option("--a", "side_a", metavar="SETTINGS", default="", help="Side A of decide: engine=vllm speculate=2.")
+@click.option(
+    "--a",
+    "side_a",
+    metavar="SETTINGS",
+    default="",
+    help='Side A of decide: engine=vllm speculate=2; engine_args="-t 2" with quotes.',
+)
 @click.option("--b", "side_b", metavar="SETTINGS", default="", help="Side B of decide.")
 @click.option(
     "--by",
@@ -96,6 +101,13 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
     help="Candidates of best: a sweep table, one candidate a server setting.",
 )
 @click.option(
+    "--price",
+    "prices",
+    metavar="N|NAME=N",
+    multiple=True,
+    help="An hour of this machine, for the price of a million tokens in best's answer.",
+)
+@click.option(
     "--server-session", metavar="NAME", help="Print nothing unless the next cell belongs to this server session."
 )
 @click.option(
@@ -111,7 +123,7 @@ def main(
     slo: str,
     axis: str,
     least: float,
-    most: float,
+    most: float | None,
     start: float | None,
     side_a: str,
     side_b: str,
@@ -122,6 +134,7 @@ def main(
     settings: tuple[str, ...],
     table: str | None,
     space: str | None,
+    prices: tuple[str, ...],
     server_session: str | None,
     folder: str | None,
 ) -> int:
@@ -129,22 +142,22 @@ def main(
     try:
         base = _base(table, settings)
         if question == "find":
-            found = _find(summaries, base, slo, axis, least, most, start)
+            found, where = _find(summaries, base, slo, axis, least, most or 1024, start)
         elif question == "decide":
-            found = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
+            found, where = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
         else:
-            found = _best(summaries, base, space, slo, least, most, margin, minutes, seed)
+            found, where = _best(summaries, base, space, slo, least, most or 256, margin, minutes, seed, folder, prices)
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     if server_session and found["kind"] == "cell" and found["session"] != server_session:
         return exit_codes.OK
-    _write(found, folder)
+    _write(found, folder, where)
     return exit_codes.OK
 
 
 def pairs(text: str) -> dict[str, Any]:
-    """Settings of `engine=vllm speculate=2`, as a sweep table's columns read them. Raises ValueError."""
-    words = text.split()
+    """Settings of `engine=vllm engine_args="-t 2"`, as a sweep table's columns read them. Raises ValueError."""
+    words = shlex.split(text)
     if bad := [word for word in words if "=" not in word]:
         raise ValueError(f"'{bad[0]}' is not a setting: give NAME=VALUE, as engine=vllm")
     if not words:
@@ -179,24 +192,29 @@ def _find(
     least: float,
     most: float,
     start: float | None,
-) -> dict[str, Any]:
-    from llmpar.search import find
+) -> tuple[dict[str, Any], str]:
+    from llmpar.search import ending, find
     from llmpar.verdicts import objectives
 
     wanted = objectives.parse(slo)
     levels = find.measured(summaries, axis, wanted)
-    step = find.step(levels, axis, least, most, start or min(most, 8 * least))
+    launcher = base.get("launcher", "queue")
+    ends = axis == "clients" and ending.possible(wanted, launcher)
+    step = find.step(levels, axis, least, most, start or min(most, 8 * least), most_tries=1 if ends else 2)
     if step.level is None:
-        return find.answer(levels, step, axis, wanted)
-    tries = levels[step.level].tries if step.level in levels else 0
-    count = find.requests_for(axis, step.level, tries)
+        return find.answer(levels, step, axis, wanted), ""
+    seen = levels.get(step.level)
+    count = find.requests_for(axis, step.level, 1 if ends else seen.tries if seen else 0)
     if axis == "clients":
-        load: dict[str, Any] = {"clients": int(step.level), "launcher": base.get("launcher", "queue")}
+        load: dict[str, Any] = {"clients": int(step.level), "launcher": launcher}
+        if ends:
+            load["until"] = " ".join(slo.split())
         name = f"c{int(step.level):04d}"
     else:
         load = {"rate": step.level, "launcher": "open", "clients": base.get("clients", 1024)}
         name = f"rate-{sweeps.slug(f'{step.level:g}')}"
-    return cell(base | load | {"count": count}, name + (f"-n{count}" if tries else ""), "find", "find")
+    name += f"-{seen.cells + 1}" if seen else ""
+    return cell(base | load | {"count": count}, name, "find", "find"), find.progress(levels, axis)
 
 
 def _decide(
@@ -207,7 +225,7 @@ def _decide(
     margin: float,
     minutes: float | None,
     seed: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
     from llmpar.search import decide
 
     cli.known_figures((by,))
@@ -220,53 +238,32 @@ def _decide(
         raise ValueError(f"cell '{blocks.missing[0]}' has no {by}: its requests failed or were too few")
     look = decide.stand(blocks, margin)
     if look is not None and look.decision != "more":
-        return decide.answer(blocks, look, by, labels, margin, minutes)
+        return decide.answer(blocks, look, by, labels, margin, minutes), ""
     per_session = sum(blocks.seconds) / len(blocks.seconds) if blocks.seconds else 0.0
     if look is not None and minutes is not None and sum(blocks.seconds) + 2 * per_session > minutes * 60:
-        return decide.answer(blocks, look, by, labels, margin, minutes)
+        return decide.answer(blocks, look, by, labels, margin, minutes), ""
     block, side = decide.next_cell(blocks, seed)
     name = decide.cell_id(block, side)
-    return cell(base | own[decide.SIDES.index(side)], name, "decide", name)
+    return cell(base | own[decide.SIDES.index(side)], name, "decide", name), decide.progress(blocks, look)
 
 
-def candidates_of(space: str | None, base: dict[str, Any]) -> list[Any]:
-    """One candidate for each set of server settings in the table. Raises ValueError."""
-    from llmpar.search.best import Candidate
+def refuse(candidates: list[Any], folder: str | None) -> None:
+    """Mark candidates whose settings an engine does not have, or that cannot fit this machine. What was found is kept
+    in DIR/refused.json: looking at engines takes a second each, and a search asks again for every cell."""
+    from llmpar.serving import planner
 
-    if not space:
-        raise ValueError("best needs --space: a table with a row for each candidate")
-    with cli.opened(space) as stream:
-        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
-    distinct: dict[str, dict[str, Any]] = {}
-    for row in parsed:
-        server = {name: value for name, value in (base | row).items() if name in sweeps.SERVER}
-        distinct.setdefault(json.dumps(server, sort_keys=True), server)
-    varying = [name for name in sweeps.SERVER if len({json.dumps(each.get(name)) for each in distinct.values()}) > 1]
-    return [
-        Candidate(number, server, " ".join(f"{name}={server[name]}" for name in varying if name in server) or "default")
-        for number, server in enumerate(distinct.values(), 1)
-    ]
-
-
-def refuse(candidates: list[Any]) -> None:
-    """Mark candidates whose settings an engine does not have, or that cannot fit this machine's GPU."""
-    from llmpar.engines import Device, Settings, check
-    from llmpar.serving import gpu_memory, launches
-
-    memory = gpu_memory.gpu_memory()
+    kept = Path(folder) / "refused.json" if folder else None
+    known: dict[str, str | None] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    new = False
     for candidate in candidates:
-        named = {name: value for name, value in candidate.settings.items() if name not in ("engine", "host")}
-        try:
-            engine = launches.lookup(candidate.settings.get("engine", sweeps.DEFAULTS["engine"]))
-            if "kv_bytes" in named:
-                named["kv_bytes"] = sizes.parse(named["kv_bytes"])
-            if "engine_args" in named:
-                named["engine_args"] = tuple(shlex.split(named["engine_args"]))
-            settings = Settings(**named)
-            check(engine, settings)
-            engine.command(settings, Device(memory, None), settings.runtime or engine.runtimes[0])
-        except (ValueError, failure.Failure) as error:
-            candidate.failure = str(error)
+        key = json.dumps(candidate.settings, sort_keys=True)
+        if key not in known:
+            known[key], new = planner.refusal(candidate.settings), True
+        candidate.refused = known[key]
+    if kept and new:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with cli.writing(str(kept)) as stream:
+            stream.write(json.dumps(known).encode())
 
 
 def _best(
@@ -279,37 +276,46 @@ def _best(
     margin: float,
     minutes: float | None,
     seed: int,
-) -> dict[str, Any]:
-    from llmpar.search import best
+    folder: str | None,
+    prices: tuple[str, ...],
+) -> tuple[dict[str, Any], str]:
+    from llmpar.search import best, best_answer, spaces
     from llmpar.verdicts import objectives
 
     wanted = objectives.parse(slo) if slo else {}
     question = best.Question(wanted, least, most, minutes, margin, seed)
-    candidates = candidates_of(space, base)
-    refuse(candidates)
+    if not space:
+        raise ValueError("best needs --space: a table with a row for each candidate")
+    with cli.opened(space) as stream:
+        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
+    candidates, load = spaces.candidates([base | row for row in parsed], space, cli.prices_of(prices))
+    refuse(candidates, folder)
     spent = best.gather(candidates, summaries, wanted)
     now = best.state(candidates, question, spent)
     if now.cell is None:
-        return best.answer(candidates, now, question, spent)
-    load = {name: value for name, value in base.items() if name in sweeps.LOAD}
+        return best_answer.answer(candidates, now, question, spent), ""
     row = load | now.cell.candidate.settings | {"clients": int(now.cell.level), "count": now.cell.count}
-    return cell(row | {"skip": now.cell.skip}, now.cell.name, "best", now.cell.server_session)
+    row |= spaces.prompts_of(now.cell, len(list(Path(load.get("prompts", sweeps.DEFAULTS["prompts"])).glob("*.txt"))))
+    found = cell(row, now.cell.name, "best", now.cell.server_session)
+    return found, best_answer.progress(candidates, now, question, spent)
 
 
-def _write(found: dict[str, Any], folder: str | None) -> None:
+def _write(found: dict[str, Any], folder: str | None, progress: str) -> None:
     if folder is None:
         click.echo(records.encode(found), nl=False)
         return
     where = Path(folder)
     if found["kind"] == "answer":
-        from llmpar.search import best, decide, find
+        from llmpar.search import best_answer, decide, find
 
         where.mkdir(parents=True, exist_ok=True)
-        text = {"find": find, "decide": decide, "best": best}[found["question"]].sentence(found)
+        text = {"find": find, "decide": decide, "best": best_answer}[found["question"]].sentence(found)
         for name, data in (("answer.json", records.encode(found)), ("answer.txt", text.encode())):
             with cli.writing(str(where / name)) as stream:
                 stream.write(data)
         return
+    if not (where / found["id"] / "cell.json").exists():  # asked again inside its server session, it was told before
+        cli.say(NAME, progress)
     cells = {
         path.parent.name: json.loads(path.read_text())
         for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime)

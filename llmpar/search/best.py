@@ -16,16 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar.results import rows, words
+from llmpar.results import rows
+from llmpar.search import budget
 from llmpar.search.levels import ladder, next_step
 from llmpar.stats import sequential
 from llmpar.stats.effects import MARGIN
 from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN, of_all, of_session
 
-KEPT = 3  # one in so many goes on to the next round
+KEPT = budget.GROWTH  # one in so many goes on to the next round
 FINALISTS = 3
 MOST_CELLS = 4  # of one candidate in one round
-FIRST_REQUESTS = 128
 RATE = "output_tokens_per_s"
 
 
@@ -37,10 +37,14 @@ class Candidate:
     number: int
     settings: dict[str, Any]
     label: str
-    failure: str | None = None
+    failure: str | None = None  # why its server did not run
+    refused: str | None = None  # why it was never started
     levels: dict[int, dict[float, tuple[float, str]]] = field(default_factory=dict)
     final: dict[int, float] = field(default_factory=dict)  # block to rate
     final_missed: int = 0  # blocks whose cell missed the objectives
+    intervals: dict[float, tuple[float, float]] = field(default_factory=dict)  # of the rate in the last cell at a level
+    joules: dict[float, float] = field(default_factory=dict)  # a token, by level, of the last cell there
+    price_per_h: float | None = None
 
     def score(self, turn: int) -> tuple[float, float] | None:
         """The best rate within the objectives in a round, and its level."""
@@ -75,11 +79,10 @@ def final_id(block: int, number: int, level: float) -> str:
 
 def gather(
     candidates: Sequence[Candidate], summaries: Sequence[dict[str, Any]], objectives: Mapping[str, float]
-) -> float:
-    """Enter what the summaries say into the candidates; the seconds that measuring took."""
+) -> budget.Spent:
+    """Enter what the summaries say into the candidates; what measuring took."""
     by_number = {candidate.number: candidate for candidate in candidates}
-    spent: dict[str, float] = {}
-    seconds = 0.0
+    cells: list[tuple[int, float, bool, Mapping[str, Any]]] = []
     for summary in summaries:
         cell = summary.get("cell") or {}
         parts = str(cell.get("id") or "").split("-")
@@ -90,14 +93,18 @@ def gather(
             continue
         level = float(parts[2][1:])
         server = summary.get("server") or {}
-        spent[str(cell.get("session"))] = float(server.get("ready_s") or 0.0)
-        seconds += rows.reading(summary, "wall_s").value or 0.0
+        cells.append((candidate.number, level, parts[0][0] == "r", summary))
         rate = rows.reading(summary, RATE + "_steady").value or rows.reading(summary, RATE).value
         verdict = verdict_by_value(summary, objectives)
         if rate is None or rate <= 0:
             verdict, rate = MISSES, 0.0
             if server.get("outcome") not in (None, "ok", "running"):
                 candidate.failure = str(server.get("message") or server.get("outcome"))
+        steady = rows.reading(summary, RATE + "_steady")
+        if steady.low is not None and steady.high is not None:
+            candidate.intervals[level] = (steady.low, steady.high)
+        if (joules := rows.reading(summary, "joules_per_token").value) is not None:
+            candidate.joules[level] = joules
         if parts[0][0] == "f":
             block = int(parts[0][1:])
             candidate.final_missed += verdict == MISSES
@@ -105,7 +112,7 @@ def gather(
                 candidate.final[block] = rate
         else:
             candidate.levels.setdefault(int(parts[0][1:]), {})[level] = (rate, verdict)
-    return seconds + sum(spent.values())
+    return budget.spent(cells)
 
 
 def verdict_by_value(summary: dict[str, Any], objectives: Mapping[str, float]) -> str:
@@ -132,6 +139,7 @@ class Next:
     server_session: str
     count: int
     skip: int
+    held_out: bool = False  # on prompts that no round used
 
 
 @dataclass(frozen=True)
@@ -145,24 +153,23 @@ class State:
     looks: dict[int, sequential.Look]
 
 
-def requests_of(turn: int, level: float) -> int:
-    """Requests of a cell of a round: at least four turns of all clients, three times as many each round."""
-    return int(max(FIRST_REQUESTS, 4 * level) * KEPT ** min(turn - 1, 2))
-
-
-def state(candidates: Sequence[Candidate], question: Question, spent_s: float) -> State:
-    """The next step of the race."""
-    over = question.minutes is not None and spent_s > question.minutes * 60
-    left = [candidate for candidate in candidates if candidate.failure is None]
+def state(candidates: Sequence[Candidate], question: Question, spent: budget.Spent) -> State:
+    """The next step of the race. A cell that would end after the time is not begun, and a round is left out where it
+    would leave no time for the final."""
+    whole = math.inf if question.minutes is None else question.minutes * 60
+    left = [each for each in candidates if each.failure is None and each.refused is None]
     turn, skip = 1, 0
     hint = question.most
+    over = False
     while len(left) > FINALISTS or turn == 1:
         for candidate in left:
             level = _level(candidate, turn, question, hint)
             if level is not None and not over:
-                name = cell_id(turn, candidate.number, level)
-                cell = Next(candidate, level, name, f"r{turn}-k{candidate.number:03d}", requests_of(turn, level), skip)
-                return State(cell, turn, left, [], {})
+                count = budget.requests_of(turn, level, spent, candidate.number)
+                name, session = cell_id(turn, candidate.number, level), f"r{turn}-k{candidate.number:03d}"
+                over = spent.seconds + spent.cost(candidate.number, level, count, session) > whole
+                if not over:
+                    return State(Next(candidate, level, name, session, count, skip), turn, left, [], {})
             best = candidate.score(turn)
             if best is not None:  # the next candidate starts where this one was best
                 hint = best[1]
@@ -172,13 +179,13 @@ def state(candidates: Sequence[Candidate], question: Question, spent_s: float) -
             (candidate for candidate in left if candidate.score(turn)),
             key=lambda candidate: -(candidate.score(turn) or (0.0, 0.0))[0],
         )
-        skip += requests_of(turn, question.most)
+        skip += budget.requests_of(turn, question.most)
         left = ranked[: max(FINALISTS, math.ceil(len(ranked) / KEPT))]
-        if len(left) <= FINALISTS:
+        if len(left) <= FINALISTS or not _another_round(left, turn + 1, question, spent, whole):
             break
         turn += 1
-    finalists = [candidate for candidate in left if _last_score(candidate)]
-    finalists.sort(key=lambda candidate: -(_last_score(candidate) or (0.0, 0.0))[0])
+    finalists = [candidate for candidate in left if last_score(candidate)]
+    finalists.sort(key=lambda candidate: -(last_score(candidate) or (0.0, 0.0))[0])
     finalists = finalists[:FINALISTS]
     looks = compare(finalists, question)
     if over or len(finalists) < 2 or not _open(looks, question):
@@ -189,13 +196,37 @@ def state(candidates: Sequence[Candidate], question: Question, spent_s: float) -
         random.Random(question.seed * 1000 + block).shuffle(order)
         for candidate in order:
             if block not in candidate.final:
-                level = (_last_score(candidate) or (0.0, question.least))[1]
-                name = final_id(block, candidate.number, level)
-                cell = Next(
-                    candidate, level, name, f"f{block:02d}-k{candidate.number:03d}", requests_of(3, level), skip
+                level, count = _final_load(candidate, question, spent)
+                name, session = final_id(block, candidate.number, level), f"f{block:02d}-k{candidate.number:03d}"
+                if spent.seconds + spent.cost(candidate.number, level, count, session) > whole:
+                    return State(None, turn, left, finalists, looks)
+                return State(
+                    Next(candidate, level, name, session, count, skip, held_out=True), turn, left, finalists, looks
                 )
-                return State(cell, turn, left, finalists, looks)
         block += 1
+
+
+def _final_load(candidate: Candidate, question: Question, spent: budget.Spent) -> tuple[float, int]:
+    """The level and the requests of a candidate's cells in the final."""
+    level = (last_score(candidate) or (0.0, question.least))[1]
+    return level, budget.requests_of(3, level, spent, candidate.number)
+
+
+def _another_round(left: Sequence[Candidate], turn: int, question: Question, spent: budget.Spent, whole: float) -> bool:
+    """Whether a round of these candidates leaves time for the shortest final: two blocks of two. One that has begun
+    goes on."""
+    if any(candidate.levels.get(turn) for candidate in left):
+        return True
+    seconds = spent.seconds
+    for candidate in left:
+        level = (last_score(candidate) or (0.0, question.least))[1]
+        seconds += spent.start_s + budget.requests_of(turn, level, spent, candidate.number) * spent.seconds_a_request(
+            candidate.number, level
+        )
+    for candidate in left[:2]:
+        level, count = _final_load(candidate, question, spent)
+        seconds += sequential.FIRST_LOOK * (spent.start_s + count * spent.seconds_a_request(candidate.number, level))
+    return seconds <= whole
 
 
 def _level(candidate: Candidate, turn: int, question: Question, hint: float) -> float | None:
@@ -210,7 +241,7 @@ def _level(candidate: Candidate, turn: int, question: Question, hint: float) -> 
     return next_step(question.levels, verdicts, start=hint).level
 
 
-def _last_score(candidate: Candidate) -> tuple[float, float] | None:
+def last_score(candidate: Candidate) -> tuple[float, float] | None:
     return next((score for turn in sorted(candidate.levels, reverse=True) if (score := candidate.score(turn))), None)
 
 
@@ -221,7 +252,7 @@ def leader_of(finalists: Sequence[Candidate]) -> Candidate | None:
         missed = candidate.final_missed * 2 > len(candidate.final)
         if candidate.final:
             return not missed, math.exp(sum(map(math.log, candidate.final.values())) / len(candidate.final))
-        return not missed, (_last_score(candidate) or (0.0, 0.0))[0]
+        return not missed, (last_score(candidate) or (0.0, 0.0))[0]
 
     return max(finalists, key=rate, default=None)
 
@@ -247,84 +278,3 @@ def compare(finalists: Sequence[Candidate], question: Question) -> dict[int, seq
 
 def _open(looks: Mapping[int, sequential.Look], question: Question) -> bool:
     return not looks or any(look.decision == "more" for look in looks.values())
-
-
-def answer(candidates: Sequence[Candidate], done: State, question: Question, spent_s: float) -> dict[str, Any]:
-    """The answer record: the leader, what cannot be told from it, what is worse, what failed."""
-    leader = leader_of(done.finalists)
-    tied: list[dict[str, Any]] = []
-    worse: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    missed: list[dict[str, Any]] = []
-    for candidate in candidates:
-        if candidate is leader:
-            continue
-        look = done.looks.get(candidate.number)
-        entry: dict[str, Any] = {"label": candidate.label, "settings": candidate.settings}
-        if candidate.failure is not None:
-            failed.append(entry | {"why": candidate.failure})
-        elif look is not None:
-            entry |= {"leader_ratio": look.ratio, "low": look.low, "high": look.high, "blocks": look.blocks}
-            (worse if look.decision == "different" else tied).append(entry)
-        elif (best := _last_score(candidate)) is not None:
-            (tied if candidate in done.finalists else worse).append(entry | {RATE: best[0], "clients": best[1]})
-        elif candidate.levels:
-            missed.append(entry)
-        else:
-            failed.append(entry | {"why": "not measured: the time was over"})
-    record: dict[str, Any] = {
-        "kind": "answer",
-        "v": 1,
-        "question": "best",
-        "objectives": dict(question.objectives),
-        "best": None,
-        "tied": tied,
-        "worse": worse,
-        "missed": missed,
-        "failed": failed,
-        "minutes_spent": spent_s / 60,
-        "minutes": question.minutes,
-    }
-    if leader is not None and (score := _last_score(leader)) is not None:
-        values = list(leader.final.values()) or [score[0]]
-        rate = math.exp(sum(map(math.log, values)) / len(values))
-        record["best"] = {
-            "label": leader.label,
-            "settings": leader.settings,
-            "clients": score[1],
-            RATE: rate,
-            "server_sessions": len(values),
-        }
-    return record
-
-
-def sentence(record: Mapping[str, Any]) -> str:
-    """The answer for people."""
-    best = record["best"]
-    if best is None:
-        text = "no candidate was measured within the objectives\n"
-    else:
-        within = " within the objectives" if record["objectives"] else ""
-        text = f"{best['label']}, {best['clients']:g} clients: {words.quantity(RATE, best[RATE])}{within}"
-        nearest = min(
-            (entry for entry in record["worse"] if "leader_ratio" in entry),
-            key=lambda entry: entry["leader_ratio"],
-            default=None,
-        )
-        if nearest:
-            low, high = (nearest["low"] - 1) * 100, (nearest["high"] - 1) * 100
-            text += f"; {(nearest['leader_ratio'] - 1) * 100:+.0f}% ({low:.0f} to {high:.0f}) over {nearest['label']}"
-        text += "\n"
-    for key, heading in (
-        ("tied", "cannot be told from it"),
-        ("worse", "worse"),
-        ("missed", "do not meet the objectives at any level tried"),
-        ("failed", "did not run"),
-    ):
-        if record[key]:
-            text += f"{heading} ({len(record[key])}): "
-            text += (
-                "; ".join(entry["label"] + (f" [{entry['why']}]" if "why" in entry else "") for entry in record[key])
-                + "\n"
-            )
-    return text

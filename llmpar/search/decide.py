@@ -87,6 +87,16 @@ def stand(blocks: Blocks, margin: float = MARGIN, most: int = sequential.MOST_BL
     )
 
 
+def progress(blocks: Blocks, look: sequential.Look | None, most: int = sequential.MOST_BLOCKS) -> str:
+    """Where the comparison stands: the blocks, the effect with its interval, the chance of being told."""
+    text = f"block {len(blocks.complete) + 1} of at most {most}"
+    if look is not None and look.low is not None and look.high is not None:
+        text += f"; a/b {look.ratio:.3f} ({look.low:.3f} to {look.high:.3f})"
+        if look.chance is not None:
+            text += f", {look.chance * 100:.0f}% chance of being told"
+    return text
+
+
 def answer(
     blocks: Blocks, look: sequential.Look, figure: str, labels: Mapping[str, str], margin: float, minutes: float | None
 ) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def sentence(record: Mapping[str, Any]) -> str:
         "undecided": "the last block is in",
         "out of time": "the time is over",
     }[record["decision"]]
-    text = f"cannot tell {a} from {b}: {seen} ({span}); {why}"
+    text = f"cannot tell {a} from {b}: {seen}{f' ({span})' if span else ', one server session each'}; {why}"
     if record["blocks_needed"] and record["seconds_per_block"]:
         more = record["blocks_needed"]
         text += (

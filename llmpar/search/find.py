@@ -15,39 +15,57 @@ from llmpar.verdicts import objectives
 TURNS = 6
 LEAST_REQUESTS = 160
 LEAST_HELD = 0.85  # of the clients, below which the load was not what was asked
-MORE = 3  # times as many requests when a level is measured again
+MORE = 3  # times as many requests where a level needs them
 
 
 @dataclass(frozen=True)
 class Level:
-    """One measured level: the longest summary of it and what that says of all objectives together."""
+    """One measured level: the summary of it that counts and what that says of all objectives together. `tries`: how
+    many of its `cells` were measured for these objectives or whole."""
 
     level: float
     verdict: str
     summary: dict[str, Any]
     tries: int
+    cells: int
 
 
 def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str, float]) -> dict[float, Level]:
-    """Levels that the summaries measure, by `axis` (clients or rate). Of several cells at one level the one with the
-    most requests counts."""
+    """Levels that the summaries measure, by `axis` (clients or rate). Of several cells at one level one that settles it
+    counts, else the one with the most requests."""
     levels: dict[float, Level] = {}
     for summary in summaries:
         level = ((summary.get("cell") or {}).get("load") or {}).get(axis)
         if level is None:
             continue
-        verdict = objectives.of_all(summary, wanted)
+        verdict, whole = _verdict(summary, wanted)
         old = levels.get(float(level))
-        tries = old.tries + 1 if old else 1
-        size = (summary.get("n") or {}).get("requests") or 0
-        if old and size < ((old.summary.get("n") or {}).get("requests") or 0):
+        tries, cells = (old.tries + whole, old.cells + 1) if old else (int(whole), 1)
+        if old and (old.verdict != objectives.UNKNOWN, _size(old.summary)) > (
+            verdict != objectives.UNKNOWN,
+            _size(summary),
+        ):
             verdict, summary = old.verdict, old.summary
-        levels[float(level)] = Level(float(level), verdict, summary, tries)
+        levels[float(level)] = Level(float(level), verdict, summary, tries, cells)
     return levels
 
 
+def _verdict(summary: dict[str, Any], wanted: Mapping[str, float]) -> tuple[str, bool]:
+    """What a summary says, and whether it was measured for these objectives. One that ended early for them says what
+    ended it: a test that allows for looking after every request, which the summary's own would not."""
+    ended = summary.get("ended_early")
+    if ended and ended.get("objectives") == dict(wanted):
+        return str(ended["verdict"]), True
+    return objectives.of_all(summary, wanted), not ended
+
+
+def _size(summary: Mapping[str, Any]) -> int:
+    return (summary.get("n") or {}).get("requests") or 0
+
+
 def requests_for(axis: str, level: float, tries: int) -> int:
-    """How many requests a cell at this level sends, the first time or again."""
+    """How many requests a cell at this level sends, the first time or again. One that may end early has those of the
+    second time from the start."""
     turn = TURNS * level if axis == "clients" else 30 * level
     return int(max(LEAST_REQUESTS, turn)) * MORE ** max(0, tries)
 
@@ -63,6 +81,18 @@ def step(
         most_tries,
         start,
     )
+
+
+def progress(levels: Mapping[float, Level], axis: str) -> str:
+    """Where the search stands: the highest level that meets the objectives and the lowest above it that does not."""
+    noun = "clients" if axis == "clients" else "requests/s"
+    best = max((level for level, seen in levels.items() if seen.verdict == objectives.MEETS), default=None)
+    above = min(
+        (level for level, seen in levels.items() if seen.verdict == objectives.MISSES and level > (best or 0)),
+        default=None,
+    )
+    known = [f"{level:g} {word}" for level, word in ((best, "meet it"), (above, "do not")) if level is not None]
+    return f"{len(levels)} levels measured; of {noun} " + " and ".join(known) if known else "nothing is known yet"
 
 
 def answer(levels: Mapping[float, Level], done: Step, axis: str, wanted: Mapping[str, float]) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def sentence(record: dict[str, Any]) -> str:
     why = next((each["message"] for each in record["reasons"]), "")
     size, interval = change(record)
     interval = f", {interval}" if interval else ""
-    more = f"; {sessions(record['needed']['sessions'])} each would tell" if record["needed"] else ""
+    more = ""
+    if record["needed"]:
+        more = f"; {sessions(record['needed']['sessions'])} each would tell (make decide stops as soon as they do)"
     return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {size}{interval}, {measured}): {why}{more}"
 
 

@@ -58,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "render": {"report", "simulate", "results", "stats", "summary", "verdicts"},
     "report": {"results", "summary", "verdicts"},
-    "search": {"results", "stats", "verdicts"},
+    "search": {"results", "stats", "sweeps", "verdicts"},
     "verdicts": {"engines", "results", "sizes", "stats"},
     "results": {"sizes", "stats"},
     "summary": {"outside", "records", "sampling", "sizes", "stats"},

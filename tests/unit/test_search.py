@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmpar.commands import next as command
-from llmpar.search import best, decide, find
+from llmpar.search import best, best_answer, decide, find
 from llmpar.stats import sequential
 from llmpar.verdicts import objectives
 from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
@@ -125,7 +125,7 @@ def race(rates: list[float], question: best.Question, failing: tuple[int, ...] =
         spent = best.gather(candidates, made, question.objectives)
         state = best.state(candidates, question, spent)
         if state.cell is None:
-            return best.answer(candidates, state, question, spent), len(made)
+            return best_answer.answer(candidates, state, question, spent), len(made)
         number = state.cell.candidate.number
         rate = 0.0 if number in failing else rates[number] * noise.gauss(1, 0.005)
         server = {"ready_s": 60.0} | ({"outcome": "out_of_memory", "message": "no memory"} if number in failing else {})
@@ -149,8 +149,8 @@ def test_best_finds_the_best_and_names_what_failed_and_what_is_worse() -> None:
         "tied"
     ]
     assert cells < 30
-    text = best.sentence(record)
-    assert text.startswith("k2, 64 clients: 1") and "did not run (1): k8 [no memory]" in text
+    text = best_answer.sentence(record)
+    assert text.startswith("k2, 64 clients: 1") and "this one did not run: k8 [no memory]" in text
 
 
 def test_equal_candidates_cannot_be_told_apart() -> None:
@@ -161,7 +161,7 @@ def test_equal_candidates_cannot_be_told_apart() -> None:
 
 def test_the_budget_ends_the_race_with_what_is_known() -> None:
     record, cells = race([100, 120, 150, 90], best.Question({}, 8, 64, minutes=3))
-    assert cells <= 5 and record["minutes_spent"] >= 3 and record["failed"]
+    assert cells == 2 and record["minutes_spent"] <= 3 and len(record["unmeasured"]) == 2
 
 
 def test_the_command_plans_answers_and_refuses(tmp_path: Path) -> None:
@@ -170,12 +170,12 @@ def test_the_command_plans_answers_and_refuses(tmp_path: Path) -> None:
 
     done = run("find", "--slo", "ttft-p95<500ms", "--set", "engine=vllm model=m", "--write", "run")
     assert (
-        done.output.strip() == "c0008" and json.loads(Path("run/c0008/cell.json").read_text())["server"]["model"] == "m"
+        done.stdout.strip() == "c0008" and json.loads(Path("run/c0008/cell.json").read_text())["server"]["model"] == "m"
     )
     assert "CELLS := c0008" in Path("run/cells.mk").read_text()
     done = run("decide", "--a", "speculate=0", "--b", "speculate=2", "--set", "engine=vllm model=m")
-    cell = json.loads(done.output)
+    cell = json.loads(done.stdout)
     assert cell["id"] == cell["session"] and cell["id"][:4] == "b01-" and cell["server"]["speculate"] in (0, 2)
     Path("space.tsv").write_text("engine\tmodel\tspeculate\tclients\nvllm\tm\t0,2\t8\nmii\tm\t2\t8\n")
-    cell = json.loads(run("best", "--space", "space.tsv", "--most", "32").output)
+    cell = json.loads(run("best", "--space", "space.tsv", "--most", "32").stdout)
     assert cell["id"] == "r1-k001-c0032" and cell["load"]["clients"] == 32
