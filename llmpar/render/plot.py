@@ -22,7 +22,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNL
 
 from llmpar.results import rows, words
 from llmpar.results.rows import Row, shown
-from llmpar.verdicts import break_even
+from llmpar.verdicts import break_even, knee
 
 matplotlib.rcParams["text.parse_math"] = False  # names of models are no mathematics, whatever their dollar signs
 
@@ -95,6 +95,7 @@ def against(
     figure, axes = panels(len(metrics), look)
     ticks = sorted({float(row.settings[key]) for row in rows})
     wide = ticks[0] > 0 and ticks[-1] / ticks[0] >= 8
+    bend = knee.clients(rows) if key == "clients" else None
     under = "rate, requests per second" if key == "rate" else key.replace("_", " ")
     for axis, metric in zip(axes, metrics, strict=True):
         most = _curves(axis, groups, key, metric, dodge=wide)
@@ -104,6 +105,18 @@ def against(
         if wide:
             axis.set_xscale("log", base=2)
             axis.xaxis.set_minor_locator(NullLocator())
+        if bend is not None:
+            axis.axvline(bend, color=TEXT, linestyle=DASHES[2], linewidth=1.2, zorder=0)
+            axis.annotate(
+                f"knee: {bend:g}",
+                xy=(bend, 0.94),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4, 0),
+                textcoords="offset points",
+                ha="right",
+                fontsize=look.text,
+                color=TEXT,
+            )
         axis.xaxis.set_major_locator(FixedLocator(ticks))
         axis.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
     if len(groups) > 1:

@@ -16,15 +16,38 @@ RATE = "output_tokens_per_s"
 
 def sentence(given: Sequence[rows.Row]) -> str:
     """The knee in one sentence for rows that differ in clients, or in the rate of an open load, alone; else ''."""
+    key, ordered = _ordered(given)
+    return "" if not ordered else _open(ordered) if key == "rate" else _closed(ordered)
+
+
+def clients(given: Sequence[rows.Row]) -> float | None:
+    """The number of clients at the knee; None where the rows show none, or the best rate is that of the most clients
+    tried, so that it may lie beyond."""
+    key, ordered = _ordered(given)
+    rates = [row.figure(RATE).value for row in ordered]
+    known = [rate for rate in rates if rate is not None]
+    if key != "clients" or not known or len(known) < len(rates):
+        return None
+    place = _place(known)
+    return float(ordered[place].settings["clients"]) if place < len(ordered) - 1 else None
+
+
+def _place(rates: Sequence[float]) -> int:
+    """The first load that brings ENOUGH of the best rate."""
+    return next(index for index, rate in enumerate(rates) if rate >= ENOUGH * max(rates))
+
+
+def _ordered(given: Sequence[rows.Row]) -> tuple[str, list[rows.Row]]:
+    """The load in which the rows differ, and the rows in its order; none where they differ in anything else."""
     loads = {row.settings.get("launcher") for row in given}
     key = "rate" if loads == {"open"} else "clients" if "open" not in loads else ""
     ordered = [row for row in given if isinstance(row.settings.get(key), int | float)]
     if len(ordered) != len(given) or len({row.settings[key] for row in ordered}) < max(2, len(given)):
-        return ""
+        return key, []
     if len({words.label(row, (key,)) for row in ordered}) > 1:
-        return ""
+        return key, []
     ordered.sort(key=lambda row: row.settings[key])
-    return _open(ordered) if key == "rate" else _closed(ordered)
+    return key, ordered
 
 
 def _closed(ordered: list[rows.Row]) -> str:
@@ -33,7 +56,7 @@ def _closed(ordered: list[rows.Row]) -> str:
         return ""
     known = [rate for rate in rates if rate is not None]
     best = known.index(max(known))
-    place = next(index for index, rate in enumerate(known) if rate >= ENOUGH * known[best])
+    place = _place(known)
     knee, most = ordered[place], ordered[best if best > place else -1]
     name = words.setting_phrase("clients", knee.settings["clients"])
     rate = words.quantity(RATE, known[place])
