@@ -121,7 +121,8 @@ class Sweep:
         elapsed = max(now - (tally.first or now), 1e-3)
         parts += [f"{share:.0%}", f"{tally.tokens / elapsed:.{0 if tally.tokens > 10 * elapsed else 1}f} tok/s"]
         if tally.ttft_s:
-            parts.append(f"TTFT p50 {statistics.median(tally.ttft_s):.2f} s")
+            ttft = statistics.median(tally.ttft_s)
+            parts.append(f"TTFT p50 {ttft * 1000:.0f} ms" if ttft < 0.1 else f"TTFT p50 {ttft:.2f} s")
         parts.append(f"{tally.failed} failed")
         left = self.left_s(cell, share, elapsed)
         return ", ".join([*parts, f"{words(left)} left"]) if left is not None else ", ".join(parts)
