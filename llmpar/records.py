@@ -34,6 +34,8 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "pick": (1,),
     "prediction": (1,),
     "card": (1,),
+    "manifest": (1,),
+    "file": (1,),
     "prompt": (1,),
     "prompt_set": (1,),
 }

@@ -15,6 +15,7 @@ INSTALL = {
     "jq": "apt-get install jq",
     "nginx": "apt-get install nginx-light",
     "openssl": "apt-get install openssl",
+    "ssh-keygen": "apt-get install openssh-client",
     "parallel": "apt-get install parallel",
     "chromium": "apt-get install chromium",
     # Python packages.

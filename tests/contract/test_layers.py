@@ -25,6 +25,7 @@ GROUND = {
     "files",
     "foreground",
     "hostname",
+    "manifest",
     "other_tools",
     "outside",
     "procfs",

@@ -16,6 +16,8 @@ from llmpar import records, sweeps
 
 # Kinds whose fields other tests hold against the reference.
 ELSEWHERE = {
+    "manifest": "proc/test_manifest.py",
+    "file": "proc/test_manifest.py",
     "card": "unit/test_calibrate.py",
     "ended": "proc/test_searches.py",
     "engine": "proc/test_sample_engine.py",
