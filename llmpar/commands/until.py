@@ -45,7 +45,7 @@ def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str
     """Run a load until its records show that objectives are met or missed.
 
     \b
-      llmpar-until --slo 'ttft-p95<1s' --clients 8 --records r.jsonl -- parallel -j8 llmpar-request ::: prompts/* > r.jsonl
+      llmpar-until --slo 'ttft-p95<1s' --clients 8 --records out -- parallel -j8 llmpar-request ::: prompts/* > out
 
     COMMAND is GNU parallel, which starts no more requests and waits for those that are out when it is told to end. The
     share of requests over each limit is tested after every request by a bound that allows for that

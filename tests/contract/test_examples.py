@@ -33,6 +33,9 @@ NOT_RUN = {
     "llmpar-clock 'srun -w node3' 'kubectl exec -i pod-1 --' | jq '{host, offset_s, error_s}'": "wants Slurm and "
     "Kubernetes; tests/proc/test_hosts.py asks over ssh",
     "llmpar-summarise --clock clock.jsonl requests.jsonl": "wants those clocks; tests/unit/test_clocks.py has some",
+    "llmpar-manifest --sign ~/.ssh/id_ed25519 runs/quick": "wants a key; tests/proc/test_manifest.py has one",
+    "llmpar-verify runs": "wants a manifest; tests/proc/test_manifest.py makes and checks some",
+    "llmpar-verify --signers allowed_signers runs": "wants a signature; tests/proc/test_manifest.py signs",
     "make sweep REPEATS=3": "tests/proc/test_make.py runs make",
     "llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- "
     "make sweep": "wants two GPUs; its dry run is golden",

@@ -25,11 +25,15 @@ CASES = [
     ("llmpar-claims --only nonsense study.jsonl", 2, "nonsense"),
     ("llmpar-claims --only speculate-8-hurts --fail-on unsupported slow.jsonl", 5, "contradicted"),
     ("llmpar-claims empty", 6, "summary"),
+    ("llmpar-clock --questions 0 load1", 2, "questions"),
+    ("llmpar-clock 'false --'", 4, "false"),
     ("llmpar-compare --margin 9 --by engine study.jsonl", 2, "margin"),
     ("llmpar-compare --by speculate --base 0 --fail-on slower --figure wall_s study.jsonl", 5, "slower"),
     ("llmpar-doctor --json --host", 2, "exclude"),
     ("llmpar-import empty", 3, "empty"),
     ("llmpar-import nowhere.json", 2, "nowhere.json"),
+    ("llmpar-manifest nowhere", 2, "nowhere"),
+    ("mkdir nothing && llmpar-manifest nothing", 6, "nothing"),
     ("llmpar-next find --slo soon study.jsonl", 2, "soon"),
     ("llmpar-next decide --a speculate=1 --b speculate=1 study.jsonl", 2, "same settings"),
     ("llmpar-until --slo soon --clients 1 --records r.jsonl -- true", 2, "soon"),
@@ -64,6 +68,8 @@ CASES = [
     ("llmpar-summarise study.jsonl", 6, "no request record"),
     ("llmpar-table --no-such-option", 2, "no-such-option"),
     ("llmpar-table empty", 6, "no summary record"),
+    ("llmpar-verify nowhere", 2, "nowhere"),
+    ("mkdir nothing && llmpar-verify nothing", 3, "manifest"),
 ]
 
 
