@@ -136,4 +136,6 @@ class Engine:
     ] = ()  # the same, of lines that follow any failure: they count where no line names one
     defaults: Mapping[str, Any] = field(default_factory=dict)  # where nothing is said, if other than llmpar-serve's own
     owned_by: tuple[str, ...] = ()  # what /v1/models may say of its models' owner; forks keep the word
+    # The file of a model's name, of an engine that reserves the cache of all its sequences at its start.
+    cache_model: Callable[[str | None], str] | None = None
     first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones

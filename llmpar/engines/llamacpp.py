@@ -131,6 +131,7 @@ ENGINE = Engine(
     command=command,
     needs=needs,
     packages=("xllamacpp",),
+    cache_model=lambda name: model_path(name or "gemma3-270m"),
     version_at=("/props", "build_info"),
     openai=OpenAi(top_k_off=0, cache_prompt=True),
     always={"min_p": 0},  # the server's own default is 0.05

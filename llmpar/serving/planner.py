@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmpar import sizes
-from llmpar.engines import Device, Engine, Settings, check, gguf, llamacpp_server, memory, model_files
+from llmpar.engines import Device, Engine, Settings, check, gguf, memory, model_files
 from llmpar.engines.base import NO_GPUS
 from llmpar.failure import Failure
 from llmpar.serving import gpu_memory, launches
@@ -43,10 +43,10 @@ def _device(engine: Engine, settings: Settings, device: Device) -> tuple[Device,
     if device.gpu_memory_bytes is None or settings.gpus == NO_GPUS:
         device = replace(device, gpu_memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     sequences = 1
-    if engine.name == "llamacpp":
+    if engine.cache_model:
         sequences = settings.max_sequences or 1
         try:
-            settings = replace(settings, model=llamacpp_server.model_path(settings.model or "gemma3-270m"))
+            settings = replace(settings, model=engine.cache_model(settings.model))
             device = replace(device, kv_bytes_per_token=_whole_cache(str(settings.model)))
         except (OSError, SystemExit, gguf.NotGguf):
             pass  # the launch says what is wrong with the model
