@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def main(
         return listed(output)
     cells = planned(table, named, {"model": model, "prompts": prompts})
     price = cli.prices_of(prices)
-    known = None if point is None else measured(point, model)
+    known = None if point is None else measured(point, model, calibrated(cells))
     made: list[tuple[dict[str, Any], predict.Prediction | None, dict[str, Any]]] = []
     engines: dict[str, str] = {}
     for cell in cells:
@@ -194,14 +195,25 @@ def lengths(cell: dict[str, Any], prompt_tokens: int | None) -> tuple[np.ndarray
     return prompts, np.array(answers) if all(answers) else None
 
 
-def measured(path: str, model: str | None) -> given.Given:
+def calibrated(cells: Sequence[dict[str, Any]]) -> list[cards.Card]:
+    """The cards of the cells that are files of llmpar-calibrate; a file that cannot be read is said of its row."""
+    files = sorted({name for cell in cells if (name := str(cell["server"]["card"])).endswith(".json")})
+    readable = []
+    for name in files:
+        with contextlib.suppress(Refused):
+            readable.append(cards.card(name))
+    return readable
+
+
+def measured(path: str, model: str | None, own_cards: Sequence[cards.Card]) -> given.Given:
     """The point of --given."""
     for record in cli.read_records((path,)):
         if record["kind"] == "summary":
             try:
-                return given.of_summary(record, model)
+                return given.of_summary(record, model, own_cards)
             except Refused as error:
-                raise failure.Failure(f"cannot use '{path}': {error}", exit_codes.USAGE) from None
+                hint = "--model says which model it is" if isinstance(error, models.UnknownModel) else None
+                raise failure.Failure(f"cannot use '{path}': {error}", exit_codes.USAGE, hint) from None
     raise records.BadRecord(f"no summary in '{path}'")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,19 +96,34 @@ def _load(load: dict[str, Any], count: int, random: np.random.Generator) -> Clos
     raise Refused(f"process '{process}': constant and poisson arrivals are predicted")
 
 
-def of_summary(summary: dict[str, Any], model: str | None) -> Scenario:
-    """The scenario of a measured summary: its card by the host's GPU, its lengths by their mean and range."""
+def of_summary(summary: dict[str, Any], model: str | None, calibrated: Sequence[cards.Card] = ()) -> Scenario:
+    """The scenario of a measured summary: its card by the host's GPU, its lengths by their mean and range.
+
+    A GPU that the package's table does not hold is looked for among the `calibrated` cards, by its title.
+    """
     cell, host = summary.get("cell"), summary.get("host")
     gpus = [str(gpu.get("name")) for gpu in (host or {}).get("gpus") or []] if isinstance(host, dict) else []
     if not cell or not gpus:
         raise Refused("the measured summary lacks its cell or its host record with the GPU; both are needed")
-    card = cards.card(gpus[0])
+    card = _card(gpus[0], calibrated)
     tokens = summary["tokens"]
     count = int(summary["n"]["ok"])
     server = dict(cell["server"]) | ({"model": model} if model else {})
     prompts, outputs = (_spread(tokens[key], count) for key in ("prompt_per_request", "output_per_request"))
     load = dict(cell["load"]) | {"count": count, "max_tokens": int(outputs.max())}
     return scenario(cell | {"server": server, "load": load}, card, prompts, outputs)
+
+
+def _card(gpu: str, calibrated: Sequence[cards.Card]) -> cards.Card:
+    try:
+        return cards.card(gpu)
+    except Refused:
+        for card in calibrated:
+            if card.title == gpu:
+                return card
+        raise Refused(
+            f"its GPU '{gpu}' is not known: add --card FILE, what llmpar-calibrate wrote on that host"
+        ) from None
 
 
 def _spread(described: dict[str, Any] | None, count: int) -> np.ndarray:

@@ -3,10 +3,12 @@ model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llmpar.simulate import from_cells
+from llmpar.simulate.cards import Card
 from llmpar.simulate.models import Refused
 from llmpar.simulate.predict import Scenario, predict, scale_of
 
@@ -41,11 +43,14 @@ class Given:
         )
 
 
-def of_summary(summary: dict[str, Any], model: str | None) -> Given:
-    """Raises Refused where the summary does not say enough, or its load decides the figure."""
+def of_summary(summary: dict[str, Any], model: str | None, calibrated: Sequence[Card] = ()) -> Given:
+    """The point of a measured summary on a card of the package's table or one of the `calibrated`.
+
+    Raises Refused where the summary does not say enough, or its load decides the figure.
+    """
     if summary.get("simulated"):
         raise Refused("the summary given is itself simulated; it must be measured")
-    scenario = from_cells.of_summary(summary, model)
+    scenario = from_cells.of_summary(summary, model, calibrated)
     reasons = []
     for figure, measured in _points(summary):
         try:

@@ -14,6 +14,10 @@ class Refused(ValueError):
     """What is not predicted; the message is the reason."""
 
 
+class UnknownModel(Refused):
+    """A model whose sizes are neither in the package nor in a config.json that was named."""
+
+
 @dataclass(frozen=True)
 class Model:
     """Sizes as in Hugging Face's config.json."""
@@ -94,7 +98,7 @@ def load(name: str) -> Model:
     for suffix in ("-awq", "-gptq", "-fp8", "-int4", "-int8", "-eetq", ".gguf"):
         if suffix in short:
             raise Refused(f"'{name}' is quantised: there is no table of its kernels, only of fp16 and bf16")
-    raise Refused(
+    raise UnknownModel(
         f"the sizes of '{name}' are not known: give the directory with its config.json, or one of "
         f"{', '.join(sorted(KNOWN))}"
     )

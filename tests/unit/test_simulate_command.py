@@ -121,6 +121,27 @@ def test_a_given_point_narrows_its_own_card_and_model_only(tmp_path: Path) -> No
         given=table,
     )
     assert done.returncode == 2 and "the sizes of '/var/tmp/llmpar-gpu/model' are not known" in done.stderr
+    assert "--model says which model it is" in done.stderr
+
+
+def test_a_given_point_of_a_card_known_from_calibration_alone(tmp_path: Path) -> None:
+    title = "NVIDIA Something 9"
+    summary = json.loads(next(line for line in MEASURED.read_text().splitlines() if '"id":"c064-r2"' in line))
+    for gpu in summary["host"]["gpus"]:
+        gpu["name"] = title
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    card = json.loads((ROOT / "docs/results/h100/calibrated.json").read_text()) | {
+        "name": "something-9",
+        "title": title,
+    }
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    table = HEAD.removeprefix("card\t") + "\nvllm\tvicuna-7b-v1.5\t128\t512\t200\n"
+    options = ("--given", str(tmp_path / "summary.json"), "--model", "vicuna-7b-v1.5", "--card")
+    (own,) = predictions(table, *options, str(tmp_path / "card.json"))
+    assert own["basis"] == "given"
+    assert own["figures"]["output_tokens_per_s"]["value"] == pytest.approx(5768, rel=0.05)
+    done = run("llmpar-simulate", *options, "h100", "--prompt-tokens", "9", "-", given=table)
+    assert done.returncode == 2 and f"its GPU '{title}' is not known: add --card FILE" in done.stderr
 
 
 def test_a_prompt_set_gives_its_lengths() -> None:
