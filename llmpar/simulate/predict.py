@@ -185,10 +185,10 @@ def lengths(
     if variation <= 0:
         return np.full(count, max(1, round(mean)))
     # Quantiles, not draws: the same lengths whatever the seed, in shuffled order.
-    from scipy.stats import gamma
+    from scipy.special import gammaincinv  # takes half a second to import, and few predictions need it
 
     shape = 1 / variation**2
-    quantiles = gamma.ppf((np.arange(count) + 0.5) / count, shape) / shape
+    quantiles = gammaincinv(shape, (np.arange(count) + 0.5) / count) / shape
     scale = mean
     for _ in range(20):
         values = np.maximum(np.rint(np.minimum(scale * quantiles, most or np.inf)), 1)
