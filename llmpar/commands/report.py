@@ -17,8 +17,8 @@ from llmpar.render.report_text import as_markdown, as_text
 from llmpar.report import document, study, tracks
 from llmpar.report.document import build
 from llmpar.results import rows
-from llmpar.results.rows import group
-from llmpar.verdicts import claim_table, claims, pairs, verdict
+from llmpar.results.rows import group, objectives
+from llmpar.verdicts import claim_table, claims, pairs, pick, verdict
 
 # What engines are compared by where no verdicts were given.
 COMPARED = ("output_tokens_per_s", "ttft_p95_s")
@@ -35,6 +35,18 @@ COMPARED = ("output_tokens_per_s", "ttft_p95_s")
     "--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]"
 )
 @click.option("--no-claims", is_flag=True, help="Leave the study's findings out.")
+@click.option(
+    "--slo",
+    metavar="TEXT",
+    type=cli.Objectives(),
+    help="Objectives of the picks, 'ttft-p95<500ms tpot-p95<50ms'. Default: those of goodput.",
+)
+@click.option(
+    "--study",
+    "with_study",
+    is_flag=True,
+    help="Show all of the study's findings and its wall seconds, also where its sweeps did not run.",
+)
 @click.option(
     "--walls",
     metavar="TSV",
@@ -56,13 +68,16 @@ def main(
     title: str,
     table: str | None,
     no_claims: bool,
+    slo: dict[str, float] | None,
+    with_study: bool,
     walls: str | None,
     timelines: int,
 ) -> int:
-    """Put summaries into one report: verdicts, wall seconds, charts, time lines, how it was run.
+    """Put summaries into one report: answers, picks, wall seconds, charts, time lines, how it was run.
 
     \b
       llmpar-report runs/*/*/summary.json -o report.html
+      llmpar-report --slo 'ttft-p95<500ms' --format text runs/quick
       llmpar-report --format csv runs/clients/*/summary.json > clients.csv
       llmpar-compare a.json --baseline b.json --format json | llmpar-report --format markdown - a.json b.json
 
@@ -83,9 +98,13 @@ def main(
         )
     beside = {id(record): Path(name).parent for name, record in given if name != "-"}
     # Predictions support and contradict nothing.
-    stated = [] if no_claims else judged(table, [row for row in rows if not row.simulated])
+    measured = [row for row in rows if not row.simulated]
+    stated = [] if no_claims else judged(table, measured, with_study)
     verdicts = [record for _, record in given if record["kind"] == "verdict"] or compared(summaries)
-    document = build(title, rows, stated, verdicts, commands(rows, beside), published(walls))
+    wanted = slo or objectives(measured)
+    choices = pick.judge(measured, wanted, {}) if wanted else []
+    others = published(walls or (beside_claims("walls.tsv") if with_study else None))
+    document = build(title, rows, stated, verdicts, commands(rows, beside), others, wanted, choices)
     if form == "html":
         made = as_html(document, rows, beside, timelines)
     else:
@@ -95,8 +114,9 @@ def main(
     return exit_codes.OK
 
 
-def judged(table: str | None, rows: Sequence[rows.Row]) -> list[dict[str, Any]]:
-    """Claim records of the table, or none where no table is named and none is there."""
+def judged(table: str | None, rows: Sequence[rows.Row], whole: bool) -> list[dict[str, Any]]:
+    """Claim records of the table, or of the study's where none is named: then those whose sweeps ran, or all of them
+    where `whole`."""
     place = Path(table) if table else claim_table.default_table()
     if place is None:
         return []
@@ -106,8 +126,13 @@ def judged(table: str | None, rows: Sequence[rows.Row]) -> list[dict[str, Any]]:
         stated = [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
     except claim_table.BadClaims as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
-    # Whoever names no table and ran none of its sweeps did not ask for it.
-    return stated if table or any(record["verdict"] != claims.NOT_RUN for record in stated) else []
+    return [record for record in stated if table or whole or record["verdict"] != claims.NOT_RUN]
+
+
+def beside_claims(name: str) -> str | None:
+    """A file of the study, or None where the installation has none."""
+    place = claim_table.default_table()
+    return str(place.with_name(name)) if place else None
 
 
 def compared(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:

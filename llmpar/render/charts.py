@@ -74,8 +74,8 @@ def _dots(rows: Sequence[rows.Row], metrics: Sequence[str]) -> Callable[[plot.Lo
 def intervals(rows: Sequence[rows.Row]) -> str:
     """What the bars around the points are."""
     if any(len(row.summaries) > 1 for row in rows):
-        return "Points: mean over server sessions; bars: 95 % t interval over sessions."
-    return "One server session: bars are the 95 % interval within it; where there is no bar there is no interval."
+        return "Points: mean over server sessions; bars: 95% t interval over sessions."
+    return "One server session: bars are the 95% interval within it; where there is no bar there is no interval."
 
 
 def described(rows: Sequence[rows.Row]) -> str:

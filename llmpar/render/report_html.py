@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from llmpar.render import plot
+from llmpar.render import picks, plot
 from llmpar.render.charts import Chart
 from llmpar.report import document
 from llmpar.report.table import Table
@@ -109,6 +109,9 @@ def page(
             for sweep in answered
         ]
         parts.append("</ul>")
+    if document.choices:
+        said = picks.render(document.choices, document.objectives, 5, False)
+        parts += ["<h2>Picks</h2>", f'<pre class="scroll">{text(said)}</pre>']
     if document.verdicts or document.claims:
         parts += ["<h2>Verdicts</h2>", *_verdicts(document)]
     parts.append("<h2>Wall seconds</h2>")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from llmpar.render import markdown, plain
+from llmpar.render import markdown, picks, plain
 from llmpar.report import document, table
-from llmpar.verdicts import claims, sentences
+from llmpar.verdicts import sentences
+
+MOST_PICKS = 5  # ranked cells in the table of picks
 
 
 def as_markdown(document: document.Document) -> str:
@@ -18,6 +20,8 @@ def as_markdown(document: document.Document) -> str:
         if sweep.answer
     ]
     parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
+    if document.choices:
+        parts += ["## Picks\n", picks.render(document.choices, document.objectives, MOST_PICKS, True)]
     if document.claims:
         parts += [
             "## The study's findings\n",
@@ -51,11 +55,9 @@ def as_text(document: document.Document) -> str:
     parts = [document.title, *document.facts, ""]
     parts += [f"{sweep.name or 'cells'}: {sweep.answer}" for sweep in document.sweeps if sweep.answer]
     parts += [str(record.get("sentence") or "") for record in document.verdicts]
-    parts += [
-        f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}"
-        for record in document.claims
-        if record["verdict"] != claims.NOT_RUN
-    ]
+    if document.choices:
+        parts += ["", "Picks: " + picks.render(document.choices, document.objectives, MOST_PICKS, False)]
+    parts += [f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}" for record in document.claims]
     for sweep in document.sweeps:
         parts += [*_text(sweep.table), *sweep.causes]
     for one in (*document.published, *document.warnings):

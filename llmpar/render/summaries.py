@@ -66,7 +66,7 @@ def summary(found: dict[str, Any]) -> str:
         rate = found["throughput"][name]
         if rate is not None:
             rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
-    lines.append(plain.table(["throughput", "whole run", "steady (95 % interval)"], rows))
+    lines.append(plain.table(["throughput", "whole run", "steady (95% interval)"], rows))
     over = found.get("latency_over", "run")
     title = "latency in the steady window, ms" if over == "steady" else "latency, ms"
     lines += _latencies(found["latency"], title, lambda item: estimate(item, milliseconds))

@@ -13,6 +13,7 @@ from llmpar.results import rows, words
 from llmpar.results.rows import UNSET, order
 from llmpar.results.words import shortened
 from llmpar.summary import causes
+from llmpar.verdicts import pick
 from llmpar.verdicts.best import answer
 
 WALL_COLUMNS = (
@@ -53,7 +54,10 @@ class Sweep:
 
 @dataclass
 class Document:
-    """A whole report. `claims` and `verdicts` are records; `facts` one line each."""
+    """A whole report. `claims` and `verdicts` are records; `facts` one line each.
+
+    `choices`: the measured cells judged by `objectives` (metric to the most it may be); empty without objectives.
+    """
 
     title: str
     facts: list[str]
@@ -63,6 +67,8 @@ class Document:
     published: list[Table]
     warnings: list[Table]
     runs: list[Table]
+    objectives: Mapping[str, float]
+    choices: list[pick.Choice]
 
     @property
     def tables(self) -> list[Table]:
@@ -76,6 +82,8 @@ def build(
     verdicts: Sequence[dict[str, Any]],
     commands: Mapping[str, str],
     walls: Walls | None = None,
+    objectives: Mapping[str, float] | None = None,
+    choices: Sequence[pick.Choice] = (),
 ) -> Document:
     """The document of these rows. `commands`: a cell's id to the load command that was run for it, where known.
 
@@ -94,6 +102,8 @@ def build(
         [published(walls)] if walls else [],
         warnings(rows),
         runs(rows, commands),
+        objectives or {},
+        list(choices),
     )
 
 
@@ -142,7 +152,7 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
         and UNSET.get(key) != value
     }
     several = any(len(row.summaries) > 1 for row in rows)
-    note = "In brackets: 95 % interval " + (
+    note = "In brackets: 95% interval " + (
         "over server sessions where there are several, else within the one session."
         if several
         else "within the one server session; it says nothing of the next session."

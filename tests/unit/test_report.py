@@ -318,6 +318,30 @@ def test_everything_is_escaped(root, tmp_path):
     assert any(BAD in words for words in page.words)
 
 
+def test_picks_have_three_groups_within_the_slo(root):
+    given = b"".join(records.encode(summary) for summary in made.study(2))
+    text = run(root, "--slo", "ttft-p95<700ms", "--format", "text", given=given).stdout.decode()
+    assert re.search(r"Picks: meet \d+ · miss \d+ · cannot tell \d+: TTFT p95 ≤ 700 ms", text)
+    assert "misses (TTFT p95 is 1.10 s, above 700 ms)" in text
+    assert "Picks" in run(root, "--slo", "ttft-p95<700ms", given=given).stdout.decode()
+    assert b"'fast' is not an objective" in run(root, "--slo", "fast", given=given).stderr
+    assert "Picks" not in run(root, "--format", "text", given=given).stdout.decode()
+
+
+def test_the_studys_findings_stand_only_where_its_sweeps_ran_or_on_request(root):
+    own = records.encode(made.summary(10.0, sweep="mine")) + records.encode(
+        made.summary(11.0, sweep="mine", load={"clients": 9})
+    )
+    bare = run(root, "--format", "markdown", given=own).stdout.decode()
+    assert "study" not in bare
+    asked = run(root, "--study", "--format", "markdown", given=own).stdout.decode()
+    assert "The study's findings" in asked and "not run" in asked and "Not measured here: the study, 2024" in asked
+    ran = run(
+        root, "--format", "markdown", given=b"".join(records.encode(summary) for summary in made.study(2))
+    ).stdout.decode()
+    assert "The study's findings" in ran and "| not run |" not in ran and "Not measured here" not in ran
+
+
 def test_csv_has_every_cell_and_reads_back(root):
     given = b"".join(records.encode(summary) for summary in made.study(2))
     lines = list(csv.DictReader(io.StringIO(run(root, "--format", "csv", given=given).stdout.decode())))
