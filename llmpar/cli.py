@@ -219,6 +219,7 @@ sampling_duration = click.option(
     help="Without COMMAND: stop after this many seconds.",
 )
 INT64 = 2**63 - 1
+MOST_SAID = 5  # records that are left out, each in words
 certificates = click.option(
     "--ca",
     metavar="FILE",
@@ -328,24 +329,38 @@ def summaries_in(names: tuple[str, ...]) -> tuple[str, ...]:
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:
     """Records of the files in turn, as if they were one; none named means standard input.
 
-    Torn lines are said on stderr, unless the caller counts them itself in `seen`.
+    Torn lines, and records that are left out for their shape, are said on stderr, unless the caller counts them itself
+    in `seen`.
     """
     counted = seen if seen is not None else records.Read()
     for name in summaries_in(names) or ("-",):
         with opened(name) as stream:
             yield from records.read(stream, name, counted)
     if seen is None:
-        context = click.get_current_context(silent=True)
-        for name in counted.torn_names:
-            say(context and context.info_name or "llmpar", f"'{name}' holds torn lines; they are left out")
+        say_left_out(counted)
+
+
+def say_left_out(seen: records.Read) -> None:
+    """On stderr: which files hold torn lines, and which records were left out for their shape."""
+    context = click.get_current_context(silent=True)
+    command = context and context.info_name or "llmpar"
+    for name in seen.torn_names:
+        say(command, f"'{name}' holds torn lines; they are left out")
+    for wrong in seen.left_out[:MOST_SAID]:
+        say(command, f"left out: {wrong}")
+    if len(seen.left_out) > MOST_SAID:
+        say(command, f"left out: {len(seen.left_out) - MOST_SAID} more records")
 
 
 def read_summaries(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The summary records of the files. Raises Failure where there is none."""
+    seen = records.Read()
     # What is shown of them is shown by terminals, in mail and in tables: nothing in their words may act there.
-    summaries = [printable_words(record) for record in read_records(names) if record["kind"] == "summary"]
+    summaries = [printable_words(record) for record in read_records(names, seen) if record["kind"] == "summary"]
+    say_left_out(seen)
     if not summaries:
-        raise Failure("there is no summary record", exit_codes.TOO_LITTLE, "llmpar-summarise writes them")
+        code = exit_codes.BAD_INPUT if seen.left_out else exit_codes.TOO_LITTLE
+        raise Failure("there is no summary record", code, "llmpar-summarise writes them")
     return summaries
 
 

@@ -81,7 +81,7 @@ def beside(folder: Path, cell: PurePosixPath, present: set[str]) -> Iterator[str
         if str(path) in present:
             yield from (option, str(path))
     for stamp in sorted((folder / cell.parent).glob(".slo-*")):
-        objectives = stamp.read_text().strip()
+        objectives = stamp.read_text("utf-8", "replace").strip()
         if objectives and objectives != "none":
             yield from ("--slo", objectives)
 
@@ -89,7 +89,7 @@ def beside(folder: Path, cell: PurePosixPath, present: set[str]) -> Iterator[str
 def cells_of(run: Path) -> list[str]:
     """The cells of a sweep in order, from the list that make has."""
     try:
-        lines = (run / "cells.mk").read_text().splitlines()
+        lines = (run / "cells.mk").read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
     return next((line.split()[2:] for line in lines if line.startswith("CELLS := ")), [])

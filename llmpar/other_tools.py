@@ -12,7 +12,8 @@ import calendar
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 FORMATS = ("vllm", "guidellm")
@@ -35,27 +36,78 @@ def detect(document: Any) -> str:
 
 def runs(document: dict[str, Any], form: str) -> list[dict[str, Any]]:
     """The single runs in a document: one for vLLM, one for each benchmark of a GuideLLM report."""
+    if not isinstance(document, dict):
+        raise BadImport("not a JSON object")
     if form == "vllm":
         return [document]
-    return [each for each in document["benchmarks"] if isinstance(each, dict)]
+    return [each for each in _listed(document.get("benchmarks")) if isinstance(each, dict)]
 
 
 def describe(run: dict[str, Any], form: str) -> str:
     """A run in a few words, so that a person can choose one of several."""
     if form == "vllm":
-        return (
-            f"{run.get('num_prompts') or len(run.get('ttfts') or [])} prompts, concurrency {run.get('max_concurrency')}"
-        )
+        prompts = run.get("num_prompts") or len(_listed(run.get("ttfts")))
+        return f"{prompts} prompts, concurrency {run.get('max_concurrency')}"
     strategy = _strategy(run)
     rate = strategy.get("streams") or strategy.get("rate") or strategy.get("max_concurrency")
     return f"{strategy.get('type_', 'unknown strategy')}{'' if rate is None else f' {rate}'}"
 
 
 def requests(
-    run: dict[str, Any], form: str, engine: str | None = None, clients: int | None = None
+    run: dict[str, Any],
+    form: str,
+    engine: str | None = None,
+    clients: int | None = None,
+    left_out: list[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Request records of one run. Raises BadImport."""
-    return _vllm(run, engine, clients) if form == "vllm" else _guidellm(run, engine, clients)
+    """Request records of one run. An entry that is none costs itself: `left_out` gets its number and what is wrong.
+    Raises BadImport."""
+    made = _vllm(run, engine, clients) if form == "vllm" else _guidellm(run, engine, clients)
+    usable, wrong = 0, None
+    for number, entry in enumerate(made, 1):
+        try:
+            record = entry()
+            wrong = _fault(record)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            wrong = "its fields are of other types than this tool writes"
+        if wrong is None:
+            usable += 1
+            yield record
+        elif left_out is not None:
+            left_out.append(f"request {number}: {wrong}")
+    if not usable:
+        raise BadImport(f"it holds no usable request ({wrong})")
+
+
+LATEST, LONGEST, MOST = 1e11, 1e9, 10**12  # epoch seconds, seconds, tokens: what no load generator measures
+
+
+def _fault(record: dict[str, Any]) -> str | None:
+    """What is wrong with a record's figures; None for a good one."""
+    for names, low, high, types in (
+        (("launched_at", "sent_at"), 0.0, LATEST, (int, float)),
+        (("ttft_s", "e2e_s"), -LONGEST, LONGEST, (int, float)),
+        (("prompt_tokens", "output_tokens"), 0, MOST, (int,)),
+    ):
+        for name in names:
+            value = record[name]
+            if value is not None and (type(value) not in types or not low <= value <= high):
+                return f"{name} is {str(value)[:40]}"
+    if not all(0 <= at <= LONGEST for at in record["event_s"]):
+        return "its gaps are no durations"
+    words = [record[name] for name in ("model", "text") if record[name] is not None]
+    if not all(isinstance(word, str) for word in words):
+        return "its model or text is not a text"
+    for name in ("model", "text", "error"):
+        record[name] = _whole(record[name])
+    return None
+
+
+def _whole(value: Any) -> Any:
+    """Words without halves of surrogate pairs, which JSON may hold and a record may not."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _record(number: int, tool: str, **fields: Any) -> dict[str, Any]:
@@ -112,7 +164,10 @@ def _seconds(value: Any) -> float | None:
     return round(float(value), 6) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
+Entry = Callable[[], dict[str, Any]]  # one request's record; raises what a value of another type raises
+
+
+def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[Entry]:
     """Instants: `start_times` are of a clock without a date; the run's `date` is its end, so they are put before it.
 
     Differences between instants are exact, the date is good to a second and taken as UTC. No end of a request is kept:
@@ -129,11 +184,12 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
         raise BadImport(f"the lists of the result are not of one length ({', '.join(DETAILS)})")
     starts, texts = run.get("start_times"), run.get("generated_texts")
     offset = None
-    if isinstance(starts, list) and len(starts) == count:
+    if isinstance(starts, list) and len(starts) == count and all(map(_is_number, [*starts, run.get("duration") or 0])):
         offset = _ended(run.get("date")) - float(run.get("duration") or 0.0) - min(starts)
     asked = clients if clients is not None else run.get("max_concurrency")
     tool = "sglang-bench" if "total_output_tokens_retokenized" in run else "vllm-bench"
-    for number in range(count):
+
+    def entry(number: int) -> dict[str, Any]:
         ttft, gaps, error = run["ttfts"][number], run["itls"][number], run["errors"][number]
         events, at = [], 0.0
         if ttft:
@@ -143,12 +199,12 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
         output = run["output_lens"][number]
         ok = not error and bool(events)
         sent = None if offset is None or not isinstance(starts, list) else round(starts[number] + offset, 6)
-        yield _record(
+        return _record(
             number,
             tool,
             engine=engine,
             model=run.get("model_id"),
-            concurrency=asked if isinstance(asked, int) else None,
+            concurrency=asked if type(asked) is int and 0 < asked < MOST else None,
             launched_at=sent,
             sent_at=sent,
             status="ok" if ok else "error",
@@ -163,6 +219,12 @@ def _vllm(run: dict[str, Any], engine: str | None, clients: int | None) -> Itera
             token_source="engine" if ok else None,
             text=texts[number] if isinstance(texts, list) and len(texts) == count else None,
         )
+
+    return (partial(entry, number) for number in range(count))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _ended(date: Any) -> float:
@@ -183,7 +245,7 @@ def _strategy(run: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[dict[str, Any]]:
+def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[Entry]:
     """GuideLLM keeps the first and last token's time only: no events, so no inter-token latency and no event
     latency."""
     groups = run.get("requests")
@@ -193,13 +255,16 @@ def _guidellm(run: dict[str, Any], engine: str | None, clients: int | None) -> I
         raise BadImport("the benchmark has no requests; write the report without leaving requests out")
     strategy = _strategy(run)
     asked = clients if clients is not None else strategy.get("streams")
-    number = 0
-    for name, status in (("successful", "ok"), ("errored", "error"), ("incomplete", "cancelled")):
-        for each in groups.get(name) or []:
-            yield _guidellm_request(number, each, status, engine, asked if isinstance(asked, int) else None)
-            number += 1
-    if not number:
+    statuses = (("successful", "ok"), ("errored", "error"), ("incomplete", "cancelled"))
+    whole = [(each, status) for name, status in statuses for each in _listed(groups.get(name))]
+    if not whole:
         raise BadImport("the benchmark has no requests")
+    clients = asked if type(asked) is int and 0 < asked < MOST else None
+    return (partial(_guidellm_request, at, each, status, engine, clients) for at, (each, status) in enumerate(whole))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _guidellm_request(
@@ -243,6 +308,8 @@ def _first(*values: Any) -> float | None:
 
 def _count(each: dict[str, Any], name: str, metrics: str) -> int | None:
     value = each.get(name)
+    if isinstance(value, bool):
+        raise TypeError(name)
     if value is None and isinstance(each.get(metrics), dict):
         value = each[metrics].get("total_tokens") or each[metrics].get("text_tokens")
     return int(value) if isinstance(value, int | float) else None

@@ -43,7 +43,8 @@ class Tally:
                 continue
             self.requests += 1
             self.failed += record.get("status") != "ok"
-            self.tokens += record.get("output_tokens") or 0
+            tokens = record.get("output_tokens")
+            self.tokens += tokens if isinstance(tokens, int) else 0
             sent, ttft = record.get("sent_at"), record.get("ttft_s")
             if isinstance(sent, int | float):
                 self.first = min(sent, self.first or sent)
@@ -61,8 +62,8 @@ class Sweep:
 
     def plan(self) -> None:
         """Reads cells.mk: a search adds to it as it goes on."""
-        text = (self.folder / "cells.mk").read_text()
-        pairs = (line.split(" := ") for line in text.splitlines() if " := " in line)
+        text = (self.folder / "cells.mk").read_text("utf-8", "replace")
+        pairs = (line.split(" := ", 1) for line in text.splitlines() if " := " in line)
         self.lists = {name: cells.split() for name, cells in pairs}
 
     def measured(self, cell: str) -> bool:

@@ -45,13 +45,21 @@ class BadRecord(ValueError):
     """A line that is not a record of a known version; says which line and why."""
 
 
+class BadShape(BadRecord):
+    """A record of a known version in which a field is not of its type (see llmpar/shapes.py)."""
+
+
 @dataclass
 class Read:
-    """What a reader met besides records: counts of skipped lines, by name of the stream."""
+    """What a reader met besides records: counts of skipped lines, by name of the stream.
+
+    `left_out`: of each record of a wrong shape its place and what is wrong with it.
+    """
 
     records: int = 0
     torn: int = 0
     torn_names: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def encode(record: dict[str, Any]) -> bytes:
@@ -85,8 +93,11 @@ def _refuse_nan(value: Any, path: str) -> None:
 def decode(line: bytes) -> dict[str, Any]:
     """The record on one line. Unknown fields and unknown kinds pass; a known kind of an unknown version does not.
 
-    Raises BadRecord, whose text does not name the line: the caller knows where it stands.
+    Raises BadRecord, whose text does not name the line: the caller knows where it stands. BadShape where a field is not
+    of its type.
     """
+    from llmpar import shapes  # not for those who only write
+
     try:
         record = orjson.loads(line.removeprefix(codecs.BOM_UTF8) if line.startswith(codecs.BOM_UTF8) else line)
     except orjson.JSONDecodeError as error:
@@ -94,11 +105,13 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise BadRecord("not a record: a record is a JSON object")
     kind, version = record.get("kind"), record.get("v")
-    if not isinstance(kind, str) or not isinstance(version, int):
+    if not isinstance(kind, str) or not isinstance(version, int) or isinstance(version, bool):
         raise BadRecord("not a record: it has no kind and v")
     known = VERSIONS.get(kind)
     if known is not None and version not in known:
         raise BadRecord(f"{kind} record of version {version}; this release reads {', '.join(map(str, known))}")
+    if wrong := shapes.fault(record):
+        raise BadShape(wrong)
     return record
 
 
@@ -106,14 +119,21 @@ def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None
     """Records of one stream, in order, as they come. Blank lines are skipped.
 
     A line that a writer could not finish is torn: dropped and counted in `seen`, wherever it is (see `salvage`).
-    Another line that is no record raises BadRecord naming the stream and the line.
+    Another line that is no record raises BadRecord naming the stream and the line. A record of a wrong shape costs
+    itself alone where `seen` can say so, and raises BadShape where it is not given.
     """
+    strict = seen is None
     seen = seen if seen is not None else Read()
     for number, line in enumerate(stream, 1):
         if line.isspace():
             continue
         try:
             record = decode(line)
+        except BadShape as error:
+            if strict:
+                raise BadShape(f"cannot read '{name}' line {number}: {error}") from None
+            seen.left_out.append(f"'{name}' line {number}: {error}")
+            continue
         except BadRecord as error:
             torn, whole = salvage(line)
             if not torn:

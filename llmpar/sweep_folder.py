@@ -123,7 +123,7 @@ def _read(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as stream:
             cell = json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return cell if isinstance(cell, dict) else None
 
@@ -140,8 +140,8 @@ def measured(folder: str) -> str:
 
     Raises BadSweep where a cell's requests name another engine, model or URL than the cell does.
     """
-    with open(os.path.join(folder, "cells.mk"), encoding="utf-8") as stream:
-        names = next(line for line in stream if line.startswith("CELLS := ")).split()[2:]
+    with open(os.path.join(folder, "cells.mk"), encoding="utf-8", errors="replace") as stream:
+        names = next((line for line in stream if line.startswith("CELLS := ")), "").split()[2:]
     times: list[float] = []
     servers: dict[str, None] = {}
     hosts: dict[str, None] = {}
@@ -152,10 +152,16 @@ def measured(folder: str) -> str:
             made = os.stat(path).st_mtime
             with open(path, encoding="utf-8", errors="replace") as stream:
                 first = json.loads(stream.readline() or "{}")
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
-        if cell is None or made < os.stat(os.path.join(folder, name, "cell.json")).st_mtime:
-            continue  # make measures it anew
+        # A cell.json that is none of ours: make measures the cell anew, as it does where it is younger.
+        if (
+            cell is None
+            or sweeps.cell_fault(cell)
+            or not isinstance(first, dict)
+            or made < os.stat(os.path.join(folder, name, "cell.json")).st_mtime
+        ):
+            continue
         server, running = cell["server"], "base_url" in cell["server"]
         for key in ("engine", "model", "base_url") if running else ("engine",):
             wanted, was = server.get(key), first.get(key)

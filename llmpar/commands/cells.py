@@ -46,7 +46,10 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
     with cli.opened(table) as stream:
         text = stream.read().decode("utf-8", "replace")
     if shell:
-        record = records.decode(text.encode())
+        try:
+            record = records.decode(text.encode())
+        except records.BadRecord as error:
+            raise records.BadRecord(f"cannot read '{table}': {error}") from None
         if record["kind"] not in ("cell", "server"):
             raise records.BadRecord(f"cannot read '{table}': a {record['kind']} record, not a cell or a server")
         wrong = sweeps.cell_fault(record) if record["kind"] == "cell" else None

@@ -51,10 +51,14 @@ def main(
     with cli.writing(output) as out:
         for name in files or ("-",):
             try:
-                for record in other_tools.requests(*_chosen(name, form, run), engine, clients):
+                left_out: list[str] = []
+                for record in other_tools.requests(*_chosen(name, form, run), engine, clients, left_out):
                     out.write(records.encode(record))
             except other_tools.BadImport as error:
                 raise failure.Failure(f"cannot import '{name}': {error}", exit_codes.BAD_INPUT) from None
+            if left_out:
+                said = "; ".join(left_out[:3])
+                cli.say("llmpar-import", f"{len(left_out)} requests of '{name}' were left out: {said}")
     return exit_codes.OK
 
 
@@ -68,10 +72,10 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
         data = stream.read()
     try:
         documents = [json.loads(data)]
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             documents = [json.loads(line) for line in data.splitlines() if line.strip()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise other_tools.BadImport(f"not JSON ({error})") from None
     found = [
         (each, kind)

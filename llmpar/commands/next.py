@@ -253,7 +253,7 @@ def refuse(candidates: list[Any], folder: str | None) -> None:
     from llmpar.serving import planner
 
     kept = Path(folder) / "refused.json" if folder else None
-    known: dict[str, str | None] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    known = _kept(kept) if kept else {}
     new = False
     for candidate in candidates:
         key = json.dumps(candidate.settings, sort_keys=True)
@@ -264,6 +264,16 @@ def refuse(candidates: list[Any], folder: str | None) -> None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with cli.writing(str(kept)) as stream:
             stream.write(json.dumps(known).encode())
+
+
+def _kept(path: Path) -> dict[str, str | None]:
+    """What an earlier call kept; nothing where the file is not there or none of ours: then it is looked at anew."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    good = isinstance(value, dict) and all(isinstance(reason, str | None) for reason in value.values())
+    return value if good else {}
 
 
 def _best(
@@ -316,10 +326,17 @@ def _write(found: dict[str, Any], folder: str | None, progress: str) -> None:
         return
     if not (where / found["id"] / "cell.json").exists():  # asked again inside its server session, it was told before
         cli.say(NAME, progress)
-    cells = {
-        path.parent.name: json.loads(path.read_text())
-        for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime)
-    }
+    cells: dict[str, dict[str, Any]] = {}
+    for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime):
+        try:
+            old = records.decode(path.read_bytes())
+            wrong = None if "settings_sha256" in old else "it has no settings_sha256"
+            wrong = wrong or sweeps.cell_fault(old)
+        except records.BadRecord as error:
+            wrong = str(error)
+        if wrong:
+            raise failure.Failure(f"cannot read '{path}': {wrong}", exit_codes.BAD_INPUT, "move its folder away")
+        cells[path.parent.name] = old
     sweep_folder.write([*(old for name, old in cells.items() if name != found["id"]), found], folder)
     click.echo(found["id"])
 

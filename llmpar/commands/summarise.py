@@ -96,6 +96,7 @@ def main(
     for name in filter(None, (cell, server, host, *gpu, *engine)):
         with cli.opened(name) as stream:
             read.feed(summariser, stream, name)
+    cli.say_left_out(records.Read(left_out=summariser.left_out))
     # An engine that could not be started for want of memory is a result without requests.
     if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != warnings.OUT_OF_MEMORY:
         raise failure.Failure(

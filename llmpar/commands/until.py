@@ -92,6 +92,7 @@ def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str
 
 def watch(judge: Ending, path: str, stop: threading.Event) -> str | None:
     """Read records as they come until they settle it; None where the load ends first. Raises OSError."""
+    from llmpar.summary.chunks import EMPTY, check, mend
     from llmpar.verdicts.objectives import UNKNOWN
 
     rest = b""
@@ -103,8 +104,15 @@ def watch(judge: Ending, path: str, stop: threading.Event) -> str | None:
                     record = records.decode(line)
                 except records.BadRecord:
                     continue  # a summary counts and reports it
-                if record["kind"] == "request":
-                    judge.add(record)
+                if record["kind"] != "request":
+                    continue
+                record = EMPTY | record
+                try:
+                    check(record)
+                except records.BadRecord:
+                    continue
+                mend(record)
+                judge.add(record)
             if lines and (verdict := judge.verdict()) != UNKNOWN:
                 return verdict
     return None

@@ -11,6 +11,16 @@ from typing import Any
 from llmpar.engines import memory
 from llmpar.engines.base import Device, Settings
 
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+)
+LARGEST = 10**7
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model.bin", "*.gguf")
 
 
@@ -36,11 +46,16 @@ def config(model: str | None) -> dict[str, Any] | None:
     where = folder(model)
     try:
         value = json.loads((where / "config.json").read_bytes()) if where else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
-    return value.get("text_config") if isinstance(value.get("text_config"), dict) else value
+    inner = value.get("text_config")
+    found: dict[str, Any] = inner if isinstance(inner, dict) else value
+    # Sizes are counts; what is none of a model's is not known.
+    sizes = {name: size for name in SIZES if (size := found.get(name)) is not None}
+    wrong = [name for name, size in sizes.items() if type(size) is not int or not 0 < size < LARGEST]
+    return {name: item for name, item in found.items() if name not in wrong}
 
 
 def stored_bytes(model: str | None) -> int | None:

@@ -7,7 +7,7 @@ import ipaddress
 import shlex
 from typing import Any
 
-from llmpar import exit_codes, sizes, visible_gpus
+from llmpar import exit_codes, sizes, sweeps, visible_gpus
 from llmpar.dialects import Sampling
 from llmpar.engines import ENGINES, flags, model_files
 from llmpar.engines.base import ALL_GPUS, NO_GPUS, Device, Engine, Launch, Settings, Unsupported
@@ -29,7 +29,10 @@ NSYS = (
 
 
 def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(engine, settings by name) of a cell record. Raises ValueError for a setting that llmpar-serve does not know."""
+    """(engine, settings by name) of a cell record. Raises ValueError for a setting that llmpar-serve does not know, or
+    of a wrong type."""
+    if wrong := sweeps.cell_fault(cell):
+        raise ValueError(wrong)
     server = {
         name: value for name, value in cell["server"].items() if name not in ("engine", "host") and value is not None
     }
@@ -41,7 +44,7 @@ def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         server["engine_args"] = tuple(shlex.split(server["engine_args"]))
     if "kv_bytes" in server:
         server["kv_bytes"] = sizes.parse(server["kv_bytes"])
-    return cell["server"]["engine"], server
+    return str(cell["server"].get("engine") or sweeps.DEFAULTS["engine"]), server
 
 
 def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None) -> tuple[Sampling | None, str | None]:

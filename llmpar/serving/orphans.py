@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmpar import procfs
+from llmpar.engines import docker
 from llmpar.serving import containers, process_groups
 from llmpar.serving.servers import Serving
 
@@ -59,23 +60,21 @@ def find(folder: str) -> Iterator[Orphan]:
         try:
             with open(path, encoding="utf-8") as stream:
                 note = json.load(stream)
-            wrapper, leaders, tool = note["wrapper"], note["sessions"], note.get("container_tool")
-        except (OSError, ValueError, KeyError):
-            continue
-        if procfs.process_key(int(wrapper.partition("-")[0])) == wrapper:
+            wrapper, engine, ports = str(note["wrapper"]), str(note["engine"]), [int(port) for port in note["ports"]]
+            leaders = {int(pid): key for pid, key in note["sessions"].items()}
+            owner, tool = int(wrapper.partition("-")[0]), note.get("container_tool")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue  # torn, or none of ours
+        if procfs.process_key(owner) == wrapper or tool not in (None, *docker.TOOLS):
             continue
         # A session's number is not given to another process while any member lives, so members are ours, unless the
         # leader is somebody else's by now.
-        alive = [
-            int(pid)
-            for pid, key in leaders.items()
-            if procfs.members(int(pid)) and procfs.process_key(int(pid)) in (None, key)
-        ]
+        alive = [pid for pid, key in leaders.items() if procfs.members(pid) and procfs.process_key(pid) in (None, key)]
         running = containers.created_by(tool, wrapper, running=True) if tool else []
         for stopped in set(containers.created_by(tool, wrapper)) - set(running) if tool else ():
             containers.remove(tool, stopped)
         if alive or running:
-            yield Orphan(path, note["engine"], note["ports"], alive, running, tool)
+            yield Orphan(path, engine, ports, alive, running, tool)
         else:
             with contextlib.suppress(OSError):
                 os.unlink(path)

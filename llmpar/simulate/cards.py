@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from llmpar import shapes
 from llmpar.simulate import models
 from llmpar.simulate.models import BYTES_PER_VALUE, Model, Refused
 
@@ -81,12 +82,18 @@ def _calibrated(path: str) -> Card:
         record = json.loads(Path(path).read_text())
         if (record.get("kind"), record.get("v")) != ("card", 1):
             raise Refused(f"'{path}' is not a card record of llmpar-calibrate")
+        if wrong := shapes.fault(record):
+            raise Refused(f"cannot read '{path}': {wrong}")
         sizes: dict[str, Any] = {key: record[key] for key in ("name", "title", *SIZES)}
         points: dict[str, Any] = {key: tuple(record[key]) for key in POINTS}
         model = models.load(record["table_model"])
+        if min(*(sizes[key] for key in SIZES), *(value for each in points.values() for value in each)) <= 0:
+            raise Refused(f"'{path}' holds a size or time that is not above 0; llmpar-calibrate writes it anew")
+        if any(len(points[key]) != len(points[times]) for key, times in (POINTS[:2], POINTS[2:])):
+            raise Refused(f"'{path}' has not as many times as token counts; llmpar-calibrate writes it anew")
     except OSError as error:
         raise Refused(f"cannot read '{path}': {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, Refused):
             raise
         raise Refused(f"'{path}' is not a card record of llmpar-calibrate: {error}") from None

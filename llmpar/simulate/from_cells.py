@@ -19,6 +19,7 @@ from llmpar.simulate.scheduler import ClosedLoop, OpenLoop
 ENGINES = ("vllm", "aphrodite", "sglang", "tgi", "lmdeploy", "trtllm")
 DTYPES = ("float16", "bfloat16", "fp16", "bf16", "half", "auto")
 COUNT = 512  # requests, where the table does not say
+MOST_REQUESTS, MOST_TOKENS = 1_000_000, 1_000_000  # of a cell, of a prompt or an answer: what a prediction ends with
 
 
 def scenario(
@@ -32,6 +33,8 @@ def scenario(
     refuse(server, load)
     random = np.random.default_rng(seed)
     count = int(load.get("count") or COUNT)
+    if count > MOST_REQUESTS or int(load["max_tokens"]) > MOST_TOKENS or max(prompts, default=0) > MOST_TOKENS:
+        raise Refused(f"over {MOST_REQUESTS} requests, or over {MOST_TOKENS} tokens in one, are not predicted")
     chosen = np.resize(np.arange(len(prompts)), count)
     random.shuffle(chosen)
     most = int(load["max_tokens"])
@@ -108,8 +111,10 @@ def of_summary(summary: dict[str, Any], model: str | None, calibrated: Sequence[
     card = _card(gpus[0], calibrated)
     tokens = summary["tokens"]
     count = int(summary["n"]["ok"])
-    server = dict(cell["server"]) | ({"model": model} if model else {})
-    prompts, outputs = (_spread(tokens[key], count) for key in ("prompt_per_request", "output_per_request"))
+    server = dict(cell.get("server") or {}) | ({"model": model} if model else {})
+    if not server.get("model") or not (cell.get("load") or {}).get("clients"):
+        raise Refused("the measured summary does not say its model or its clients")
+    prompts, outputs = (_spread(tokens.get(key), count) for key in ("prompt_per_request", "output_per_request"))
     load = dict(cell["load"]) | {"count": count, "max_tokens": int(outputs.max())}
     return scenario(cell | {"server": server, "load": load}, card, prompts, outputs)
 
@@ -130,5 +135,14 @@ def _spread(described: dict[str, Any] | None, count: int) -> np.ndarray:
     """Lengths of the mean and range that a summary states, as if they were spread evenly over it."""
     if not described:
         raise Refused("the measured summary does not say how many tokens its prompts or answers had")
-    variation = (described["max"] - described["min"]) / math.sqrt(12) / described["mean"]
+    least, most, mean = (described.get(name) for name in ("min", "max", "mean"))
+    if (
+        least is None
+        or most is None
+        or not mean
+        or not 0 <= least <= mean <= most <= MOST_TOKENS
+        or count > MOST_REQUESTS
+    ):
+        raise Refused("the measured summary says lengths that no requests can have, or more than are predicted")
+    variation = (most - least) / math.sqrt(12) / mean
     return lengths(described["mean"], variation, count, np.random.default_rng(1))

@@ -107,8 +107,10 @@ def load(name: str) -> Model:
 def _from_config(path: Path) -> Model:
     try:
         config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"cannot read '{path}': {error}") from None
+    if not isinstance(config, dict):
+        raise Refused(f"'{path}' is not the config.json of a decoder model")
     if config.get("quantization_config"):
         raise Refused(
             f"'{path}' describes quantised weights: there is no table of their kernels, only of fp16 and bf16"

@@ -84,7 +84,7 @@ class Chunk:
                     self.events.fromlist(events)
                 if tokens is None:
                     self.odd[len(self.lengths)] = None
-                elif count and tokens[0] is True:
+                elif count and tokens and tokens[0] is True:
                     raise ValueError("'event_tokens' is not of numbers")
                 elif tokens.count(1) != count or len(tokens) != count:
                     if len(tokens) != count:
@@ -110,6 +110,9 @@ class Chunk:
                     column = [value for value in column if value is not None]
                 if column and not (low <= min(column) and max(column) <= high):
                     raise ValueError(f"'{name}' is out of range")
+        for name, types in PLAIN.items():
+            if columns and not set(map(type, columns[PLACE[name]])) <= types:
+                raise ValueError(f"'{name}' is of another type")
         events = np.frombuffer(self.events)
         # Arrays take booleans for 0 and 1.
         if len(events) and (np.abs(events).max() > LONGEST or bool(((events == 0) | (events == 1)).any())):
@@ -121,6 +124,12 @@ class Chunk:
                 raise ValueError("'event_tokens' is out of range")
 
 
+# Fields that are counted or named, and the types of their values.
+_TEXTS = ("engine", "api", "model", "base_url", "launcher", "host", "clock", "token_source", "finish_reason")
+PLAIN: dict[str, set[Any]] = {name: {str, NoneType} for name in _TEXTS} | {
+    "stream": {bool, NoneType},
+    "concurrency": {int, NoneType},
+}
 _TIMES = {float, int, NoneType}
 _WHOLES = {int, NoneType}
 
@@ -169,9 +178,10 @@ def check(record: dict[str, Any]) -> None:
         raise records.BadRecord("request record whose 'event_tokens' is not as long as its 'event_s'")
     if record["status"] not in STATUSES:
         raise records.BadRecord(f"request record of unknown status {record['status']!r}")
-    for name in (*NAMES, "clock", "token_source", "finish_reason"):
-        if isinstance(record[name], list | dict):
-            raise records.BadRecord(f"request record whose '{name}' is not a plain value")
+    for name, types in PLAIN.items():
+        if type(record[name]) not in types:
+            wanted = {"stream": "yes or no", "concurrency": "a whole number"}.get(name, "a text")
+            raise records.BadRecord(f"request record whose '{name}' is not {wanted}")
     error, sha256 = record["error"], record["prompt_sha256"]
     if error is not None and not isinstance(error, dict):
         raise records.BadRecord("request record whose 'error' is not an object")

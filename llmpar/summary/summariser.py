@@ -29,6 +29,7 @@ class Summariser:
         self.against, self.clocks = clocks.read(clock_records)
         self.columns = Columns(self.clocks)
         self.torn = 0
+        self.left_out: list[str] = []  # samples of a wrong shape: where each is and what is wrong with it
         kinds = ("cell", "server", "host", "gpu", "engine", "ended")
         self.beside: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
 
@@ -42,6 +43,7 @@ class Summariser:
         """Take all that another one collected."""
         self.columns.merge(other.columns)
         self.torn += other.torn
+        self.left_out += other.left_out
         for kind, kept in other.beside.items():
             self.beside[kind] += kept
 

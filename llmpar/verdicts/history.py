@@ -36,8 +36,8 @@ def verdicts(
     work = []
     for found in cells.values():
         by_session: dict[str, list[dict[str, Any]]] = {}
-        for summary in sorted(found, key=lambda each: each["started_at"] or 0.0):
-            by_session.setdefault(str(summary.get("session") or summary["started_at"]), []).append(summary)
+        for summary in sorted(found, key=lambda each: each.get("started_at") or 0.0):
+            by_session.setdefault(str(summary.get("session") or summary.get("started_at")), []).append(summary)
         stretch = list(by_session.values())
         for figure in figures:
             work.append((figure, stretch))
@@ -76,7 +76,7 @@ def verdicts(
         )
         history: dict[str, Any] = {
             "nights": [
-                {"session": group[0].get("session"), "started_at": group[0]["started_at"], "value": value}
+                {"session": group[0].get("session"), "started_at": group[0].get("started_at"), "value": value}
                 for value, group in usable
             ],
             "pinned": len(before),

@@ -71,8 +71,8 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
 
     def short(summary: dict[str, Any]) -> str | None:
         prompts = summary["workload"]["prompts"]
-        sha256 = prompts["shares_sha256" if shares else "sha256"]
-        return None if sha256 is None else f"{prompts['distinct']} prompts ({sha256[:8]})"
+        sha256 = prompts.get("shares_sha256" if shares else "sha256")
+        return None if sha256 is None else f"{prompts.get('distinct')} prompts ({sha256[:8]})"
 
     differ(
         "prompts",
@@ -110,7 +110,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
             found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
         name = figure.removesuffix("_steady")
         limited = sorted(
-            {item for each in side.summaries for item in each["client"]["limited"] if _concerns(item, name)}
+            {item for each in side.summaries for item in each["client"].get("limited") or () if _concerns(item, name)}
         )
         if limited:
             found.append(
@@ -122,7 +122,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
             [
                 each["tokens"]["output"] / each["n"]["ok"]
                 for each in side
-                if each["tokens"]["output"] and each["n"]["ok"]
+                if each["tokens"].get("output") and each["n"]["ok"]
             ]
             for side in (a, b)
         ]

@@ -32,6 +32,7 @@ GROUND = {
     "progress",
     "records",
     "runtime_directory",
+    "shapes",
     "sizes",
     "sweep_folder",
     "sweeps",
@@ -74,6 +75,7 @@ ROOMS: dict[str, set[str]] = {
         "procfs",
         "records",
         "sizes",
+        "sweeps",
         "visible_gpus",
     },
     "pool": {"client", "exit_codes", "outside", "procfs", "records", "runtime_directory"},
@@ -91,7 +93,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "sampling": {"clock", "engines", "hostname", "outside", "procfs", "records"},
     "prompts": {"outside", "records"},
-    "simulate": {"sizes"},
+    "simulate": {"shapes", "sizes"},
     "dialects": {"engines", "outside"},
     "engines": set(),
     "stats": set(),
@@ -100,6 +102,7 @@ ROOMS: dict[str, set[str]] = {
     "failure": {"exit_codes"},
     "foreground": {"failure"},
     "sweep_folder": {"hostname", "sweeps"},
+    "records": {"shapes"},
     "runtime_directory": {"procfs"},
 }
 # Of a lower room only some modules may be imported from outside it.
