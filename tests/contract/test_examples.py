@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import called
 import optional
 import pytest
 from fake import Fake, fake_engine
@@ -52,10 +54,7 @@ def examples() -> list[str]:
     """Lines of help that begin as a pipeline of ours does, their continuation lines joined on."""
     found = []
     for name in COMMANDS:
-        text = subprocess.run(
-            [ROOT / "bin" / name, "--help"], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-        for line in text.splitlines():
+        for line in called.run_text([name, "--help"]).stdout.splitlines():
             words = re.sub(r"\s+#.*", "", line.strip())
             if (
                 line.startswith("  ")
@@ -76,12 +75,28 @@ def server() -> Iterator[Fake]:
 
 
 @pytest.fixture
-def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that the examples name."""
+def surroundings(server: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMPAR_BASE_URL", server.url)
     for name, value in FAKE_GPU.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests/fake_nvml/site'}:{ROOT}")
+
+
+@pytest.fixture
+def place(surroundings: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the examples name, made once."""
+    whole = tmp_path_factory.getbasetemp() / "examples"
+    if not whole.exists():
+        made_here = tmp_path / "made"
+        made_here.mkdir()
+        with contextlib.chdir(made_here):
+            write_files(made_here)
+        made_here.rename(whole)
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def write_files(tmp_path: Path) -> None:
     (tmp_path / "prompts").mkdir()
     for number in range(12):
         (tmp_path / f"prompts/p{number:02d}.txt").write_text(f"Prompt number {number}.\n")
@@ -141,7 +156,6 @@ def place(server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             ]
         )
     )
-    return tmp_path
 
 
 def test_there_are_examples_of_every_command() -> None:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import called
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -250,19 +251,19 @@ def test_entry_points_bin_modules_and_index_agree() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_one_screen_with_an_example(name: str) -> None:
-    done = subprocess.run([ROOT / "bin" / name, "--help"], capture_output=True, text=True, timeout=60)
+    done = called.run_text([name, "--help"])
     assert done.returncode == 0, done.stderr
     assert f"Usage: {name}" in done.stdout
     assert "xit" in done.stdout, "help says what the exit status means"
     assert len(done.stdout.splitlines()) <= 80
-    assert subprocess.run([ROOT / "bin" / name, "-h"], capture_output=True, text=True).stdout == done.stdout
+    assert called.run_text([name, "-h"]).stdout == done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_version_and_bad_option(name: str) -> None:
     done = subprocess.run([ROOT / "bin" / name, "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.split()[0]) == (0, name)
-    bad = subprocess.run([ROOT / "bin" / name, "--no-such-option"], capture_output=True, text=True, timeout=60)
+    bad = called.run_text([name, "--no-such-option"])
     assert bad.returncode == 2 and "no such option" in bad.stderr.lower() and "Traceback" not in bad.stderr
 
 

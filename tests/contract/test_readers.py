@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
+import called
 import orjson
 import pytest
 
@@ -117,10 +117,7 @@ def inputs(tmp_path_factory) -> dict[str, list[bytes]]:
 
 
 def run(command: list[str], given: bytes = b"") -> subprocess.CompletedProcess:
-    environment = os.environ | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    return subprocess.run(
-        [ROOT / "bin" / command[0], *command[1:]], input=given, capture_output=True, timeout=60, env=environment
-    )
+    return called.run(command, given)
 
 
 CASES = [pytest.param(command, "request", id=" ".join(command)) for command in REQUESTS]

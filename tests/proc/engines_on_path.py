@@ -58,13 +58,17 @@ def executable(folder: Path, name: str, text: str) -> Path:
 
 
 def llama_server(folder: Path, options: str = "", before: str = "", how: str = "exec") -> Path:
-    """A `llama-server` that is the fake engine, with options of fake_engine.py and shell lines before it."""
+    """A `llama-server` that is the fake engine, with options of fake_engine.py and shell lines before it.
+
+    `$slots` in the options is what the launch line asks for.
+    """
     (folder / "m.gguf").touch()
     return executable(
         folder,
         "llama-server",
         f"""
-while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; --host) host=$2; shift ;; esac; shift; done
+while [ $# -gt 0 ]; do case $1 in --port) port=$2; shift ;; --host) host=$2; shift ;;
+  -np) slots=$2; shift ;; esac; shift; done
 {before}
 {how} '{sys.executable}' '{FAKE}' --engine llamacpp --host "$host" --port "$port" \\
   --truth '{folder}/'"truth-$port.jsonl" {options}

@@ -108,43 +108,31 @@ def test_find_ends_each_measurement_early_and_answers_from_the_same_data(root: P
     assert before.items() <= running.measured().items()
 
 
-def test_find_killed_at_random_moments_measures_only_what_is_missing(running: Make) -> None:
+def test_find_killed_at_a_random_moment_measures_only_what_is_missing(running: Make) -> None:
     moments = random.Random(time.time_ns())
-    known: dict[str, int] = {}
-    for _ in range(2):
-        seconds = moments.uniform(1, 15)
-        killed = running.killed_after(seconds, *FIND)
-        now = running.measured()
-        assert known.items() <= now.items(), f"measured again after a kill at {seconds:.2f} s"
-        known = now
-        if not killed:
-            break
+    seconds = moments.uniform(1, 10)
+    running.killed_after(seconds, *FIND)
+    known = running.measured()
     done = running.run(*FIND)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert known.items() <= running.measured().items()
+    assert known.items() <= running.measured().items(), f"measured again after a kill at {seconds:.2f} s"
     assert running.answer()["best"] in (2, 3, 4)
-    assert running.run(*FIND).stdout == done.stdout
 
 
 @pytest.mark.timeout(400)  # up to fourteen server sessions
-def test_best_killed_at_random_moments_starts_no_server_for_what_is_there(root: Path, tmp_path: Path) -> None:
-    llama_server(tmp_path, options="--ttft-ms 2 --gap-ms 1 --slots 2")
+def test_best_killed_at_a_random_moment_starts_no_server_for_what_is_there(root: Path, tmp_path: Path) -> None:
+    llama_server(tmp_path, options="--ttft-ms 40 --gap-ms 10 --slots $slots")
     make = Make(root, tmp_path)
     goals = ("best", f"SPACE={make.space}", "MOST=2", "PRICE=2")
     moments = random.Random(time.time_ns())
-    known: dict[str, int] = {}
-    for _ in range(2):
-        killed = make.killed_after(moments.uniform(2, 20), *goals)
-        now = make.measured()
-        assert known.items() <= now.items()
-        known = now
-        if not killed:
-            break
+    make.killed_after(moments.uniform(2, 15), *goals)
+    known = make.measured()
     done = make.run(*goals)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert known.items() <= make.measured().items()
     answer = make.answer()
     assert answer["best"]["server_sessions"] >= 2 and answer["best"]["price_per_million_tokens"] > 0
-    assert len(answer["tied"]) + len(answer["worse"]) == 1
+    assert answer["best"]["settings"]["max_sequences"] == 2 and len(answer["worse"]) == 1
     (refused,) = answer["refused"]
     assert "quantize" in refused["why"] and "this one was not started: fp8" in done.stdout.replace(
         "max_sequences=1 ", ""

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import called
 import pytest
 from unit.test_summary_docs import fields
 
@@ -45,8 +46,7 @@ def python_that_prints(tmp_path: Path, text: str, status: int = 0) -> str:
 
 
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    name, *rest = arguments
-    return subprocess.run([str(ROOT / "bin" / name), *rest], input=given, capture_output=True, text=True, timeout=60)
+    return called.run_text(arguments, given)
 
 
 def test_a_card_of_its_own_predicts_as_its_table_says(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 
+import called
 import made
 import pytest
 from hypothesis import given
@@ -230,9 +231,7 @@ def test_a_claim_does_not_depend_on_the_unit_of_time(a, b, factor):
 
 
 def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [str(root / "bin" / "llmpar-claims"), *arguments], input=given, capture_output=True, timeout=60
-    )
+    return called.run(["llmpar-claims", *arguments], given)
 
 
 def test_command_says_all_claims_in_each_format(root):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+import called
 import made
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_front_is_what_is_not_dominated(points):
 
 
 def run(root, *arguments: str, given: bytes) -> subprocess.CompletedProcess:
-    return subprocess.run([str(root / "bin" / "llmpar-pick"), *arguments], input=given, capture_output=True, timeout=60)
+    return called.run(["llmpar-pick", *arguments], given)
 
 
 def test_command(root):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import xml.etree.ElementTree as ET
 
+import called
 import made
 import optional
 import pytest
@@ -19,16 +21,8 @@ optional.need("matplotlib")
 from llmpar.render import plot, trade_off  # noqa: E402
 
 
-def run(root, *arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess:
-    import os
-
-    return subprocess.run(
-        [str(root / "bin" / "llmpar-plot"), *arguments],
-        input=given,
-        capture_output=True,
-        timeout=60,
-        env=os.environ | environment,
-    )
+def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
+    return called.run(["llmpar-plot", *arguments], given)
 
 
 def lines(summaries) -> bytes:
@@ -177,7 +171,13 @@ def test_command_writes_both_forms_and_says_what_it_cannot(root, tmp_path):
     assert run(root, given=b"").returncode == 6
     assert run(root, given=b"{}\n").returncode == 3
     (tmp_path / "matplotlib.py").write_text("raise ImportError\n")
-    without = run(root, given=given, PYTHONPATH=str(tmp_path))
+    without = subprocess.run(
+        [root / "bin" / "llmpar-plot"],
+        input=given,
+        capture_output=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
     assert (without.returncode, b"type: make -B setup" in without.stderr) == (4, True)
 
 

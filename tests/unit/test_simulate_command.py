@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import called
 import pytest
 from unit.test_summary_docs import fields
 
@@ -16,8 +17,7 @@ MEASURED = ROOT / "docs/results/h100/summaries.jsonl"
 
 
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    name, *rest = arguments
-    return subprocess.run([str(ROOT / "bin" / name), *rest], input=given, capture_output=True, text=True, timeout=120)
+    return called.run_text(arguments, given)
 
 
 def predictions(table: str, *options: str) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def test_intervals_cover_the_truth_93_to_97_times_in_100() -> None:
     assert all(row.given > 0.75 for row in rows)
 
 
-@pytest.mark.parametrize(("clients", "requests", "trials"), [(24, 500, 30), (128, 1000, 8)])
+@pytest.mark.parametrize(("clients", "requests", "trials"), [(24, 500, 12), (128, 1000, 4)])
 def test_runs_of_a_batch_server_say_what_it_does_in_the_long_run(clients: int, requests: int, trials: int) -> None:
     scenario = batch_server.Scenario(requests, clients)
     found = batch_server.trials(scenario, trials)
