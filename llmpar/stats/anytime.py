@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import betainc, betaincc, betaln
+from llmpar.stats import special
 
 SHAPE = 0.5
 
@@ -33,10 +33,10 @@ def surely_above(over: int, count: int, bound: float, risk: float) -> bool:
 
 def _ratio(over: int, count: int, bound: float, below: bool) -> float:
     """The logarithm of the mixture's likelihood over that at the bound."""
-    tail = betainc if below else betaincc
+    tail = special.betainc if below else special.betaincc
     a, b = over + SHAPE, count - over + SHAPE
     mass, whole = float(tail(a, b, bound)), float(tail(SHAPE, SHAPE, bound))
     if mass <= 0:
         return -math.inf
-    mixed = float(betaln(a, b) - betaln(SHAPE, SHAPE)) + math.log(mass) - math.log(whole)
+    mixed = float(special.betaln(a, b) - special.betaln(SHAPE, SHAPE)) + math.log(mass) - math.log(whole)
     return mixed - over * math.log(bound) - (count - over) * math.log1p(-bound)

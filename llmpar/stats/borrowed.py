@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import polygamma, psi
+
+from llmpar.stats import special
 
 # Fewer variances than this say too little of how variances differ.
 LEAST = 10
@@ -53,11 +54,11 @@ def prior(variances: Sequence[float], freedom: Sequence[int]) -> Prior | None:
     if len(known) < LEAST:
         return None
     half = np.array([degrees for _, degrees in known]) / 2
-    logs = np.log([value for value, _ in known]) - psi(half) + np.log(half)
+    logs = np.log([value for value, _ in known]) - special.psi(half) + np.log(half)
     mean = float(logs.mean())
-    spread = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    spread = float(logs.var(ddof=1) - special.polygamma(1, half).mean())
     # trigamma falls from 1/x² at 0 to 1/x at infinity: no more spread than chance gives is an infinite prior.
-    if spread <= float(polygamma(1, MOST / PART / 2)):
+    if spread <= float(special.polygamma(1, MOST / PART / 2)):
         return Prior(math.exp(mean) if spread <= 1e-6 else _location(mean, _freedom(spread)), MOST)
     degrees = _freedom(spread)
     return Prior(_location(mean, degrees), PART * degrees)
@@ -76,8 +77,8 @@ def _freedom(spread: float) -> float:
     linear, so that it converges from below (Smyth 2004, appendix)."""
     half = 0.5 + 1 / spread
     for _ in range(50):
-        trigamma = float(polygamma(1, half))
-        step = trigamma * (1 - trigamma / spread) / float(polygamma(2, half))
+        trigamma = float(special.polygamma(1, half))
+        step = trigamma * (1 - trigamma / spread) / float(special.polygamma(2, half))
         half += step
         if -step < 1e-10 * half:
             break
@@ -85,7 +86,7 @@ def _freedom(spread: float) -> float:
 
 
 def _location(mean: float, degrees: float) -> float:
-    return math.exp(mean + float(psi(degrees / 2)) - math.log(degrees / 2))
+    return math.exp(mean + float(special.psi(degrees / 2)) - math.log(degrees / 2))
 
 
 def moderated(variance: float, freedom: float, found: Prior | None) -> tuple[float, float]:

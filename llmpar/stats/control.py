@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
 
-from llmpar.stats import effects
+from llmpar.stats import effects, special
 
 # Allowance and threshold of each sum. The time between false alarms grows as exp(2kh) (Siegmund, Sequential Analysis,
 # 1985, II.6), so of several charts each threshold rises by ln(charts) / 2k.
@@ -69,7 +68,7 @@ def chart(
     they look like the pinned nights again, the loss is over. `margin`: a loss within it is no news, and the sums go on.
     `charts`: how many are read side by side. `rho`: the correlation of one night with the next (`correlation`).
     """
-    single = -float(ndtri(SINGLE / charts))
+    single = -float(special.ndtri(SINGLE / charts))
     thresholds = [height + math.log(charts) / (2 * allowance) for allowance, height in SUMS]
     worse = (np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)).tolist()
     found = Chart()
@@ -88,7 +87,7 @@ def chart(
         new = worse[night] - held - lag * (worse[night - 1] - held)
         distance = new / (deviation * math.sqrt(1 + 1 / known))
         # Far tails of t with few degrees of freedom are cut: one wild night is not proof of a level.
-        z = float(ndtri(min(max(stdtr(many - 1, distance), 1e-9), 1 - 1e-9)))
+        z = float(special.ndtri(min(max(special.stdtr(many - 1, distance), 1e-9), 1 - 1e-9)))
         if found.standing is not None:
             shift = (held - level) * (1 - lag)
             back = max(0.0, back - shift * (shift / 2 + new) / deviation**2)
@@ -155,8 +154,8 @@ def predicted(before: list[float], newest: list[float], confidence: float = effe
         return effects.Effect(math.exp(difference), None, None, None, "too-few-nights")
     error = float(y.std(ddof=1)) * math.sqrt(1 / len(x) + 1 / len(y))
     freedom = len(y) - 1
-    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
-    p_value = 2 * float(stdtr(freedom, -abs(difference) / error)) if error > 0 else float(difference == 0)
+    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * error
+    p_value = 2 * float(special.stdtr(freedom, -abs(difference) / error)) if error > 0 else float(difference == 0)
     return effects.Effect(
         math.exp(difference),
         math.exp(difference - half),

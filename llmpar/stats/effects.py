@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
+from llmpar.stats import special
 from llmpar.stats.borrowed import Borrowed, Prior, moderated
 
 CONFIDENCE = 0.95
@@ -99,9 +99,9 @@ def paired(
 
 
 def _effect(difference: float, error: float, freedom: float, method: str, confidence: float) -> Effect:
-    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * error
+    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * error
     if error > 0:
-        p_value = 2 * float(stdtr(freedom, -abs(difference) / error))
+        p_value = 2 * float(special.stdtr(freedom, -abs(difference) / error))
     else:
         p_value = 1.0 if difference == 0 else 0.0
     # One degree of freedom of wild sessions reaches beyond what a float can hold.
@@ -174,7 +174,7 @@ def same_p_value(effect: Effect, margin: float = MARGIN) -> float | None:
     beyond = abs(math.log(effect.ratio)) - math.log1p(margin)
     if effect.error == 0:
         return 0.0 if beyond < 0 else 1.0
-    return float(stdtr(effect.freedom, beyond / effect.error))
+    return float(special.stdtr(effect.freedom, beyond / effect.error))
 
 
 def equivalent(effect: Effect, margin: float = MARGIN, confidence: float = CONFIDENCE) -> bool:

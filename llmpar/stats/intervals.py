@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, betaincinv, fdtrc, stdtrit
+
+from llmpar.stats import special
 
 CONFIDENCE = 0.95
 BATCHES = 20
@@ -76,7 +77,7 @@ def _tails(n: int, percent: int, tail: float) -> tuple[int, int, int, np.ndarray
     share = percent / 100
     near, far = n * share, 10 * math.sqrt(n * share * (1 - share)) + 10
     first = max(0, int(near - far))
-    below = bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)
+    below = special.bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)
     low = first + int(np.searchsorted(below, tail, side="right"))
     return low, first + int(np.searchsorted(below, 1 - tail, side="left")) + 1, first, below
 
@@ -95,8 +96,8 @@ def shares(percent: int, effective: float, confidence: float = CONFIDENCE) -> tu
     if effective < needed(percent, confidence):
         return None
     tail, count = (1 - confidence) / 2, percent / 100 * effective
-    low = float(betaincinv(count, effective - count + 1, tail))
-    high = float(betaincinv(count + 1, max(effective - count, 1e-9), 1 - tail))
+    low = float(special.betaincinv(count, effective - count + 1, tail))
+    high = float(special.betaincinv(count + 1, max(effective - count, 1e-9), 1 - tail))
     return low, high
 
 
@@ -104,8 +105,8 @@ def one_sided(percent: int, effective: float, confidence: float = CONFIDENCE) ->
     """The same for `effective` independent values, as shares (0 … 1): the limits of Clopper and Pearson, one-sided."""
     tail, share = 1 - confidence, percent / 100
     count = share * effective
-    low = float(betaincinv(count, effective - count + 1, tail)) if (1 - share) ** effective <= tail else None
-    high = float(betaincinv(count + 1, effective - count, 1 - tail)) if share**effective <= tail else None
+    low = float(special.betaincinv(count, effective - count + 1, tail)) if (1 - share) ** effective <= tail else None
+    high = float(special.betaincinv(count + 1, effective - count, 1 - tail)) if share**effective <= tail else None
     return low, high
 
 
@@ -136,7 +137,9 @@ def batched(sums: np.ndarray, sizes: np.ndarray, independent: float | None = Non
     variance = squares * count / (count - 1) / total**2
     correlated = True
     if independent is not None:
-        correlated = variance > 0 and (independent <= 0 or bool(fdtrc(count - 1, 1e9, variance / independent) < GATE))
+        correlated = variance > 0 and (
+            independent <= 0 or bool(special.fdtrc(count - 1, 1e9, variance / independent) < GATE)
+        )
     if squares > 0:
         # The sample autocorrelation of independent batches is about -1/count.
         lag = float((off[1:] * off[:-1]).sum()) / squares + 1 / count
@@ -147,7 +150,7 @@ def batched(sums: np.ndarray, sizes: np.ndarray, independent: float | None = Non
 
 def student(freedom: float, confidence: float = CONFIDENCE) -> float:
     """The two-sided Student t factor."""
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
+    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def _batch_starts(n: int, batches: int) -> np.ndarray:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
+
+from llmpar.stats import special
 
 CHANCE = 0.01  # of naming any session where all are alike
 
@@ -32,6 +33,6 @@ def outlying(sides: Sequence[Mapping[str, float]]) -> list[tuple[int, str, float
             left = sum(squares) - squares[place] + float(((rest - rest.mean()) ** 2).sum())
             error = math.sqrt(max(left, 0.0) / freedom * (1 + 1 / len(rest)))
             off = float(values[number] - rest.mean())
-            if abs(off) > float(stdtrit(freedom, 1 - CHANCE / count / 2)) * error and abs(off) > 1e-9:
+            if abs(off) > float(special.stdtrit(freedom, 1 - CHANCE / count / 2)) * error and abs(off) > 1e-9:
                 found.append((place, session, math.exp(off)))
     return found

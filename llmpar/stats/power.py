@@ -6,8 +6,8 @@ import math
 from functools import cache
 
 import numpy as np
-from scipy.special import chdtri, ndtr, stdtrit
 
+from llmpar.stats import special
 from llmpar.stats.effects import CONFIDENCE, MARGIN
 
 QUANTILES = 64
@@ -24,7 +24,7 @@ def power_different(
     """
     shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
     beyond = np.maximum(error * _halves(count, 0.5 + confidence / 2), math.log1p(margin))
-    return float(ndtr((shift - beyond) / error).mean())
+    return float(special.ndtr((shift - beyond) / error).mean())
 
 
 def power_same(
@@ -33,15 +33,15 @@ def power_same(
     """How often `count` sessions a side (at least 2) say same of a true relative difference, likewise."""
     shift, error = math.log1p(difference), sigma * math.sqrt(2 / count)
     within = np.maximum(math.log1p(margin) - error * _halves(count, confidence), 0.0)
-    return float((ndtr((within - shift) / error) - ndtr((-within - shift) / error)).mean())
+    return float((special.ndtr((within - shift) / error) - special.ndtr((-within - shift) / error)).mean())
 
 
 @cache
 def _halves(count: int, share: float) -> np.ndarray:
     """Half widths of Welch's interval, by Student's t at `share`, over the true standard error: equally likely ones."""
-    variances = chdtri(count - 1, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / (count - 1)
+    variances = special.chdtri(count - 1, 1 - (np.arange(QUANTILES) + 0.5) / QUANTILES) / (count - 1)
     u, v = np.meshgrid(variances, variances)
-    return np.sqrt((u + v) / 2) * stdtrit((count - 1) * (u + v) ** 2 / (u * u + v * v), share)
+    return np.sqrt((u + v) / 2) * special.stdtrit((count - 1) * (u + v) ** 2 / (u * u + v * v), share)
 
 
 def sessions_needed(

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
+from llmpar.stats import special
 from llmpar.stats.effects import MARGIN
 from llmpar.stats.power import power_different, power_same
 
@@ -91,12 +91,12 @@ def look(
     error = sigma * math.sqrt(2 / blocks)
     bound = math.log1p(margin)
     if error > 0:
-        p_different = 2 * float(stdtr(freedom, -abs(difference) / error))
-        p_same = float(stdtr(freedom, -(bound - abs(difference)) / error))
+        p_different = 2 * float(special.stdtr(freedom, -abs(difference) / error))
+        p_same = float(special.stdtr(freedom, -(bound - abs(difference)) / error))
     else:
         p_different = 1.0 if difference == 0 else 0.0
         p_same = 0.0 if abs(difference) < bound else 1.0
-    half = float(stdtrit(freedom, 0.5 + INTERVAL / 2)) * error
+    half = float(special.stdtrit(freedom, 0.5 + INTERVAL / 2)) * error
     # The constants are those of twelve blocks; fewer looks spend less, so a shorter plan errs less often, not more.
     grown = math.sqrt(min(blocks, MOST_BLOCKS) / MOST_BLOCKS) / family
     chance = _chance(sigma, abs(difference), most, margin, family)

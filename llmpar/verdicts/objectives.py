@@ -14,11 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import bdtr, bdtrc, stdtrit
-
 from llmpar import sizes
 from llmpar.results import rows, words
-from llmpar.stats import intervals
+from llmpar.stats import intervals, special
 
 MEETS, MISSES, UNKNOWN = "meets", "misses", "cannot tell"
 RISK = 0.05
@@ -136,7 +134,7 @@ def _surely_within(summary: dict[str, Any], distribution: dict[str, Any], percen
     count = int(distribution.get("n") or 0)
     within = {rank for rank, value in _ranks(distribution, count).items() if value <= most}
     over = count - max(within, default=0) + failed
-    return bool(within) and float(bdtr(over, count + failed, 1 - percent / 100)) <= RISK
+    return bool(within) and float(special.bdtr(over, count + failed, 1 - percent / 100)) <= RISK
 
 
 def _ranks(distribution: dict[str, Any], count: int) -> dict[int, float]:
@@ -162,7 +160,7 @@ def _surely_over(summary: dict[str, Any], distribution: dict[str, Any], name: st
     # Gaps between tokens come in clusters, one of each request: their number proves nothing.
     if name in ("itl_s", "event_latency_s") or not over + failed:
         return False
-    return float(bdtrc(over + failed - 1, count + failed, 1 - percent / 100)) <= RISK
+    return float(special.bdtrc(over + failed - 1, count + failed, 1 - percent / 100)) <= RISK
 
 
 def _failed(summary: dict[str, Any]) -> tuple[int, int]:
@@ -181,7 +179,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     count = len(values)
     mean = math.fsum(values) / count
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(stdtrit(count - 1, 1 - RISK)) * spread / math.sqrt(count)
+    half = float(special.stdtrit(count - 1, 1 - RISK)) * spread / math.sqrt(count)
     return mean - half, mean + half
 
 

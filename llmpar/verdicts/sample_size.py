@@ -17,10 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import chdtri, ndtri
-
 from llmpar.results import rows
-from llmpar.stats import effects, intervals
+from llmpar.stats import effects, intervals, special
 from llmpar.stats.power import power_different, sessions_needed
 
 FACTORS = (0.25, 0.5, 1, 2, 4, 8)
@@ -92,7 +90,7 @@ def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
     return Noise(
         figure,
         total,
-        total * math.sqrt(freedom / float(chdtri(freedom, LIMIT))),
+        total * math.sqrt(freedom / float(special.chdtri(freedom, LIMIT))),
         freedom,
         math.sqrt(math.fsum(error * error for error in within) / len(within)) if within else None,
         _mean([summary["n"]["requests"] for summary in pilot]) or 0.0,
@@ -118,7 +116,7 @@ def _within(summary: dict[str, Any], figure: str) -> float | None:
         one = rows.reading(summary, "output_tokens_per_s_steady")
     if one.value is None or one.low is None or one.high is None or one.value <= 0 or one.low <= 0:
         return None
-    return (math.log(one.high) - math.log(one.low)) / 2 / float(ndtri(0.5 + intervals.CONFIDENCE / 2))
+    return (math.log(one.high) - math.log(one.low)) / 2 / float(special.ndtri(0.5 + intervals.CONFIDENCE / 2))
 
 
 def options(
