@@ -28,8 +28,9 @@ def missing() -> str | None:
     absent = [tool for tool in NEEDED if not shutil.which(tool)]
     if absent:
         return f"no {', '.join(absent)}: apt-get install {PACKAGES}"
-    done = subprocess.run(["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "true"], capture_output=True)
-    return None if done.returncode == 0 else "this machine makes no namespaces"
+    veth = ("ip", "link", "add", "one", "type", "veth", "peer", "name", "other")
+    done = subprocess.run(["unshare", "--net", "--pid", "--mount", "--uts", "--fork", *veth], capture_output=True)
+    return None if done.returncode == 0 else "this machine makes no namespaces with links between them"
 
 
 needed = pytest.mark.skipif(missing() is not None, reason=missing() or "")
