@@ -63,6 +63,11 @@ class Page:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
 
+    async def press(self, key: str) -> None:
+        """A key of the keyboard, such as Enter, to what has the focus."""
+        for kind in ("keyDown", "keyUp"):
+            await self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
     async def screenshot(self, path: Path) -> None:
         """The whole page, not only what the window shows."""
         result = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)

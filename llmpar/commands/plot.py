@@ -8,6 +8,7 @@ import click
 
 from llmpar import cli, exit_codes, failure
 from llmpar.machine import installation
+from llmpar.render import layout
 from llmpar.report.provenance import caption
 from llmpar.results.rows import group, objectives
 from llmpar.verdicts import break_even
@@ -86,7 +87,7 @@ def main(
             figure = trade.draw(rows, wanted, look)
         elif not dots and x == "acceptance_length" and not metrics:
             figure = plot.acceptance(break_even.curves(rows), look)
-        elif not dots and (along := x or plot.axis_of(rows)):
+        elif not dots and (along := x or layout.axis_of(rows)):
             figure = plot.against(rows, along, metrics or None, look)
         else:
             figure = plot.dots(rows, metrics or None, look)

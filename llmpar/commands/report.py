@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from llmpar import cli, exit_codes, failure, records
-from llmpar.machine import installation
 from llmpar.render import report_csv
 from llmpar.render.report_text import as_markdown, as_text
 from llmpar.report import document, study, tracks
@@ -81,9 +80,9 @@ def main(
       llmpar-report --format csv runs/clients/*/summary.json > clients.csv
       llmpar-compare a.json --baseline b.json --format json | llmpar-report --format markdown - a.json b.json
 
-    The HTML is one file without scripts that asks the network for nothing. Reads `summary` records, and `verdict`
-    records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and command.txt where
-    they are. HTML needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 no summary.
+    The HTML is one file that asks the network for nothing, and can be read without its script. Reads `summary` records,
+    and `verdict` records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and
+    command.txt where they are. Exit status: 0; 2 usage; 3 not records; 6 no summary.
     """
     if form == "html":
         cli.refuse_terminal(output, "an HTML report", "report.html")
@@ -188,15 +187,9 @@ def samples(folder: Path | None) -> Iterator[dict[str, Any]]:
 
 
 def as_html(document: document.Document, rows: Sequence[rows.Row], beside: dict[int, Path], most: int) -> str:
-    try:
-        from llmpar.render import charts, report_html
-    except ImportError:
-        raise failure.Failure(
-            "matplotlib is not installed",
-            exit_codes.UNAVAILABLE,
-            f"type: {installation.remedy('plot')}; --format markdown does without",
-        ) from None
-    drawn = {sweep.name: charts.of_sweep(sweep.name or "cells", sweep.rows) for sweep in document.sweeps}
+    from llmpar.render import charts, report_html  # Jinja2: not for the other forms
+
+    drawn = {sweep.name: charts.of_sweep(sweep.name or "cells", sweep.rows, rows) for sweep in document.sweeps}
     lines, shown = [], tracks.chosen(rows, most)
     for row in shown:
         summary = row.summaries[0]

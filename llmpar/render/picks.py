@@ -8,6 +8,8 @@ from llmpar.render import markdown, plain
 from llmpar.results import rows, words, workload
 from llmpar.verdicts import pick
 
+# Cells that are not ranked, as they are listed.
+GROUPS = ((pick.UNKNOWN, "cannot tell"), (pick.MISSES, "miss"))
 USUAL = ("ttft_p95_s", "tpot_p95_s")
 
 
@@ -17,17 +19,24 @@ def render(choices: Sequence[pick.Choice], wanted: Mapping[str, float], top: int
     ranked = [choice for choice in choices if choice.ranked]
     lines = [counted(choices) + (f": {asked}" if asked else "")]
     if ranked:
-        lines += ["", _table(ranked[:top], wanted, marked).rstrip("\n"), *_notes(ranked)]
-    listed: dict[str, list[str]] = {}
-    for choice in sorted(choices, key=lambda choice: (choice.state, rows.order(choice.row))):
-        if not choice.ranked:
-            reason = f"{choice.state} ({'; '.join(choice.reasons)})"
-            listed.setdefault(reason, []).append(words.name(choice.row, sweep=True))
+        header, body = cells(ranked[:top], wanted)
+        table = markdown.table(header, body) if marked else plain.table(header, body)
+        lines += ["", table.rstrip("\n"), *notes(ranked)]
     bullet = "- " if marked else ""
-    lines += [f"{bullet}{reason}: {words.shortened(names, between='; ')}" for reason, names in listed.items()]
+    for state, _ in GROUPS:
+        lines += [f"{bullet}{state} ({reason}): {names}" for reason, names in reasons(choices, state)]
     if marked:
         lines = [markdown.escape(line) if not line.startswith(("|", "- ")) else line for line in lines]
     return "\n".join(lines) + "\n"
+
+
+def reasons(choices: Sequence[pick.Choice], state: str) -> list[tuple[str, str]]:
+    """Why the cells of one state are in it, and which those are, each reason once."""
+    listed: dict[str, list[str]] = {}
+    for choice in sorted(choices, key=lambda choice: rows.order(choice.row)):
+        if choice.state == state:
+            listed.setdefault("; ".join(choice.reasons), []).append(words.name(choice.row, sweep=True))
+    return [(reason, words.shortened(names, between="; ")) for reason, names in listed.items()]
 
 
 def counted(choices: Sequence[pick.Choice]) -> str:
@@ -37,7 +46,8 @@ def counted(choices: Sequence[pick.Choice]) -> str:
     return " · ".join(f"{name} {states.count(state)}" for state, name in names)
 
 
-def _table(shown: Sequence[pick.Choice], wanted: Mapping[str, float], marked: bool) -> str:
+def cells(shown: Sequence[pick.Choice], wanted: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    """Header and body of the table of ranked cells."""
     metrics = [*dict.fromkeys([*(name for name in wanted if name != "memory_bytes"), *USUAL])]
     priced = any(choice.cost.value is not None for choice in shown)
     memory = any(choice.row.figure("memory_bytes").value is not None for choice in shown)
@@ -68,7 +78,7 @@ def _table(shown: Sequence[pick.Choice], wanted: Mapping[str, float], marked: bo
                 _of_best(choice),
             ]
         )
-    return markdown.table(header, body) if marked else plain.table(header, body)
+    return header, body
 
 
 def _of_best(choice: pick.Choice) -> str:
@@ -80,7 +90,7 @@ def _of_best(choice: pick.Choice) -> str:
     return f"{seen:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _notes(ranked: Sequence[pick.Choice]) -> list[str]:
+def notes(ranked: Sequence[pick.Choice]) -> list[str]:
     notes = []
     candidates = [words.name(choice.row, sweep=True) for choice in ranked if choice.of_best and choice.of_best[1] == 1]
     if len(candidates) > 1:

@@ -20,8 +20,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from llmpar.render import layout
 from llmpar.results import rows, words
-from llmpar.results.rows import Row, shown
+from llmpar.results.rows import shown
 from llmpar.verdicts import break_even, knee
 
 matplotlib.rcParams["text.parse_math"] = False  # names of models are no mathematics, whatever their dollar signs
@@ -50,29 +51,13 @@ class Look:
 WIDE, NARROW = Look(), Look(width=4.0, text=9.5, columns=1)
 
 
-def axis_label(metric: str, most: float = 1.0) -> str:
-    """A metric in words with its unit, for an axis. `most`: the greatest value shown; times below 1 s are in ms."""
-    name = words.named(metric)
-    if name.unit not in ("s", "bytes", "J") or metric == "wall_s":
-        return name.axis
-    unit = {"s": "ms" if most < 1 else "s", "bytes": "GiB"}.get(name.unit, name.unit)
-    return f"{name.axis}, {unit}"
-
-
 def unit_axis(axis: Any, metric: str, most: float) -> None:
     """Tick labels of an x or y axis in the unit that `axis_label` names."""
-    unit = words.named(metric).unit
+    unit, factor = layout.unit(metric, most)
     if unit == "%":
         axis.set_major_formatter(PercentFormatter(1.0))
-    factor = 1000.0 if unit == "s" and most < 1 and metric != "wall_s" else 2.0**-30 if unit == "bytes" else None
-    if factor is not None:
+    elif factor != 1.0:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:g}"))
-
-
-def numeric(rows: Sequence[rows.Row], key: str) -> bool:
-    """Whether a setting takes two numeric values or more over the rows."""
-    values = {row.settings.get(key) for row in rows}
-    return len(values) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def against(
@@ -86,12 +71,12 @@ def against(
     """
     rows = [row for row in rows if isinstance(row.settings.get(key), int | float)]
     if metrics is None:
-        metrics = [] if opened(rows) else ["output_tokens_per_s"]
+        metrics = [] if layout.opened(rows) else ["output_tokens_per_s"]
         metrics += [shown(rows, "ttft"), shown(rows, "tpot"), "goodput_ratio"]
     metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
     if not metrics:
         raise ValueError(f"no summary has a figure to draw against {key}")
-    groups = grouped(rows, key)
+    groups = layout.grouped(rows, key)
     figure, axes = panels(len(metrics), look)
     ticks = sorted({float(row.settings[key]) for row in rows})
     wide = ticks[0] > 0 and ticks[-1] / ticks[0] >= 8
@@ -99,7 +84,7 @@ def against(
     under = "rate, requests per second" if key == "rate" else key.replace("_", " ")
     for axis, metric in zip(axes, metrics, strict=True):
         most = _curves(axis, groups, key, metric, dodge=wide)
-        dressed(axis, axis_label(metric, most), under, look)
+        dressed(axis, layout.axis_label(metric, most), under, look)
         unit_axis(axis.yaxis, metric, most)
         axis.margins(x=0.07)
         if wide:
@@ -122,34 +107,6 @@ def against(
     if len(groups) > 1:
         legend(figure, axes[0], look)
     return figure
-
-
-def grouped(rows: Sequence[rows.Row], key: str) -> dict[str, list[rows.Row]]:
-    """Rows by their label without `key`, in order of first appearance, each sorted by `key`."""
-    groups: dict[str, list[Row]] = {}
-    hosts = {row.host for row in rows}
-    sweeps = {row.sweep for row in rows}
-    for row in rows:
-        parts = [words.label(row, (key,))]
-        if len(sweeps) > 1 and row.sweep:
-            parts.insert(0, row.sweep)
-        if len(hosts) > 1 and row.host:
-            parts.append(row.host)
-        groups.setdefault(", ".join(part for part in parts if part), []).append(row)
-    for members in groups.values():
-        members.sort(key=lambda row: row.settings[key])
-    return groups
-
-
-def opened(rows: Sequence[rows.Row]) -> bool:
-    """Whether all loads were open: requests left at a rate that was given, whatever came back."""
-    return bool(rows) and all(row.settings.get("launcher") == "open" for row in rows)
-
-
-def axis_of(rows: Sequence[rows.Row]) -> str | None:
-    """The numeric setting that curves are drawn against: the rate of open loads, else clients; None without one."""
-    key = "rate" if opened(rows) else "clients"
-    return key if numeric(rows, key) else None
 
 
 def shade(index: int) -> tuple[str, str, Any]:
@@ -237,7 +194,7 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
             axis.axhline(level, color=TEXT, linestyle=DASHES[1], linewidth=1.3, label="no speculation")
         dressed(
             axis,
-            f"{name}: {axis_label('output_tokens_per_s')}" if name else axis_label("output_tokens_per_s"),
+            f"{name}: {layout.axis_label('output_tokens_per_s')}" if name else layout.axis_label("output_tokens_per_s"),
             "",
             look,
         )
@@ -292,11 +249,11 @@ def dots(
     """
     if metrics is None:
         ttft, tpot = shown(rows, "ttft"), shown(rows, "tpot")
-        metrics = (ttft, tpot, "goodput_ratio") if opened(rows) else ("wall_s", "output_tokens_per_s", ttft)
+        metrics = (ttft, tpot, "goodput_ratio") if layout.opened(rows) else ("wall_s", "output_tokens_per_s", ttft)
     metrics = [metric for metric in metrics if any(row.figure(metric).value is not None for row in rows)]
     if not metrics:
         raise ValueError("no summary has a figure to draw")
-    names = list(names) if names is not None else labels(rows)
+    names = list(names) if names is not None else layout.labels(rows)
     wrapped = [textwrap.fill(name, 22 if look.narrow else 34) for name in names]
     tallest = max(name.count("\n") + 1 for name in wrapped)
     height = max(1.3, max(0.33, 0.19 * tallest) * len(rows) + 0.75)
@@ -317,55 +274,10 @@ def dots(
         highest = max(one.value or 0.0 for one in known)
         furthest = max([one.high for one in known if one.high is not None], default=0.0)
         axis.set_xlim(0, max(highest * 1.08, min(furthest * 1.03, highest * 1.6)) or None)
-        dressed(axis, "", axis_label(metric, highest), look)
+        dressed(axis, "", layout.axis_label(metric, highest), look)
         axis.grid(axis="y", visible=False)
         axis.xaxis.set_major_locator(MaxNLocator(5))
         unit_axis(axis.xaxis, metric, highest)
-    return figure
-
-
-def labels(rows: Sequence[rows.Row]) -> list[str]:
-    """A short name for each row, unique among them: an engine's alone where no two rows have the same."""
-    hosts = {row.host for row in rows}
-    engines = [str(row.settings.get("engine")) for row in rows]
-    alone = len(set(engines)) == len(rows) and all("engine" in row.varies for row in rows)
-    made = []
-    for row, engine in zip(rows, engines, strict=True):
-        name = engine if alone else words.name(row)
-        made.append(f"{name}, {row.host}" if len(hosts) > 1 and row.host else name)
-    return [name if made.count(name) == 1 else f"{name} ({row.cell})" for name, row in zip(made, rows, strict=True)]
-
-
-def timeline(
-    flight: Sequence[tuple[float, int]],
-    tracks: Sequence[tuple[str, Sequence[float], Sequence[float | None]]],
-    look: Look = WIDE,
-) -> Figure:
-    """Requests in flight as steps (seconds from the first launch, count), with samples on the same time axis under it.
-
-    Each track is (axis label, seconds, values); a gap in the values is None or NaN. Raises ValueError without steps.
-    """
-    if not flight:
-        raise ValueError("no request was sent")
-    count = 1 + len(tracks)
-    figure = Figure(figsize=(look.width, (1.9 if look.narrow else 1.7) + 1.25 * len(tracks)), layout="constrained")
-    axes = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=[1.5] + [1] * len(tracks))[:, 0]
-    x, y = [point[0] for point in flight], [point[1] for point in flight]
-    axes[0].fill_between(x, y, step="post", color=COLOURS[0], alpha=0.25, linewidth=0)
-    axes[0].step(x, y, where="post", color=COLOURS[0], linewidth=1.4)
-    dressed(axes[0], "requests in flight", "", look)
-    for index, (axis, (name, seconds, values)) in enumerate(zip(axes[1:], tracks, strict=True), 1):
-        clean = [math.nan if value is None else value for value in values]
-        axis.plot(
-            seconds, clean, color=COLOURS[index % len(COLOURS)], linewidth=1.3, marker="." if len(clean) < 60 else None
-        )
-        dressed(axis, name, "", look)
-        axis.yaxis.set_major_locator(MaxNLocator(3))
-    for axis in axes:
-        axis.set_ylim(bottom=0)
-        axis.margins(x=0.01)
-    axes[0].yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes[-1].set_xlabel("seconds from the first launch", fontsize=look.text, color=TEXT)
     return figure
 
 

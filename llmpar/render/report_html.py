@@ -1,14 +1,22 @@
-"""A report document as one HTML file: no scripts, no fonts, no requests; light, dark, print, and from 390 px up."""
+"""A report document as one HTML file: answers first, then charts and tables that a reader can sort, filter and judge by
+objectives of their own. It asks the network for nothing and holds the same figures without its script.
+
+Words from outside reach the page through Jinja2's escaping alone; only this package's own style sheet and scripts are
+put in as they are.
+"""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from llmpar.render import picks, plot
-from llmpar.render.charts import Chart
+import jinja2
+from markupsafe import Markup
+
+from llmpar.render import picks, report_cells
+from llmpar.render.charts import Chart, Timeline
 from llmpar.report import document
 from llmpar.report.table import Table
 from llmpar.results import words
@@ -29,190 +37,126 @@ CLASSES = {
     claims.CANNOT_TELL: "open",
     claims.NOT_RUN: "none",
 }
-LIGHT = (*plot.COLOURS[:6], "#111112", "#6b6b6c")
+# Okabe and Ito's colours (2008), which people of all kinds of colour vision tell apart, darker or lighter so that a
+# line has a contrast of 3 with its paper.
+LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b3558a", "#b37700", "#3a8fc7", "#111112", "#6b6b6c")
 DARK = ("#58b0e8", "#f0834a", "#2fc497", "#dd9cc2", "#e9ad2a", "#8fd0f5", "#f0f0f1", "#a5a5a6")
+MARKERS = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
+    "M-3.6 -3.6h7.2v7.2h-7.2z",
+    "M0 -4.6L4.4 3.6H-4.4z",
+    "M0 -5L5 0L0 5L-5 0z",
+    "M0 4.6L4.4 -3.6H-4.4z",
+    "M-1.5 -4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "M-4.5 -2.5l2 -2l2.5 2.5l2.5 -2.5l2 2l-2.5 2.5l2.5 2.5l-2 2l-2.5 -2.5l-2.5 2.5l-2 -2l2.5 -2.5z",
+    "M0 -5l1.5 3.3l3.5 .4l-2.6 2.4l.7 3.6l-3.1 -1.8l-3.1 1.8l.7 -3.6l-2.6 -2.4l3.5 -.4z",
+)
+MOST_PICKS = 5
+UNITS = {"us": 1e-6, "ms": 1e-3, "MiB": 1.0, "GiB": 1024.0}
 
-STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1a1a1c;--soft:#5a5a60;--line:#d9d9de;
---panel:#f6f6f8;--yes:#00664a;--no:#a33b00;--open:#5a4a00;--guess:#7a1f6b;LIGHT}
-@media (prefers-color-scheme:dark){:root{--paper:#151518;--ink:#ececf0;--soft:#a9a9b2;--line:#3a3a42;
---panel:#1f1f24;--yes:#5fd3a8;--no:#ff9d6b;--open:#e8c84e;--guess:#f0a6e2;DARK}}
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
-main{max-width:78rem;margin:0 auto;padding:1.25rem 1rem 4rem}
-h1{font-size:1.7rem;line-height:1.2;margin:.5rem 0}
-h2{font-size:1.25rem;margin:2.5rem 0 .5rem;border-top:1px solid var(--line);padding-top:1rem}
-h3{font-size:1.05rem;margin:1.75rem 0 .25rem}
-p,ul,ol,dl{margin:.4rem 0}
-a{color:inherit}
-.soft,figcaption{color:var(--soft);font-size:.875rem}
-.facts{list-style:none;padding:0}
-.answer{font-weight:600}.causes{padding-left:1.1rem}
-.tally{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;list-style:none;padding:0}
-.claims{list-style:none;padding:0}
-.claims>li{display:grid;grid-template-columns:9.5rem 1fr;gap:0 1rem;padding:.6rem 0;border-bottom:1px solid var(--line)}
-.verdict{font-weight:700;white-space:nowrap}
-.yes{color:var(--yes)}.no{color:var(--no)}.open{color:var(--open)}.none{color:var(--soft)}
-.claims p{margin:0;overflow-wrap:anywhere}
-details{margin:.25rem 0}summary{cursor:pointer;color:var(--soft);font-size:.875rem}
-.scroll{overflow-x:auto;margin:.5rem 0;border:1px solid var(--line);border-radius:4px}
-.scroll:focus-visible{outline:2px solid var(--c0);outline-offset:2px}
-table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.35rem .6rem;border-top:1px solid var(--line);vertical-align:top}
-thead th{background:var(--panel);border-top:0;vertical-align:bottom}
-.f{text-align:right}td.f{white-space:nowrap}th.f{min-width:4.5rem}
-.f small{display:block;color:var(--soft);font-size:.75rem}
-td.w{overflow-wrap:anywhere;min-width:9rem}
-td code{font-size:.8rem}
-tr.simulated{background:var(--panel);color:var(--guess);font-style:italic}
-figure{margin:1.25rem 0}.title{font-weight:600;font-size:.9rem;margin:0 0 .25rem}
-figure svg{display:block;width:100%;height:auto}
-figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif!important}
-.narrow{display:none}
-@media (max-width:700px){
- body{font-size:15px}
- .wide{display:none}.narrow{display:block;max-width:28rem}
- .claims>li{grid-template-columns:1fr}
- h1{font-size:1.4rem}
-}
-@media print{
- :root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--panel:#f2f2f2;--yes:#00533c;--no:#8a3200;--open:#4a3d00;LIGHT}
- body{font-size:10pt}main{max-width:none;padding:0}
- .wide{display:block}.narrow{display:none}
- .scroll{overflow:visible;border:0}
- table{font-size:8pt}th,td{padding:.15rem .25rem}td.w{min-width:0}th.f{min-width:0}
-.f,td.f{white-space:normal}.f small{font-size:5.8pt;white-space:nowrap}
- .soft,figcaption,summary{font-size:8.5pt}
- figure,tr,.claims>li{break-inside:avoid}h2,h3{break-after:avoid}
- .claims>li{grid-template-columns:7rem 1fr}
-}
-"""
+
+@cache
+def environment() -> jinja2.Environment:
+    """Where templates come from, with escaping on for all of them."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("llmpar.render"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_without_controls,
+    )
 
 
 def page(
-    document: document.Document, charts: dict[str, list[Chart]], timelines: Sequence[Chart], omitted: str = ""
+    document: document.Document, charts: Mapping[str, list[Chart]], timelines: Sequence[Timeline], omitted: str = ""
 ) -> str:
     """The whole file. `charts` by sweep; `omitted` says which time lines were left out, if any."""
-    parts = [
-        f"<h1>{text(document.title)}</h1>",
-        '<ul class="facts soft">',
-        *(f"<li>{text(fact)}</li>" for fact in document.facts),
-        "</ul>",
-    ]
-    answered = [sweep for sweep in document.sweeps if sweep.answer]
-    if answered:
-        parts += ["<h2>Answers</h2>", "<ul>"]
-        parts += [
-            f'<li><a href="#sweep-{slug(sweep.name)}">{text(sweep.name or "cells")}</a>: {text(sweep.answer)}</li>'
-            for sweep in answered
-        ]
-        parts.append("</ul>")
-    if document.choices:
-        said = picks.render(document.choices, document.objectives, 5, False)
-        parts += ["<h2>Picks</h2>", f'<pre class="scroll">{text(said)}</pre>']
-    if document.verdicts or document.claims:
-        parts += ["<h2>Verdicts</h2>", *_verdicts(document)]
-    parts.append("<h2>Wall seconds</h2>")
-    for sweep in document.sweeps:
-        parts.append(f'<h3 id="sweep-{slug(sweep.name)}">{text(sweep.name or "cells")}</h3>')
-        if sweep.answer:
-            parts.append(f'<p class="answer">{text(sweep.answer)}</p>')
-        parts.append(table(sweep.table))
-        if sweep.causes:
-            parts.append('<ul class="causes">' + "".join(f"<li>{text(cause)}</li>" for cause in sweep.causes) + "</ul>")
-        parts += [chart(one, f"{slug(sweep.name)}-{index}") for index, one in enumerate(charts.get(sweep.name, []))]
-    for published in document.published:
-        parts += [f"<h3>{text(published.title)}</h3>", table(published)]
-    if timelines:
-        parts += [
-            "<h2>Time lines</h2>",
-            f'<p class="soft">{text(omitted)}</p>' if omitted else "",
-            *(chart(one, f"timeline-{index}") for index, one in enumerate(timelines)),
-        ]
-    parts.append("<h2>Warnings</h2>")
-    parts += [table(one, words_wide=True) for one in document.warnings] or ["<p>None.</p>"]
-    parts.append("<h2>How it was run</h2>")
-    for one in document.runs:
-        parts += [f"<h3>{text(one.title)}</h3>", table(one, words_wide=True)]
-    body = "\n".join(part for part in parts if part)
+    given = [row for sweep in document.sweeps for row in sweep.rows]
+    run = [record for record in document.claims if record["verdict"] != claims.NOT_RUN]
+    named = [record["verdict"] for record in document.claims]
+    order = list(SIGNS)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<title>{text(document.title)}</title><link rel="icon" href="data:,"><style>{style()}</style></head>\n'
-        f"<body><main>\n{body}\n</main></body></html>\n"
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            document=document,
+            title=document.title,
+            style=Markup(style()),
+            script=Markup(_own("report.js")),
+            markers=MARKERS,
+            slug=slug,
+            halves=halves,
+            sort_key=sort_key,
+            compared=sentences.together(document.verdicts),
+            goal=report_cells.goal(document.objectives),
+            objectives=document.objectives,
+            picks=_picks(document),
+            slo=report_cells.slo(document.objectives),
+            rows=given,
+            cells=report_cells.table(given),
+            states=report_cells.states(given, document),
+            limits=report_cells.limits(given, document),
+            traded=report_cells.traded(given, document.objectives),
+            charts=charts,
+            timelines=timelines,
+            omitted=omitted,
+            signs=SIGNS,
+            classes=CLASSES,
+            tally=[(name, count) for name in SIGNS if (count := named.count(name))],
+            claims=[_claim(record) for record in sorted(run, key=lambda record: order.index(record["verdict"]))],
+            not_run=[
+                (record["sentence"], record["sweep"])
+                for record in document.claims
+                if record["verdict"] == claims.NOT_RUN
+            ],
+        )
     )
 
 
 def style() -> str:
     """The style sheet with the palettes filled in; the series' colours are variables c0 … c7."""
-
-    def palette(colours: Sequence[str], ink: str, grid: str) -> str:
-        return "".join(f"--c{index}:{colour};" for index, colour in enumerate(colours)) + f"--t:{ink};--g:{grid}"
-
-    sheet = STYLE.replace("LIGHT", palette(LIGHT, "#2a2a2e", "#dcdce0")).replace(
-        "DARK", palette(DARK, "#d6d6dc", "#3a3a42")
-    )
+    sheet = environment().get_template("report.css.j2").render(light=LIGHT, dark=DARK)
     return re.sub(r"\n\s*", "", sheet)
 
 
-def _verdicts(document: document.Document) -> list[str]:
-    parts = []
-    if document.verdicts:
-        parts += [
-            "<h3>Compared</h3>",
-            "<ul>",
-            *(
-                f"<li>{text(record.get('sentence') or record.get('verdict') or '')}</li>"
-                for record in document.verdicts
-            ),
-            "</ul>",
-        ]
-    if not document.claims:
-        return parts or ["<p>No claims were given.</p>"]
-    counts = [(name, sum(record["verdict"] == name for record in document.claims)) for name in SIGNS]
-    parts.append("<h3>The study's findings</h3>")
-    parts.append(
-        '<ul class="tally">'
-        + "".join(
-            f'<li><span class="{CLASSES[name]}">{SIGNS[name]}</span> {count} {name}</li>' for name, count in counts
-        )
-        + "</ul>"
-    )
-    run = [record for record in document.claims if record["verdict"] != claims.NOT_RUN]
-    order = list(SIGNS)
-    run.sort(key=lambda record: order.index(record["verdict"]))
-    parts.append('<ol class="claims">')
-    for record in run:
-        name = record["verdict"]
-        stated = (
-            f" <span class=soft>The study: {words.ratio(record['stated_ratio'], None, None)}.</span>"
-            if record["stated_ratio"]
-            else ""
-        )
-        note = f"<p class=soft>{text(record['note'])}</p>" if record["note"] else ""
-        parts.append(
-            f'<li><span class="verdict {CLASSES[name]}">{SIGNS[name]} '
-            f"{name}</span><div><p>{text(record['sentence'])}</p>"
-            f"<p class=soft>{text(sentences.claim(record))}.{stated}</p>{note}{_comparisons(record)}</div></li>"
-        )
-    parts.append("</ol>")
-    left = [record for record in document.claims if record["verdict"] == claims.NOT_RUN]
-    if left:
-        parts.append(
-            f"<details><summary>Not run: {len(left)}</summary><ul>"
-            + "".join(
-                f"<li>{text(record['sentence'])} (<code>make study-{text(record['sweep'])}</code>)</li>"
-                for record in left
-            )
-            + "</ul></details>"
-        )
-    return parts
+def _own(name: str) -> str:
+    """A script of this package, less its own comments' end of a script, should it ever hold one."""
+    loader = environment().loader
+    assert loader is not None
+    source, _, _ = loader.get_source(environment(), name)
+    if "</script" in source:
+        raise ValueError(f"'{name}' would end its element")
+    return source
 
 
-def _comparisons(record: dict[str, Any]) -> str:
-    compared = record["comparisons"]
+def _picks(document: document.Document) -> dict[str, Any]:
+    ranked = [choice for choice in document.choices if choice.ranked]
+    groups = [
+        {"name": name, "count": sum(choice.state == state for choice in document.choices), "reasons": reasons}
+        for state, name in picks.GROUPS
+        if (reasons := picks.reasons(document.choices, state))
+    ]
+    header, body = picks.cells(ranked[:MOST_PICKS], document.objectives)
+    table = Table("Picks", header, body, set(range(2, len(header))), " ".join(picks.notes(ranked)))
+    return {"counted": picks.counted(document.choices), "table": table if ranked else None, "groups": groups}
+
+
+def _claim(record: dict[str, Any]) -> dict[str, Any]:
+    stated = record["stated_ratio"]
+    return {
+        "verdict": record["verdict"],
+        "sentence": record["sentence"],
+        "effect": sentences.claim(record),
+        "stated": words.ratio(stated, None, None) if stated else "",
+        "note": record["note"] or "",
+        "metric": words.title(record["metric"]),
+        "count": words.plural(len(record["comparisons"]), "comparison"),
+        "table": _comparisons(record),
+    }
+
+
+def _comparisons(record: dict[str, Any]) -> Table:
     rows = [
         [
             words.settings(one["a"]["settings"]),
@@ -225,70 +169,32 @@ def _comparisons(record: dict[str, Any]) -> str:
             one["outcome"],
             sentences.comparison(one, record["metric"]),
         ]
-        for one in compared
+        for one in record["comparisons"]
     ]
-    inner = table(Table("", ["A", "B", "at", "host", "outcome", "effect"], rows), words_wide=True)
-    return (
-        f"<details><summary>{words.plural(len(compared), 'comparison')}: A over B of "
-        f"{text(record['metric'])}</summary>{inner}</details>"
-    )
+    return Table("", ["A", "B", "at", "host", "outcome", "effect"], rows)
 
 
-def table(one: Table, words_wide: bool = False) -> str:
-    """A table in a container of its own that scrolls sideways where the page is narrow."""
-    head = "".join(
-        f'<th scope="col"{" class=f" if index in one.right else ""}>{text(name)}</th>'
-        for index, name in enumerate(one.header)
-    )
-    lines = []
-    for place, row in enumerate(one.rows):
-        cells = []
-        for index, value in enumerate(row):
-            if index in one.right:
-                main, _, rest = value.partition(" (")
-                small = f"<small>({text(rest)}</small>" if rest else ""
-                cells.append(f"<td class=f>{text(main)}{small}</td>")
-            else:
-                cells.append(f"<td{' class=w' if words_wide else ''}>{text(value)}</td>")
-        lines.append(f"<tr{' class=simulated' if place in one.simulated else ''}>{''.join(cells)}</tr>")
-    caption = f'<p class="soft">{text(one.caption)}</p>' if one.caption else ""
-    note = f'<p class="soft">{text(one.note)}</p>' if one.note else ""
-    label = text(one.title or "comparisons")
-    return (
-        f'{caption}<div class="scroll" tabindex="0" role="region" aria-label="Table: '
-        f'{label}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>{note}"
-    )
+def halves(value: str) -> tuple[str, str]:
+    """A figure and its interval, which stands under it: `17.8 s` and `(17.4 to 18.1)`."""
+    main, bracket, rest = value.partition(" (")
+    return main, f"({rest}" if bracket else ""
 
 
-def chart(one: Chart, prefix: str) -> str:
-    """A chart in both its looks; the style sheet shows the one that fits."""
-    shown = []
-    for name, look in (("wide", plot.WIDE), ("narrow", plot.NARROW)):
-        drawing = themed(plot.svg(one.draw(look), f"{prefix}-{name}"))
-        opening = drawing[: drawing.index(">") + 1]
-        box = re.search(r'viewBox="[^"]*"', opening)
-        assert box is not None, "matplotlib writes a viewBox"
-        start = f'<svg class="{name}" role="img" aria-label="{text(one.title)}. {text(one.alt)}" {box[0]}>'
-        shown.append(start + drawing[len(opening) :])
-    caption = f"<figcaption>{text(one.note)}</figcaption>" if one.note else ""
-    return f"<figure><p class=title>{text(one.title)}</p>{''.join(shown)}{caption}</figure>"
-
-
-def themed(drawing: str) -> str:
-    """The drawing with its fixed colours turned into the style sheet's variables, so that dark pages and paper fit."""
-    colours = {colour: f"var(--c{index})" for index, colour in enumerate(plot.COLOURS)} | {
-        plot.TEXT: "var(--t)",
-        plot.GRID: "var(--g)",
-        plot.SIMULATED: "var(--guess)",
-    }
-    return re.sub(r"#[0-9a-f]{6}\b", lambda match: colours.get(match[0], match[0]), drawing)
-
-
-def text(value: object) -> str:
-    """Text that stays text in HTML, within elements and quoted attributes; no control characters."""
-    return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", str(value)), quote=True)
+def sort_key(value: str) -> Markup:
+    """The attribute by which a column of figures is sorted; what is not known sorts last."""
+    found = re.match(r"([-−]?[\d.]+)(?: ([A-Za-z]+))?", value)
+    if not found:
+        return Markup(' data-sort=""')
+    number = float(found[1].replace("−", "-")) * UNITS.get(found[2] or "", 1.0)
+    return Markup(f' data-sort="{number:.9g}"')
 
 
 def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "cells"
+
+
+def _without_controls(value: Any) -> Any:
+    """Control characters from outside are shown as unknown ones."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", value)
+    return value

@@ -19,7 +19,7 @@ def as_markdown(document: document.Document) -> str:
         for sweep in document.sweeps
         if sweep.answer
     ]
-    parts += [f"- {markdown.escape(record.get('sentence') or '')}\n" for record in document.verdicts]
+    parts += [f"- {markdown.escape(sentence)}\n" for sentence in sentences.together(document.verdicts)]
     if document.choices:
         parts += ["## Picks\n", picks.render(document.choices, document.objectives, MOST_PICKS, True)]
     if document.claims:
@@ -54,7 +54,7 @@ def _markdown(one: table.Table) -> str:
 def as_text(document: document.Document) -> str:
     parts = [document.title, *document.facts, ""]
     parts += [f"{sweep.name or 'cells'}: {sweep.answer}" for sweep in document.sweeps if sweep.answer]
-    parts += [str(record.get("sentence") or "") for record in document.verdicts]
+    parts += sentences.together(document.verdicts)
     if document.choices:
         parts += ["", "Picks: " + picks.render(document.choices, document.objectives, MOST_PICKS, False)]
     parts += [f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}" for record in document.claims]

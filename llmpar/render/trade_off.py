@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
-from llmpar.render import plot
+from llmpar.render import layout, plot
 from llmpar.results import rows, words
 from llmpar.results.rows import shown
 
@@ -25,12 +25,12 @@ def draw(
     """
     objectives = objectives or {}
     ttft, tpot = shown(given, "ttft"), shown(given, "tpot")
-    key = "rate" if plot.opened(given) else "clients"
+    key = "rate" if layout.opened(given) else "clients"
     drawn = [row for row in given if row.figure(RATE).value is not None and row.settings.get(key) is not None]
     panels = [name for name in (ttft, tpot) if any(row.figure(name).value for row in drawn)]
     if not panels:
         raise ValueError("no summary has a rate and a latency to draw against one another")
-    groups = plot.grouped(drawn, key)
+    groups = layout.grouped(drawn, key)
     figure, axes = plot.panels(len(panels), plot.Look(look.width, look.text, min(look.columns, 2)), 3.3)
     for axis, metric in zip(axes, panels, strict=True):
         turned = metric == tpot
@@ -45,7 +45,7 @@ def draw(
             values.append(limit)
             _limit(axis, limit, words.goal(metric, most), look)
         under = f"tokens per second and user, 1 / {words.title(metric)}"
-        plot.dressed(axis, plot.axis_label(RATE), under if turned else plot.axis_label(metric, max(values)), look)
+        plot.dressed(axis, layout.axis_label(RATE), under if turned else layout.axis_label(metric, max(values)), look)
         if values and max(values) / min(values) >= 8:
             axis.set_xscale("log")
             axis.xaxis.set_minor_locator(NullLocator())

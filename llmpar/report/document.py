@@ -10,20 +10,22 @@ from llmpar.report.provenance import facts, runs
 from llmpar.report.study import Walls
 from llmpar.report.table import Table
 from llmpar.results import rows, words
-from llmpar.results.rows import UNSET, order
+from llmpar.results.rows import UNSET, order, shown
 from llmpar.results.words import shortened
 from llmpar.summary import causes
 from llmpar.verdicts import pick
 from llmpar.verdicts.best import answer
 
-WALL_COLUMNS = (
-    ("wall_s", "wall, s"),
+LATENCIES = ("ttft", "tpot", "e2e")
+# Columns of a sweep's table; of the latencies p95, see rows.shown.
+COLUMNS = (
+    ("wall_s", "wall"),
     ("output_tokens_per_s", "output tokens/s"),
-    ("ttft_p50_s", "TTFT p50, s"),
-    ("ttft_p95_s", "TTFT p95, s"),
-    ("tpot_p50_s", "TPOT p50, s"),
-    ("e2e_p95_s", "E2E p95, s"),
+    ("ttft", ""),
+    ("tpot", ""),
+    ("e2e", ""),
     ("joules_per_token", "J/token"),
+    ("goodput_ratio", "goodput"),
 )
 # What `llmpar-report --format csv` gives of each cell, value, low and high.
 CSV_METRICS = (
@@ -111,9 +113,7 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     hosts = {row.host for row in everything}
     keys = list(dict.fromkeys(key for row in rows for key in row.varies))
     published = [walls.row(row.settings) if walls else None for row in rows]
-    columns = [
-        (metric, label) for metric, label in WALL_COLUMNS if any(row.figure(metric).value is not None for row in rows)
-    ]
+    columns = shown_columns(rows, everything)
     header = [key.replace("_", " ") for key in keys] or ["cell"]
     if len(hosts) > 1:
         header.append("host")
@@ -123,7 +123,7 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     first = len(header)
     header += [label for _, label in columns]
     if walls and any(published):
-        header.insert(first + 1, f"wall, s: {walls.source}")
+        header.insert(first + 1, f"wall: {walls.source}")
     header += ["in flight", "failed", "sessions"]
     lines = []
     for row, other in zip(rows, published, strict=True):
@@ -132,9 +132,9 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
             line.append(row.host)
         if predicted:
             line.append("simulated" if row.simulated else "measured")
-        figures = [words.figure(row.figure(metric)) for metric, _ in columns]
+        figures = [in_column(metric, row.figure(metric)) for metric, _ in columns]
         if any(published):
-            figures.insert(1, f"{other.wall_s:g}" if other else "")
+            figures.insert(1, f"{other.wall_s:g} s" if other else "")
         requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
         line += [
             *figures,
@@ -160,17 +160,14 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     if walls and any(published):
         cards = " and ".join(dict.fromkeys(other.gpu for other in published if other))
         note += f" The column of {walls.source} is from {cards} with other prompts: compare its order, not its size."
-    few = [
-        (label.removesuffix(", s"), max(row.figure(metric).needed or 0 for row in rows))
-        for metric, label in WALL_COLUMNS
-        if (metric, label) not in columns and any(row.figure(metric).needed for row in rows)
+    needed = [
+        (words.title(f"{stem}_p95_s"), max(row.figure(f"{stem}_p95_s").needed or 0 for row in rows))
+        for stem in LATENCIES
+        if not any(metric == f"{stem}_p95_s" for metric, _ in columns)
     ]
+    few = [f"{label} (needs {count})" for label, count in needed if count]
     if few:
-        note += (
-            " Not shown, for want of requests in a session: "
-            + ", ".join(f"{label} (needs {count})" for label, count in few)
-            + "."
-        )
+        note += f" Not shown, for want of requests in a session: {', '.join(few)}."
     if predicted:
         note += (
             " Rows marked simulated were predicted by llmpar-simulate, not measured: docs/simulate.md says how "
@@ -184,6 +181,22 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
         answer(rows),
         causes.held(words.by_label(rows)),
     )
+
+
+def shown_columns(rows: Sequence[rows.Row], everything: Sequence[rows.Row]) -> list[tuple[str, str]]:
+    """The figures that some row has, with their heads: of each latency the statistic that no row of the report
+    refuses."""
+    found = []
+    for name, label in COLUMNS:
+        metric = shown(everything, name) if name in LATENCIES else name
+        if any(row.figure(metric).value is not None for row in rows):
+            found.append((metric, label or words.title(metric)))
+    return found
+
+
+def in_column(metric: str, one: rows.Figure) -> str:
+    """A figure under a head that names its unit, unless that is one of time: ms below 1 s."""
+    return words.measured(metric, one) if words.named(metric).unit in ("s", "%") else words.figure(one)
 
 
 def in_flight(row: rows.Row) -> str:

@@ -8,6 +8,7 @@ as one over the objective. Requests of one run correlate; `bench/search` checks 
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -60,23 +61,66 @@ def judge(row: rows.Row, metric: str, most: float) -> Judged:
     It meets where every server session shows that it does, and misses where one shows that it does not. Where single
     sessions cannot tell, two or more that all have the figure do by Student's t over their values.
     """
-    states = [of_session(summary, metric, most) for summary in row.summaries]
+    found = state(row, metric, most)
     readings = [rows.reading(summary, metric) for summary in row.summaries]
     known = [one.value for one in readings if one.value is not None]
-    whole = len(known) == len(readings)
-    within = bool(known) and whole and math.fsum(known) / len(known) <= most
-    if MISSES in states:
-        return Judged(MISSES, _miss(row, metric, most, states, known))
-    if all(state == MEETS for state in states):
+    within = bool(known) and len(known) == len(readings) and math.fsum(known) / len(known) <= most
+    if found == MEETS:
         return Judged(MEETS, within=True)
+    if found == MISSES:
+        return Judged(MISSES, _miss(row, metric, most, known))
+    return Judged(UNKNOWN, _unknown(row, metric, most, readings, known), within)
+
+
+def state(row: rows.Row, metric: str, most: float) -> str:
+    """The same without its reason."""
+    states = [of_session(summary, metric, most) for summary in row.summaries]
+    if MISSES in states:
+        return MISSES
+    if all(each == MEETS for each in states):
+        return MEETS
     sessions = list(row.by_session(metric).values())
-    if whole and len(sessions) > 1:
+    if len(sessions) > 1 and all(rows.reading(summary, metric).value is not None for summary in row.summaries):
         low, high = _ends(sessions)
         if high <= most and max(sessions) <= most:
-            return Judged(MEETS, within=True)
+            return MEETS
         if low > most:
-            return Judged(MISSES, _miss(row, metric, most, states, known))
-    return Judged(UNKNOWN, _unknown(row, metric, most, readings, known), within)
+            return MISSES
+    return UNKNOWN
+
+
+def whatever(row: rows.Row) -> str:
+    """What a row is whatever the objectives: it misses where over 1% of its requests failed, and the data cannot tell
+    where the client limited it or no rate is known; else empty."""
+    requests = sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
+    if requests and row.failures / requests > rows.MOST_FAILED:
+        return MISSES
+    return UNKNOWN if row.limited or row.figure("output_tokens_per_s").value is None else ""
+
+
+def limits(row: rows.Row, metric: str) -> tuple[float | None, float | None]:
+    """Between which limits on `metric` the data cannot tell: the row misses each below the first and meets each from
+    the second on. None where no limit is high enough.
+
+    What `state` says only grows with the limit, and changes only at values that the summaries hold.
+    """
+    steps = {0.0}
+    for summary in row.summaries:
+        distribution = (summary.get("latency") or {}).get(rows.path(metric)[1])
+        for value in distribution.values() if isinstance(distribution, dict) else ():
+            ends = value.values() if isinstance(value, dict) else (value,)
+            steps |= {float(end) for end in ends if isinstance(end, int | float)}
+    sessions = list(row.by_session(metric).values())
+    if len(sessions) > 1:
+        steps |= {*_ends(sessions), *sessions}
+    ordered = sorted(steps)
+
+    def rank(most: float) -> int:
+        return (MISSES, UNKNOWN, MEETS).index(state(row, metric, most))
+
+    found = [bisect.bisect_left(ordered, least, key=rank) for least in (1, 2)]
+    low, high = (ordered[place] if place < len(ordered) else None for place in found)
+    return low, high
 
 
 def of_session(summary: dict[str, Any], metric: str, most: float) -> str:
@@ -183,8 +227,9 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def _miss(row: rows.Row, metric: str, most: float, states: list[str], known: list[float]) -> str:
+def _miss(row: rows.Row, metric: str, most: float, known: list[float]) -> str:
     bound = words.goal(metric, most)
+    states = [of_session(summary, metric, most) for summary in row.summaries]
     missed = states.count(MISSES)
     part = f" in {missed} of {len(states)} server sessions" if 0 < missed < len(states) else ""
     if known and len(known) == len(states):

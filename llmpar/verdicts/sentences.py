@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,38 @@ def sentence(record: dict[str, Any]) -> str:
     if record["needed"]:
         more = f"; {sessions(record['needed']['sessions'])} each would tell (make decide stops as soon as they do)"
     return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {size}{interval}, {measured}): {why}{more}"
+
+
+def together(verdicts: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for each verdict; one for all of two sides that want requests for the same figure."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for number, record in enumerate(verdicts):
+        codes = {reason.get("code") for reason in record.get("reasons") or []}
+        alike = record.get("effect") is None and "refused" in codes and record.get("verdict") == "cannot tell"
+        key = (record["a"]["label"], record["b"]["label"], record["figure"]) if alike else number
+        groups.setdefault(key, []).append(record)
+    return [_refused(members) if len(members) > 1 else _own(members[0]) for members in groups.values()]
+
+
+def _own(record: dict[str, Any]) -> str:
+    return str(record.get("sentence") or record.get("verdict") or "")
+
+
+def _refused(records: Sequence[dict[str, Any]]) -> str:
+    first = records[0]
+    if all(set(record["at"]) == {"clients"} for record in records):
+        counts = [words.setting(record["at"]["clients"]) for record in records]
+        at = f"{', '.join(counts[:-1])} and {counts[-1]} clients"
+    else:
+        phrases = (", ".join(setting_phrase(*each) for each in record["at"].items()) for record in records)
+        at = "; ".join(phrase or "the same settings" for phrase in phrases)
+    messages = " ".join(reason["message"] for record in records for reason in record["reasons"])
+    needed = sorted(int(count) for count in re.findall(r"needs (\d+) requests", messages))
+    why = "a session has too few requests for it" if needed else "some sessions do not have it"
+    ends = "" if not needed else f" (needs {' to '.join(dict.fromkeys((str(needed[0]), str(needed[-1]))))})"
+    return (
+        f"cannot tell {first['a']['label']} from {first['b']['label']} in {title(first['figure'])} at {at}: {why}{ends}"
+    )
 
 
 def values(figure: str, a: float, b: float) -> str:

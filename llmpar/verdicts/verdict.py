@@ -248,7 +248,8 @@ def verdict_record(
                 reasons.append(
                     {
                         "code": "refused",
-                        "message": f"{side.label} has no {figure}" + (f": it needs {many} requests" if many else ""),
+                        "message": f"{side.label} has no {words.title(figure)}"
+                        + (f": it needs {many} requests" if many else ""),
                     }
                 )
         if not reasons:

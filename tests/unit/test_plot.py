@@ -18,7 +18,7 @@ from llmpar.results import rows
 from llmpar.results.rows import across, group
 
 optional.need("matplotlib")
-from llmpar.render import plot, trade_off  # noqa: E402
+from llmpar.render import layout, plot, trade_off  # noqa: E402
 
 
 def run(root, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
@@ -69,7 +69,7 @@ def test_a_tail_that_few_values_cannot_give_falls_back_for_all():
 
 def test_open_loads_are_drawn_as_latency_against_rate():
     given = group([made.summary(load={"launcher": "open", "rate": rate}, varies=("rate",)) for rate in (1.0, 2.0)])
-    assert plot.axis_of(given) == "rate"
+    assert layout.axis_of(given) == "rate"
     figure = plot.against(given, "rate")
     assert [axis.get_title(loc="left").split(",")[0] for axis in figure.axes] == [
         "time to first token",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,9 @@ def test_the_report_marks_them_in_word_and_colour_and_ranks_none(written: Path, 
     done = run("llmpar-report", *files, str(MEASURED), "-o", str(tmp_path / "report.html"))
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "report.html").read_text()
-    assert html.count("<tr class=simulated>") == 2 and "tr.simulated{" in html and "var(--guess)" in html
+    assert html.count('<tr class="simulated">') == 2 and html.count('<span class="badge">simulated</span>') >= 4
+    assert len(re.findall(r'<tr data-row="\w+" class=" simulated">', html)) == 2
+    assert "tr.simulated{" in html and "var(--guess)" in html
     text = run("llmpar-report", "--format", "text", *files).stdout
     assert "2 cells simulated, not measured: simulated NVIDIA GeForce RTX 4090" in text
     assert "Simulated cells are predictions; they are not ranked here" in text and "Least wall seconds" not in text
