@@ -190,11 +190,11 @@ def of_acceptance(name: str, curves: Sequence[break_even.Curve]) -> Chart:
         label = ", ".join(words.setting_phrase(key, curve.base.settings.get(key)) for key in keys)
         groups.setdefault(label, []).append(curve)
     drafts = sorted({curve.speculate for curve in curves})
-    longest = max(length for curve in curves for length in curve.lengths)
     panels: list[Panel] = []
     legend: list[Series] = []
     for label, members in groups.items():
         series, crosses = [], []
+        longest = max(length for curve in members for length in curve.lengths)
         level = members[0].base.figure(RATE).value
         for curve in members:
             index = drafts.index(curve.speculate)
@@ -212,7 +212,7 @@ def of_acceptance(name: str, curves: Sequence[break_even.Curve]) -> Chart:
             Panel(
                 f"{label}: {layout.axis_label(RATE)}" if label else layout.axis_label(RATE),
                 "acceptance length (forced), tokens per step",
-                panel.Scale(1.0, longest * 1.05, LEFT, RIGHT),
+                panel.Scale(1.0, longest + (longest - 1) * 0.06, LEFT, RIGHT),
                 panel.scale([top], BOTTOM, TOP, zero=True),
                 series,
                 levels=[] if level is None else [(level, "no speculation")],
@@ -225,7 +225,7 @@ def of_acceptance(name: str, curves: Sequence[break_even.Curve]) -> Chart:
         "Acceptance was forced. Crosses: the break-even length, on a straight line of wall time against 1 / length "
         "between the measured points. " + intervals([row for curve in curves for row in (*curve.rows, curve.base)])
     )
-    return Chart(f"{name}: output rate against acceptance length", panels, " ".join([note, *said]), legend)
+    return Chart(f"{name}: output rate against acceptance length", panels, f"{note} {'; '.join(said)}.", legend)
 
 
 def intervals(rows: Sequence[rows.Row]) -> str:

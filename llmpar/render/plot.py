@@ -188,8 +188,7 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
     drafts = sorted({curve.speculate for curve in curves})
     for axis, (name, members) in zip(axes, groups.items(), strict=True):
         level = members[0].base.figure("output_tokens_per_s").value
-        for curve in members:
-            _curve(axis, curve, level, drafts.index(curve.speculate))
+        drawn = [_curve(axis, curve, level, drafts.index(curve.speculate)) for curve in members]
         if level is not None:
             axis.axhline(level, color=TEXT, linestyle=DASHES[1], linewidth=1.3, label="no speculation")
         dressed(
@@ -201,11 +200,15 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
         axis.set_xlabel("acceptance length (forced), tokens per step", fontsize=look.text, color=TEXT)
         axis.set_ylim(0, axis.get_ylim()[1] * 1.04)
         axis.set_xlim(left=1)
+        if level is not None:
+            columns = min(len(groups), look.columns)
+            _lengths(axis, [each for each in drawn if each], level, 72 * look.width / columns * 0.85)
     legend(figure, max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1])), look)
     return figure
 
 
-def _curve(axis: Any, curve: break_even.Curve, level: float | None, index: int) -> None:
+def _curve(axis: Any, curve: break_even.Curve, level: float | None, index: int) -> tuple[float, str] | None:
+    """Draws one k; returns its break-even length and colour, where there is one."""
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     points = [row.figure("output_tokens_per_s") for row in curve.rows]
     known = [(length, one) for length, one in zip(curve.lengths, points, strict=True) if one.value is not None]
@@ -225,13 +228,27 @@ def _curve(axis: Any, curve: break_even.Curve, level: float | None, index: int) 
     point = break_even.find(curve)
     if point.length is not None and level is not None:
         axis.plot([point.length], [level], marker="x", markersize=8, markeredgewidth=2, color=colour, linestyle="")
+        return point.length, colour
+    return None
+
+
+def _lengths(axis: Any, crosses: Sequence[tuple[float, str]], level: float, wide: float) -> None:
+    """Break-even lengths under their crosses, each in the first line in which it covers no other. `wide`: points that
+    the axis is long."""
+    low, high = axis.get_xlim()
+    ends: list[float] = []  # of each line, where its last label ends
+    for length, colour in sorted(crosses):
+        left = (length - low) / (high - low) * wide
+        line = next((place for place, end in enumerate(ends) if end < left), len(ends))
+        ends[line : line + 1] = [left + 27]
         axis.annotate(
-            f"{point.length:.2f}",
-            (point.length, level),
+            f"{length:.2f}",
+            (length, level),
             textcoords="offset points",
-            xytext=(5, -13 - 11 * (index % 2)),  # neighbours do not cover one another
+            xytext=(4, -13 - 11 * line),
             fontsize=8.5,
             color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
 
 

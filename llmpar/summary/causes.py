@@ -176,6 +176,11 @@ def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
         for each in onsets(summaries):
             names.setdefault(each["sentence"], []).append(name)
     return [
-        sentence if len(which) == len(groups) else f"{', '.join(which)}: {sentence}"
+        sentence if len(which) == len(groups) else f"{_shortened(which)}: {sentence}"
         for sentence, which in names.items()
     ]
+
+
+def _shortened(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most + 1} more" if len(names) > most else ""
+    return ", ".join(names[: most - 1] if more else names) + more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import made
 import optional
+import orjson
 import pytest
 
 from llmpar.engines import ENGINES, check
@@ -198,9 +199,12 @@ def test_the_chart_has_a_line_for_each_k_and_the_level_without():
 
     summaries = [cell(14.0), *(cell(walls(each), k, each) for k in (2, 8) for each in (2.0, 3.0))]
     summaries += [cell(14.0, clients=24), cell(walls(2.0), 8, 2.0, clients=24)]
-    (chart,) = charts.of_sweep("acceptance", group(summaries))
-    assert "speculate 8 pays from an acceptance length of 2.50 at 128 clients" in chart.alt
-    figure = chart.draw(plot.WIDE)
+    rows = group(summaries)
+    (chart,) = charts.of_sweep("acceptance", rows, rows)
+    assert "speculate 8 pays from an acceptance length of 2.50 at 128 clients" in chart.note
+    assert [panel.title.split(":")[0] for panel in chart.panels] == ["24 clients", "128 clients"]
+    assert "2.50" in [cross[2] for cross in chart.panels[1].crosses]
+    figure = plot.acceptance(break_even.curves(rows))
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert [title.split(":")[0] for title in titles] == ["24 clients", "128 clients"]
     names = figure.axes[1].get_legend_handles_labels()[1]
@@ -208,3 +212,19 @@ def test_the_chart_has_a_line_for_each_k_and_the_level_without():
     assert "2.50" in [text.get_text() for text in figure.axes[1].texts]
     with pytest.raises(ValueError, match="forced acceptance length"):
         plot.acceptance([])
+
+
+def test_break_even_lengths_that_lie_close_do_not_cover_one_another(root):
+    optional.need("matplotlib")
+    from llmpar.render import plot
+
+    path = root / "docs" / "results" / "h100" / "speculation-by-length.jsonl"
+    rows = group(map(orjson.loads, path.read_bytes().splitlines()))
+    figure = plot.acceptance(break_even.curves(rows))
+    figure.canvas.draw()
+    close = 0
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        close += sum(abs(one.x0 - other.x0) < 25 for one in boxes for other in boxes if one is not other)
+        assert not [one for one in boxes for other in boxes if one is not other and one.overlaps(other)]
+    assert close, "no two lengths lie close: the data shows nothing"

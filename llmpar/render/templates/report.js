@@ -107,18 +107,23 @@
     const [from, to] = [Number(low), Number(high)];
     const share = Number(log) ? Math.log(value / from) / Math.log(to / from) : (value - from) / (to - from);
     mark.toggleAttribute("hidden", !(share >= -0.01 && share <= 1.01));
-    if (share >= -0.01 && share <= 1.01) mark.setAttribute("transform", `translate(${Number(start) + share * (Number(end) - Number(start))} 0)`);
+    if (!(share >= -0.01 && share <= 1.01)) return;
+    const place = Number(start) + share * (Number(end) - Number(start)), text = mark.querySelector("text");
+    mark.setAttribute("transform", `translate(${place.toFixed(1)} 0)`);
+    text.setAttribute("class", place > 300 ? "n e" : "n"); // the word stays in the picture
+    text.setAttribute("x", place > 300 ? -4 : 4);
   };
   const field = document.getElementById("slo"), said = document.getElementById("slo-said");
   const apply = () => {
     const { objectives, error } = parse(field.value);
     field.setAttribute("aria-invalid", String(Boolean(error)));
     if (error) { said.textContent = error; return; }
-    const asked = Object.keys(objectives).length > 0, counts = { meets: 0, misses: 0, "cannot tell": 0 };
+    const asked = Object.keys(objectives).length > 0;
+    const counts = [0, 1].map(() => ({ meets: 0, misses: 0, "cannot tell": 0 })); // measured, predicted
     document.body.classList.toggle("asked", asked);
     given.rows.forEach((key, place) => {
       const state = asked ? judge(place, objectives) : "";
-      if (asked) counts[state] += 1;
+      if (asked) counts[Number(given.predicted.includes(place))][state] += 1;
       for (const each of ofRow.get(key) || []) {
         if (each.matches(".p")) each.dataset.state = state;
         if (each.closest("svg:not([data-metric])")) continue; // charts of one sweep keep the colours of their series
@@ -129,7 +134,9 @@
       }
     });
     for (const drawing of all("svg[data-metric]")) line(drawing, objectives);
-    said.textContent = asked ? `meet ${counts.meets} · miss ${counts.misses} · cannot tell ${counts["cannot tell"]}` : "";
+    const words = counts.map((count) => `meet ${count.meets} · miss ${count.misses} · cannot tell ${count["cannot tell"]}`);
+    const [measured, predicted] = [given.predicted.length < given.rows.length, given.predicted.length > 0];
+    said.textContent = asked ? [measured && words[0], predicted && `predicted: ${words[1]}`].filter(Boolean).join("; ") : "";
     sift();
   };
   const filter = document.getElementById("filter"), left = document.getElementById("filter-said");
