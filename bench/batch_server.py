@@ -160,12 +160,14 @@ class Row:
 
 
 CLOSED = [
-    Scenario(requests, clients, fixed=fixed)
-    for clients in (24, 128, 256)
-    for requests in (500, 1000, 2000)
-    for fixed in (False, True)
+    *(Scenario(requests, clients) for clients in (24, 128, 256) for requests in (500, 1000, 2000)),
+    *(Scenario(requests, clients, fixed=True) for clients in (24, 128, 256) for requests in (500, 2000)),
 ]
-OPEN = [Scenario(requests, rate=rate) for rate in (0.7, 0.9, 1.0, 1.05, 1.2) for requests in (500, 2000)]
+OPEN = [
+    *(Scenario(requests, rate=rate) for rate in (0.5, 0.7, 0.9) for requests in (500, 2000, 8000)),
+    *(Scenario(requests, rate=rate) for rate in (1.0, 1.05) for requests in (2000, 8000)),
+    Scenario(2000, rate=1.2),
+]
 SLOW = [
     Scenario(requests, 128, fixed=fixed, delay_s=delay)
     for delay in (0.1, 0.4, 0.8, 1.6)

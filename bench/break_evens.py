@@ -1,20 +1,18 @@
-"""How often the interval of a break-even acceptance length holds the true one. Prints the table of docs/metrics.md.
+"""How often the interval of a break-even acceptance length holds the true one. `bench/simulate 2000
+break-evens` prints the table of docs/metrics.md.
 
 Wall seconds at length L are a fixed part and decode steps that fall as L^-power: 1 is the straight line in 1 / L that
 the interval is made of, other powers are not. Server sessions differ by a factor of their own, logarithms normal.
-
-    python bench/break_evens.py [TRIALS]
 """
 
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tables
 
 from llmpar.verdicts import break_even
 
@@ -72,17 +70,12 @@ def line(trials: int, truth: float, power: float, noise: float, sessions: int, s
     ]
 
 
-def table(trials: int) -> str:
-    rows = [
-        line(trials, truth, power, noise, sessions, shared)
-        for power, shared in ((1.0, False), (1.3, False), (1.0, True))
-        for truth in (2.02, 2.2)
-        for noise in (0.005, 0.02)
-        for sessions in (2, 3, 5)
-        if noise == 0.02 or (power == 1.0 and not shared)
-    ]
-    return tables.table(["noise between sessions", "length / true", "covered", "given", "half width"], rows)
-
-
-if __name__ == "__main__":
-    print(table(int(sys.argv[1]) if len(sys.argv) > 1 else 2000))
+def lines(trials: int) -> Iterator[str]:
+    """The table of docs/metrics.md, line by line."""
+    yield "| noise between sessions | length / true | covered | given | half width |\n|---|---:|---:|---:|---:|"
+    for power, shared in ((1.0, False), (1.3, False), (1.0, True)):
+        for truth in (2.02, 2.2):
+            for noise in (0.005, 0.02):
+                for sessions in (2, 3, 5):
+                    if noise == 0.02 or (power == 1.0 and not shared):
+                        yield f"| {' | '.join(line(trials, truth, power, noise, sessions, shared))} |"
