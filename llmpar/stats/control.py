@@ -1,13 +1,14 @@
 """A control chart for nights: does the level fall below the one it was pinned to?
 
-Two CUSUMs (Page, Biometrika 41, 1954) of each night's distance from the pinned nights, in their standard deviations:
-one for steps, and one with half its allowance for slow losses. Until enough nights are pinned each night is
-standardised by those before it (self-starting, Hawkins, Journal of Quality Technology 19, 1987), so that a chart needs
-no nights of training. Estimated means and deviations make Student's t of a distance; it is mapped to the normal
-distribution before it is summed. Nights that follow one another alike (an autoregressive mood of the host) are charted
-by what is new in each: its distance less `rho` times that of the night before (Alwan and Roberts, Journal of Business
-and Economic Statistics 6, 1988). The error of the pinned mean then weighs as much as for independent nights, whatever
-the correlation.
+Two statistics of what is new in each night, its distance from the level less `rho` times that of the night before
+(Alwan and Roberts, Journal of Business and Economic Statistics 6, 1988, for hosts whose moods last):
+
+- the generalised likelihood ratio of a step at any of the last LONGEST nights (Willsky and Jones, IEEE Transactions on
+  Automatic Control 21, 1976; Lai, JRSS B 57, 1995), with the error of the pinned level in its variance;
+- for slow losses a CUSUM (Page, Biometrika 41, 1954) with a small allowance, of Student's t mapped to normal.
+
+Until enough nights are pinned each night is judged by those before it (self-starting, Hawkins, Journal of Quality
+Technology 19, 1987). After an alarm the level is learnt anew from that night on, in the same way.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ import numpy as np
 
 from llmpar.stats import effects, special
 
-# Allowance and threshold of each sum. The time between false alarms grows as exp(2kh) (Siegmund, Sequential Analysis,
-# 1985, II.6), so of several charts each threshold rises by ln(charts) / 2k.
-SUMS = ((0.5, 4.5), (0.25, 7.0))
-# A single night this improbable speaks at once: one in 5,000 nights of an unchanged server.
-SINGLE = 0.0002
-BACK = 3.0  # log-likelihood ratio, summed over nights, from which a loss that was told is thought to be over
+# Chosen by bench/simulate's nights, on other seeds, for at most two mails a year. A step speaks where its chance is
+# STEP_RATE, shared by all charts; the sum of slow losses at HEIGHT, and HEIGHT_RISE higher for each e-fold of charts:
+# pinned levels err, and among many one errs far.
+STEP_RATE = 0.0016
+LONGEST = 20
+ALLOWANCE = 0.25
+HEIGHT, HEIGHT_RISE = 6.0, 4.5
+# The correlation of thirty nights is known badly where it is high: thresholds rise by this times its square.
+UNSURE = 0.3
+FOLLOWS = 10  # nights in which alarms of figures that one change moved are gathered
+NEAR = 2  # nights by which the night that a change is thought to have come at is often late
 PINNED = 30
 LEAST = 3  # nights before the first that can be judged
 LEAST_CORRELATED = 10  # nights from which correlation is looked at
@@ -68,51 +74,100 @@ def chart(
     they look like the pinned nights again, the loss is over. `margin`: a loss within it is no news, and the sums go on.
     `charts`: how many are read side by side. `rho`: the correlation of one night with the next (`correlation`).
     """
-    single = -float(special.ndtri(SINGLE / charts))
-    thresholds = [height + math.log(charts) / (2 * allowance) for allowance, height in SUMS]
+    unsure = 1 + UNSURE * rho * rho
+    rate = float(special.ndtr(float(special.ndtri(STEP_RATE / charts)) * unsure))
+    slow_height = (HEIGHT + HEIGHT_RISE * math.log(charts)) * unsure
     worse = (np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)).tolist()
     found = Chart()
-    totals, begun = [0.0] * len(SUMS), [LEAST] * len(SUMS)
-    back = level = deviation = lag = 0.0
+    total, begun, first = 0.0, LEAST, LEAST  # `first`: night from which a step may be
+    level = deviation = lag = step_height = 0.0
+    start = 0
     for night in range(LEAST, len(worse)):
         many = min(night, pinned)
         if night <= pinned:
             lag = rho if many >= LEAST_CORRELATED else 0.0
             level, deviation = _pinned(worse[:many], lag)
+            step_height = float(-special.stdtrit(many - 1, rate)) * deviation
         held, known = level, many
         if found.standing is not None:
             # The level that a loss left, from up to as many nights as pin one.
-            left = worse[found.standing.since : min(night, found.standing.since + pinned)]
+            left = worse[start : min(night, start + pinned)]
             held, known = math.fsum(left) / len(left), len(left)
         new = worse[night] - held - lag * (worse[night - 1] - held)
-        distance = new / (deviation * math.sqrt(1 + 1 / known))
-        # Far tails of t with few degrees of freedom are cut: one wild night is not proof of a level.
-        z = float(special.ndtri(min(max(special.stdtr(many - 1, distance), 1e-9), 1 - 1e-9)))
+        earliest = max(first, night + 1 - LONGEST)
         if found.standing is not None:
-            shift = (held - level) * (1 - lag)
-            back = max(0.0, back - shift * (shift / 2 + new) / deviation**2)
-            if back > BACK:
-                found.standing, back = None, 0.0
-                totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
+            statistic, at = _step(worse, held, lag, earliest, night, 1 / known, -1)
+            if statistic > step_height:
+                better = math.fsum(worse[at : night + 1]) / (night + 1 - at)
+                start, total, begun, first = at, 0.0, night + 1, night + 1
+                if better - level < (held - level) / 2:
+                    found.standing = None
                 continue
         since = None
-        for place, (allowance, _) in enumerate(SUMS):
-            totals[place] += z - allowance
-            if totals[place] <= 0:
-                totals[place], begun[place] = 0.0, night + 1
-            elif totals[place] > thresholds[place] and since is None:
-                since = begun[place]
-        if z > single:
-            since = night  # the night alone says it; those before it may have been as ever
+        total += _normal(new / (deviation * math.sqrt(1 + 1 / known)), many - 1) - ALLOWANCE
+        if total <= 0:
+            total, begun = 0.0, night + 1
+        elif total > slow_height:
+            since = begun
+        statistic, at = _step(worse, held, lag, earliest, night, 1 / known)
+        if statistic > step_height:
+            since = at
         if since is None:
             continue
         loss = math.fsum(worse[since : night + 1]) / (night + 1 - since) - level
         if math.expm1(loss + level - held) > margin:
             found.standing = Alarm(night, since, math.exp(loss))
             found.alarms.append(found.standing)
-            back = 0.0
-            totals, begun = [0.0] * len(SUMS), [night + 1] * len(SUMS)
+            start, total, begun, first = night, 0.0, night + 1, night + 1
     return found
+
+
+def mails(alarms: Sequence[Sequence[Alarm]]) -> dict[int, list[tuple[int, Alarm]]]:
+    """Which alarms of several charts are spoken of together: each night of a mail, and its alarms with their chart's
+    number.
+
+    One cause moves many figures, and their charts pass their thresholds over some nights. An alarm whose change came no
+    later than the mail before it, or NEAR nights later, waits until FOLLOWS nights after that mail, and is then mailed
+    with all others like it.
+    """
+    nights = sorted({alarm.index for each in alarms for alarm in each})
+    sent: dict[int, list[tuple[int, Alarm]]] = {}
+    last, waiting = -math.inf, list[tuple[int, Alarm]]()
+    for night in range(nights[0], nights[-1] + FOLLOWS + 1) if nights else ():
+        now = list[tuple[int, Alarm]]()
+        for number, each in enumerate(alarms):
+            for alarm in each:
+                if alarm.index == night:
+                    (waiting if alarm.since <= last + NEAR and night < last + FOLLOWS else now).append((number, alarm))
+        if now or (waiting and night >= last + FOLLOWS):
+            sent[night] = [*now, *waiting]
+            last, waiting = night, []
+    return sent
+
+
+def _normal(distance: float, freedom: int) -> float:
+    """Student's t as a normal deviate; its far tails are cut: one wild night is not proof of a level."""
+    return float(special.ndtri(min(max(special.stdtr(freedom, distance), 1e-9), 1 - 1e-9)))
+
+
+def _step(
+    worse: list[float], held: float, lag: float, first: int, night: int, error: float, sign: int = 1
+) -> tuple[float, int]:
+    """The largest statistic of a step up to `night`, from `first` on, and the night at which it came.
+
+    A step shows whole in its first night's residual and by 1 - lag in those after it; `error` is the variance of the
+    held level, in those of a night.
+    """
+    best, at = -math.inf, night
+    rest, later = 0.0, 0
+    for begin in range(night, first - 1, -1):
+        new = sign * (worse[begin] - held - lag * (worse[begin - 1] - held))
+        weights, squares = 1 + later * (1 - lag), 1 + later * (1 - lag) ** 2
+        statistic = (new + (1 - lag) * rest) / math.sqrt(squares + weights * weights * error)
+        if statistic > best:
+            best, at = statistic, begin
+        rest, later = rest + new, later + 1
+    return best, at
 
 
 def _pinned(level: Sequence[float], lag: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ pinned nights. Slow nights stay in the series; what a night changed in engine or
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llmpar.results import rows, words
@@ -26,8 +27,9 @@ def verdicts(
 ) -> list[dict[str, Any]]:
     """For each cell and figure, the newest session against the first `nights` of the sessions before it.
 
-    `slower` is a loss beyond `margin` for which a chart over all sessions speaks tonight. A loss that lasts is `slower`
-    once; later nights say that it was told.
+    `slower` is a loss beyond `margin` for which a chart over all sessions speaks tonight, or spoke while other figures
+    of the same change had just been told (control.mails). A loss that lasts is `slower` once; later nights say that it
+    was told.
     """
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for summary in summaries:
@@ -46,18 +48,26 @@ def verdicts(
         for figure, stretch in work
     ]
     rho = control.correlation([[value for value in each if value is not None] for each in values], nights)
+    charts = [
+        control.chart(
+            [value for value in nightly if value is not None],
+            rows.lower_is_better(figure),
+            margin,
+            len(work),
+            rho,
+            nights,
+        )
+        for (figure, _), nightly in zip(work, values, strict=True)
+    ]
+    told_alarms, tonights = _told(charts, values)
     prepared = []
-    for (figure, stretch), nightly in zip(work, values, strict=True):
+    for (figure, stretch), nightly, charted in zip(work, values, charts, strict=True):
         usable = [(value, group) for value, group in zip(nightly, stretch, strict=True) if value is not None]
         # Where the newest night lacks the figure, the night before must not stand in for it.
         earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1] is not None else (usable, [])
         before = earlier[:nights]
-        charted = control.chart(
-            [value for value, _ in usable], rows.lower_is_better(figure), margin, len(work), rho, nights
-        )
         standing = charted.standing if newest else None
-        tonight = standing is not None and standing.index == len(usable) - 1
-        spoken, told = (standing, None) if tonight else (None, standing)
+        spoken, told = (standing, None) if id(standing) in tonights else (None, standing)
         pinned = "pinned nights" if len(earlier) > nights else "nights before"
         pair = pairs.Pair(
             {name: value for name, value in pairs.settings(stretch[-1][0]).items() if value is not None},
@@ -117,6 +127,8 @@ def verdicts(
             if told is not None and record["verdict"] != "slower":
                 label = history["nights"][told.index]["session"]
                 message = f"{words.percent(told.ratio - 1)}% worse since {label}, which was told; no worse since then"
+                if id(told) not in told_alarms:
+                    message = f"{words.percent(told.ratio - 1)}% worse since {label}, with figures that were told then"
                 record["reasons"] = [each for each in record["reasons"] if each["code"] != "one_night"]
                 record["reasons"].insert(0, {"code": "told_before", "message": message})
             record["sentence"] = sentences.sentence(record)
@@ -124,13 +136,34 @@ def verdicts(
             count = len(history["nights"])
             record["sentence"] += (
                 f"; the level is {words.percent(spoken.ratio - 1)}% worse since night {spoken.since + 1} of {count}"
-                if spoken.since < spoken.index
+                if spoken.since < count - 1
                 else f"; night {count} of {count} is the first"
             )
         if changed:
             record["reasons"].append({"code": "changed", "message": f"changed since the night before: {changed}"})
         records.append(record)
     return records
+
+
+def _told(charts: list[control.Chart], values: list[list[float | None]]) -> tuple[set[int], set[int]]:
+    """Which alarms (`id`) have been told by tonight, and which are told tonight.
+
+    Nights are counted from the newest back, in which all cells were measured: a cell that failed one night is then off
+    by one in older ones.
+    """
+    shifted = []
+    for chart, nightly in zip(charts, values, strict=True):
+        places = [place - len(nightly) for place, value in enumerate(nightly) if value is not None]
+        shifted.append([replace(each, index=places[each.index], since=places[each.since]) for each in chart.alarms])
+    told: set[int] = set()
+    tonights: set[int] = set()
+    for night, alarms in control.mails(shifted).items():
+        which = {id(charts[number].alarms[shifted[number].index(alarm)]) for number, alarm in alarms}
+        if night <= -1:
+            told |= which
+        if night == -1:
+            tonights |= which
+    return told, tonights
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:

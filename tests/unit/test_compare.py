@@ -461,6 +461,52 @@ def test_a_loss_that_lasts_is_told_once_and_a_further_one_again() -> None:
     assert records[0]["reasons"][0]["message"].endswith("% worse since night-40, which was told; no worse since then")
 
 
+def test_a_lasting_loss_is_told_once_at_most_years() -> None:
+    random = np.random.default_rng(15)
+    after = 0
+    for _ in range(20):
+        level = np.where(np.arange(150) < 60, 100.0, 95.0)
+        found = control.chart((level * np.exp(0.02 * random.standard_normal(150))).tolist(), False, 0.005)
+        after += sum(each.index >= 60 for each in found.alarms)
+    assert 20 <= after <= 32  # once each, and the false alarms of 90 nights
+
+
+def test_alarms_of_one_change_are_mailed_together() -> None:
+    alarms = [
+        [control.Alarm(60, 60, 1.05)],
+        [control.Alarm(63, 59, 1.04), control.Alarm(66, 64, 1.04)],
+        [control.Alarm(64, 60, 1.05)],
+        [control.Alarm(90, 70, 1.02)],
+    ]
+    sent = control.mails(alarms)
+    # Figure 1's later loss began after the first mail, so it does not wait, and takes those along that do.
+    assert {night: [number for number, _ in each] for night, each in sent.items()} == {60: [0], 66: [1, 1, 2], 90: [3]}
+    assert [night for night in control.mails([alarms[0], alarms[2]])] == [60, 70]
+    assert control.mails([[], []]) == {}
+
+
+def test_figures_that_one_change_moves_are_told_with_it_or_with_the_next_mail() -> None:
+    random = np.random.default_rng(16)
+    level = np.where(np.arange(80) < 60, 1.0, 0.95)
+    rates = [100 * level * np.exp(0.015 * random.standard_normal(80)) for _ in range(4)]
+    spoken: dict[int, int] = {}
+    waiting = []
+    for night in range(60, 80):
+        cells = [
+            {**each, "cell": {**each["cell"], "load": {**each["cell"]["load"], "clients": 2 + number}}}
+            for number, values in enumerate(rates)
+            for each in nights(values[: night + 1].tolist())
+        ]
+        for record in history.verdicts(cells, ("output_tokens_per_s",), 30, margin=0.005):
+            spoken[night] = spoken.get(night, 0) + (record["verdict"] == "slower")
+            waiting += [
+                each["message"] for each in record["reasons"] if "with figures that were told" in each["message"]
+            ]
+    mails = {night: count for night, count in spoken.items() if count}
+    assert len(mails) == 2 and sum(mails.values()) == 4 and max(mails) - min(mails) == control.FOLLOWS
+    assert waiting
+
+
 def test_a_loss_that_is_over_can_be_told_again() -> None:
     random = np.random.default_rng(14)
     level = np.full(160, 100.0)
