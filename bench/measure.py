@@ -17,6 +17,7 @@ import truth
 from loads import EVENTS, Work
 
 ROOT = Path(__file__).resolve().parent.parent
+SIMULATED = ("intervals", "pairs", "equal")  # the quick tables of bench/simulate
 
 
 def first_line(*command: str) -> str:
@@ -77,7 +78,10 @@ def main() -> None:
         "open": ("A server that stalls", lambda: sections.open_loop(work, quick)),
         "peers": ("Other load clients", lambda: peers.section(work, quick)),
         "summarise": ("Summaries", lambda: script("summarise", "10000" if quick else "300000")),
-        "simulate": ("Intervals and verdicts, simulated", lambda: script("simulate", "40" if quick else "100")),
+        "simulate": (
+            "Intervals and verdicts, simulated",
+            lambda: script("simulate", "40" if quick else "100", *SIMULATED),
+        ),
         "sampler": ("The GPU sampler", lambda: script("sampler", "10", "5" if quick else "10")),
     }
     text = [

@@ -17,6 +17,7 @@ from pathlib import Path
 import batch_server
 import break_evens
 import nights
+import picks
 import simulation
 import sweep_simulation
 
@@ -80,6 +81,11 @@ def launches(rounds: int) -> Lines:
             yield f"| {scenario} | {share(limited)} | {share(steady)} |"
 
 
+def picked(rounds: int) -> Lines:
+    with pool() as workers:
+        yield from picks.table(rounds, workers)
+
+
 def pairs(rounds: int) -> Lines:
     yield head(
         "noise between sessions", "sessions", "noise", "true difference", "called different", "same", "cannot tell"
@@ -107,21 +113,22 @@ def equal(rounds: int) -> Lines:
 TABLES = {
     "intervals": Table("metrics.md", 1000, intervals, "intervals of draws from known distributions"),
     "closed": Table(
-        "metrics.md", 60, lambda rounds: batch_rows(batch_server.CLOSED, rounds), "closed loops on a batch server"
+        "metrics.md", 80, lambda rounds: batch_rows(batch_server.CLOSED, rounds), "closed loops on a batch server"
     ),
-    "open": Table("metrics.md", 20, lambda rounds: batch_rows(batch_server.OPEN, rounds), "open loads on it"),
+    "open": Table("metrics.md", 12, lambda rounds: batch_rows(batch_server.OPEN, rounds), "open loads on it"),
     "launches": Table("metrics.md", 10, launches, "clients that are slow to launch"),
+    "picks": Table("metrics.md", 100, picked, "objectives near the truth"),
     "borrowed": Table("metrics.md", 500, sweep_simulation.false_alarms, "sweeps of equal cells, unevenly noisy"),
     "found": Table("metrics.md", 100, sweep_simulation.power, "sweeps of cells that differ"),
     "same": Table("metrics.md", 500, sweep_simulation.called_same, "sweeps of cells that differ by 4%"),
-    "best": Table("metrics.md", 250, sweep_simulation.best, "equal cells against the best of them"),
+    "best": Table("metrics.md", 500, sweep_simulation.best, "equal cells against the best of them"),
     "knee": Table("metrics.md", 500, sweep_simulation.knee_table, "the knee of a curve"),
     "pairs": Table("metrics.md", 1000, pairs, "pairs of sides with a known difference"),
     "equal": Table("metrics.md", 1000, equal, "equal sides, many at once"),
     "break-evens": Table("metrics.md", 2000, break_evens.lines, "break-even acceptance lengths"),
-    "nights-unchanged": Table("nightly.md", 25, nights.unchanged, "years of nights in which nothing changed"),
-    "nights-step": Table("nightly.md", 50, nights.step, "nights before and after a step"),
-    "nights-slow": Table("nightly.md", 50, nights.slow, "years of a slow loss"),
+    "nights-unchanged": Table("nightly.md", 40, nights.unchanged, "years of nights in which nothing changed"),
+    "nights-step": Table("nightly.md", 60, nights.step, "nights before and after a step"),
+    "nights-slow": Table("nightly.md", 60, nights.slow, "years of a slow loss"),
 }
 
 
