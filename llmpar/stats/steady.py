@@ -73,3 +73,15 @@ def drift(values: np.ndarray, level: float = 0.99) -> float:
     if abs(slope) <= intervals.student(batches - 3, level) * error:
         return 0.0
     return slope * batches / float(sums.mean())
+
+
+def unevenness(values: np.ndarray) -> float:
+    """How much the level of a series differs from tenth to tenth: their standard deviation over their mean, less what
+    the values' own scatter explains."""
+    batches = intervals.BATCHES // 2
+    if len(values) < 2 * batches or not values.any():
+        return 0.0
+    parts = np.array_split(values.astype(float), batches)
+    means = np.array([part.mean() for part in parts])
+    chance = float(np.mean([part.var(ddof=1) / len(part) for part in parts]))
+    return math.sqrt(max(float(means.var(ddof=1)) - chance, 0.0)) / float(values.mean())

@@ -112,6 +112,8 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
         requests = int(np.count_nonzero(found.sent_in))
         for name in FIGURES if run.open else SHARED_PACE:
             figures[name] = _without_intervals(figures[name], int(np.ceil(requests * fewest / turns)))
+    if window is not None and window.needed is not None:
+        figures = {name: _without_intervals(figure, window.needed) for name, figure in figures.items()}
     return {name: figures[name] for name in FIGURES}
 
 

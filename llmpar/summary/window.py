@@ -24,16 +24,23 @@ TURNS = 2  # of every client, before the window: the first is a burst of prompts
 OPEN_FILLED = 3  # the same of an open load, which starts on an empty server
 FLOOR = 0.10  # variations of requests in flight under this share of their mean are no transient
 LEAST_SHARE = 0.5  # of the time in which load came that must have settled
+# An open load whose TTFT differs by more than this (standard deviation over mean) from tenth to tenth of the run, and
+# more than its requests explain, is near the server's capacity: a queue comes and goes.
+UNEVEN = 0.4
 
 
 @dataclass
 class Window:
-    """Steps `first` … `last` (exclusive) of the time line are steady; or none are, for `reason`."""
+    """Steps `first` … `last` (exclusive) of the time line are steady; or none are, for `reason`.
+
+    `needed`: how many requests an open load that is not steady would have to send at least.
+    """
 
     first: int = 0
     last: int = 0
     reason: str | None = None
     turns: float = 0.0
+    needed: int | None = None
 
     @property
     def steady(self) -> bool:
@@ -79,6 +86,20 @@ class Run:
 
 
 def find(run: Run) -> Window:
+    """The steady window (`_find`); of an open load that has none, also how many requests would show one at least."""
+    window = _find(run)
+    if window.steady or not run.open or not run.known:
+        return window
+    count = len(run.starts)
+    window.needed = max(window.needed or 2 * count, count + 1)
+    span = (int(run.starts.max()) - int(run.starts.min())) / 1e6
+    window.reason = (
+        f"{window.reason}; run longer: at least {window.needed} requests, {math.ceil(span * window.needed / count)} s"
+    )
+    return window
+
+
+def _find(run: Run) -> Window:
     """The steady window: where the load is steady and neither throughput nor the requests in flight drift.
 
     Both cuts at once, on the requests in flight (`steady.span`). The window starts no sooner than the first request
@@ -87,8 +108,9 @@ def find(run: Run) -> Window:
     fill the server. It ends no later than the last is sent: after that no load
     comes. No window: less than half of that time settles, less than one median request, fewer requests than are in
     flight at once (a turn of every client) or ten completions are
-    in it, or output or the requests in flight drift on. Output itself does not choose the cuts: it comes in waves as
-    long as a request, and a wave's trough looks like the steadiest stretch there is.
+    in it, or output or the requests in flight drift on; in an open load, also where TTFT rises, or comes and goes.
+    Output itself does not choose the cuts: it comes in waves as long as a request, and a wave's trough looks like the
+    steadiest stretch there is.
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
@@ -113,8 +135,10 @@ def find(run: Run) -> Window:
     flying = float(run.flying[first:last].mean()) / run.line.step
     turns = int(np.count_nonzero((run.starts >= low) & (run.starts < high))) / max(flying, 1.0)
     if turns < (OPEN_TURNS if run.open else 1):
+        share = (last - first) / (close - begin)
         return Window(
-            reason=f"only {turns:.1f} times as many requests as are in flight at once are sent between ramp and drain"
+            reason=f"only {turns:.1f} times as many requests as are in flight at once are sent between ramp and drain",
+            needed=math.ceil(OPEN_FILLED * peak + OPEN_TURNS * flying / share) if run.open else None,
         )
     done = int(np.count_nonzero((run.ends >= low) & (run.ends < high)))
     if done < LEAST_COMPLETIONS:
@@ -123,7 +147,10 @@ def find(run: Run) -> Window:
         # A server near its capacity fills for long. All of the time shows that, not the stretch that shows it least.
         low, high = (run.line.start + step * run.line.step for step in (begin, close))
         flights, level = run.flying[begin:close], 0.98
-        slower = max(steady.drift(_ttft(run.columns, low, high), level), 0.0)
+        ttft = _ttft(run.columns, low, high)
+        slower = max(steady.drift(ttft, level), 0.0)
+        if steady.unevenness(ttft) > UNEVEN:
+            return Window(reason="TTFT comes and goes: the load is near what the server can take")
     else:
         flights, level, slower = run.flying[first:last], 0.99, 0.0
     changes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_slow_launcher_is_named_and_a_quick_one_is_not(fixed: bool) -> None:
 def test_equal_answers_are_a_convoy_and_an_overload_is_not_steady() -> None:
     assert "convoy" in batch_server.trials(batch_server.Scenario(1000, 64, fixed=True), 1)[0]["warnings"]
     assert not batch_server.trials(batch_server.Scenario(1000, rate=1.2), 1)[0]["steady"]
+
+
+def test_a_short_open_load_has_values_and_says_how_long_it_must_be() -> None:
+    found = batch_server.summary(batch_server.Scenario(300, rate=0.7), 1)
+    assert not found["window"]["steady"]
+    wanted = re.search(r"; run longer: at least (\d+) requests, (\d+) s$", found["window"]["reason"])
+    assert wanted and 1000 < int(wanted[1]) < 2000 and 30 < int(wanted[2]) < 90
+    for figure in ("ttft_s", "e2e_s"):
+        estimate = found["latency"][figure]["p50"]
+        assert estimate["value"] > 0 and estimate["low"] is None and estimate["needed"] == int(wanted[1])
 
 
 def test_equal_runs_are_called_the_same_or_not_told_apart() -> None:

@@ -197,3 +197,13 @@ def test_histogram_is_a_sorted_list(pairs: list[tuple[int, int]]) -> None:
     assert histogram.mean() == sum(plain) / len(plain)
     for percent in intervals.PERCENTS:
         assert histogram.percentile(percent) == plain[intervals.rank(len(plain), percent) - 1]
+
+
+def test_unevenness_is_of_the_level_and_not_of_the_values() -> None:
+    random = np.random.default_rng(3)
+    tailed = np.exp(1.5 * random.standard_normal(500))  # standard deviation 2.9 times the mean
+    assert steady.unevenness(tailed) < 0.3
+    queue = np.ones(500)
+    queue[200:300] = 5.0
+    assert steady.unevenness(queue) == pytest.approx(1.6 / 1.8 * np.sqrt(10 / 9))
+    assert steady.unevenness(np.zeros(100)) == steady.unevenness(np.ones(5)) == 0.0
