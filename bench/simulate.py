@@ -117,7 +117,7 @@ TABLES = {
     ),
     "open": Table("metrics.md", 12, lambda rounds: batch_rows(batch_server.OPEN, rounds), "open loads on it"),
     "launches": Table("metrics.md", 10, launches, "clients that are slow to launch"),
-    "picks": Table("metrics.md", 100, picked, "objectives near the truth"),
+    "picks": Table("metrics.md", 60, picked, "objectives near the truth"),
     "borrowed": Table("metrics.md", 500, sweep_simulation.false_alarms, "sweeps of equal cells, unevenly noisy"),
     "found": Table("metrics.md", 100, sweep_simulation.power, "sweeps of cells that differ"),
     "same": Table("metrics.md", 500, sweep_simulation.called_same, "sweeps of cells that differ by 4%"),
@@ -126,9 +126,9 @@ TABLES = {
     "pairs": Table("metrics.md", 1000, pairs, "pairs of sides with a known difference"),
     "equal": Table("metrics.md", 1000, equal, "equal sides, many at once"),
     "break-evens": Table("metrics.md", 2000, break_evens.lines, "break-even acceptance lengths"),
-    "nights-unchanged": Table("nightly.md", 40, nights.unchanged, "years of nights in which nothing changed"),
+    "nights-unchanged": Table("nightly.md", 30, nights.unchanged, "years of nights in which nothing changed"),
     "nights-step": Table("nightly.md", 60, nights.step, "nights before and after a step"),
-    "nights-slow": Table("nightly.md", 60, nights.slow, "years of a slow loss"),
+    "nights-slow": Table("nightly.md", 40, nights.slow, "years of a slow loss"),
 }
 
 
