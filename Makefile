@@ -157,7 +157,7 @@ plot: $(RUN)/sweep.png ## latency and throughput against clients
 	@echo $<
 
 $(RUN)/sweep.txt: $(summaries)
-	@$(call records,$@,$^) | llmpar-table > $@.$$$$.part && mv $@.$$$$.part $@
+	@$(call records,$@,$^) | llmpar-table -o $@
 
 $(RUN)/sweep.png: $(summaries)
 	@$(call records,$@,$^) | llmpar-plot -o $@ || { [ $$? = 6 ] && rm -f $@; } # memory that does not suffice leaves no point to draw

@@ -40,8 +40,8 @@ bench-peers: ## install guidellm, aiperf and inference-perf for make bench
 	@bench/peers
 
 .PHONY: soak
-soak: | $(ready_dev) ## minutes of seeded hostile answers and broken files (CASES=5000 SOAK_SEED=0)
-	@$(VENV)/bin/python -m tests.soak $(or $(CASES),5000) $(or $(SOAK_SEED),0)
+soak: | $(ready_dev) ## minutes of seeded hostile answers, broken files and kills (CASES=5000 SOAK_SEED=0 PART= KILLS=50)
+	@$(VENV)/bin/python -m tests.soak $(or $(CASES),5000) $(or $(SOAK_SEED),0) '$(PART)' $(or $(KILLS),50)
 
 .PHONY: hold-out
 hold-out: | $(ready) ## predictions against measurements of others: predicted, measured, error by card and figure

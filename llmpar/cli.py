@@ -9,14 +9,13 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, BinaryIO
 
 import click
 
-from llmpar import exit_codes, records
+from llmpar import exit_codes, parts, records
 from llmpar.failure import Failure
 from llmpar.outside import printable, printable_words
 
@@ -233,7 +232,16 @@ insecure = click.option(
 
 
 def verify(ca: str | None, insecure: bool) -> bool | str:
-    """The same as requests takes it: a file of certificates, True for the system's, False for any server."""
+    """The same as requests takes it: a file of certificates, True for the system's, False for any server. Raises
+    Failure where the file holds none."""
+    if ca and not insecure:
+        import ssl
+
+        try:
+            ssl.create_default_context(cafile=ca)
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or error
+            raise Failure(f"cannot read certificates from '{ca}': {what}", exit_codes.USAGE) from None
     return not insecure and (ca or os.environ.get("SSL_CERT_FILE") or True)
 
 
@@ -391,17 +399,15 @@ def writing(path: str | None) -> Iterator[BinaryIO]:
         with stream:
             yield stream
         return
-    folder = os.path.dirname(path)
+    parts.clear(path)
+    part = parts.name(path)
     try:
-        fd, part = tempfile.mkstemp(dir=folder, prefix=os.path.basename(path) + ".", suffix=".part")
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise Failure(f"cannot write '{path}': {error.strerror}", exit_codes.USAGE) from None
     try:
         with os.fdopen(fd, "wb") as stream:
             yield stream
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from llmpar import hostname, sweeps
+from llmpar import hostname, parts, sweeps
 
 # Cells that are not in the table any more. `runs/*/*/summary.json` does not reach into it, so no report reads them.
 REMOVED = "removed"
@@ -129,7 +129,8 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _replace(path: str, text: str) -> None:
-    part = f"{path}.{hostname.name()}-{os.getpid()}.part"  # hosts may share the folder
+    parts.clear(path)
+    part = parts.name(path)  # hosts may share the folder
     with open(part, "w", encoding="utf-8") as stream:
         stream.write(text)
     os.replace(part, path)

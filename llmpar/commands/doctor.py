@@ -31,8 +31,12 @@ from llmpar.machine import checkup, host
     help="Write the `server` record of what answers at LLMPAR_BASE_URL instead, after asking it for one token.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only what is not well.")
+@cli.certificates
+@cli.insecure
 @cli.output
-def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str | None) -> int:
+def main(
+    as_json: bool, as_host: bool, as_server: bool, quiet: bool, ca: str | None, insecure: bool, output: str | None
+) -> int:
     """Tell what this machine has and lacks for llmpar, and the command that mends each lack.
 
     \b
@@ -48,7 +52,7 @@ def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str
     if as_json + as_host + as_server > 1:
         raise failure.Failure("--json, --host and --server exclude one another", exit_codes.USAGE)
     if as_server:
-        record = _server()
+        record = _server(cli.verify(ca, insecure))
         with cli.writing(output) as stream:
             stream.write(records.encode(record))
         return exit_codes.OK
@@ -75,7 +79,7 @@ def main(as_json: bool, as_host: bool, as_server: bool, quiet: bool, output: str
     return exit_codes.OK
 
 
-def _server() -> dict[str, Any]:
+def _server(verify: bool | str) -> dict[str, Any]:
     """The record of the server that the environment names, as for llmpar-request."""
     from llmpar.serving import running_server
 
@@ -86,7 +90,7 @@ def _server() -> dict[str, Any]:
     api = os.environ.get("LLMPAR_API") or "openai-completions"
     if api not in DIALECTS:
         raise failure.Failure(f"unknown API '{api}'", exit_codes.USAGE, f"there are {', '.join(sorted(DIALECTS))}")
-    record = running_server.record(names["BASE_URL"], names["ENGINE"], names["MODEL"], api)
+    record = running_server.record(names["BASE_URL"], names["ENGINE"], names["MODEL"], api, verify=verify)
     if record["message"]:
         cli.say("llmpar-doctor", f"the server at {names['BASE_URL']} answers, but {record['message']}")
     return record

@@ -6,12 +6,11 @@ import ctypes
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmpar import records
+from llmpar import parts, records
 from llmpar.prompts.prompt import BadPrompts, Prompt
 
 MANIFEST = ".manifest.jsonl"
@@ -68,12 +67,13 @@ def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replac
         if not replace:
             raise Occupied(f"'{where}' holds another prompt set", "--replace puts the new one in its place")
     where.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=where.parent, prefix=where.name + ".", suffix=".part"))
+    parts.clear(str(where))
+    part = Path(parts.name(str(where)))
+    part.mkdir()
     try:
         for entry, prompt in zip(entries, made, strict=True):
             (part / entry["name"]).write_bytes(prompt.text.encode())
         (part / MANIFEST).write_bytes(lines)
-        part.chmod(0o755)
         if where.exists():
             _exchange(part, where)  # the old set is in `part` now, and goes with it
         else:

@@ -41,11 +41,9 @@ def from_server(
     Unavailable."""
     import requests
 
-    session = requests.Session()
-    session.trust_env = False  # no proxy between us and the server, as everywhere
-    session.verify = verify
-    if key:
-        session.headers["Authorization"] = f"Bearer {key}"
+    from llmpar import http_session
+
+    session = http_session.Session(key, verify)
 
     def count(text: str) -> int:
         # llama.cpp reads content, vLLM prompt, TGI inputs; each leaves the others' fields alone.
@@ -54,7 +52,9 @@ def from_server(
             answer = session.post(url, json=body, timeout=timeout_s)
             answer.raise_for_status()
             value: Any = answer.json()
-        except (requests.RequestException, ValueError) as error:
+        except requests.RequestException as error:
+            raise Unavailable(f"cannot count tokens at '{url}': {http_session.why(error) or error}") from None
+        except ValueError as error:
             raise Unavailable(f"cannot count tokens at '{url}': {error}") from None
         number = value.get("count", value.get("tokens")) if isinstance(value, dict) else value
         if isinstance(number, list):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 import requests
 
-from llmpar import clock, hostname, outside, records
+from llmpar import clock, hostname, http_session, outside, records
 from llmpar.sampling import engine_metrics
 from llmpar.sampling.other_cpu import OtherCpu
 from llmpar.sampling.processes import Processes
@@ -26,11 +26,7 @@ class Server:
 
     def __init__(self, url: str, key: str | None, timeout_s: float, verify: bool | str = True):
         self.url, self._timeout_s = url, timeout_s
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.verify = verify
-        if key:
-            self._session.headers["Authorization"] = f"Bearer {key}"
+        self._session = http_session.Session(key, verify)
         parts = urlsplit(url)
         self._base = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/metrics").rstrip("/"), "", ""))
         self._slots = self._info = True
@@ -102,8 +98,8 @@ def _why(error: Exception) -> str:
         return f"http {error.response.status_code}"
     if isinstance(error, requests.Timeout):
         return "timed out"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted: name its CA with --ca, or --insecure"
+    if isinstance(error, requests.RequestException) and (known := http_session.why(error)):
+        return outside.printable(known[:200])
     if isinstance(error, requests.ConnectionError):
         return "cannot connect"
     return outside.printable(str(error)[:200]) or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 
 import requests
 
-from llmpar import apikey, exit_codes
+from llmpar import apikey, exit_codes, http_session
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines.base import Engine
 from llmpar.failure import Failure
@@ -41,7 +41,7 @@ def wait_ready(
         engine.name,
     )
     last, refused_since = "nothing listens yet", None
-    with http_session() as session:
+    with asking() as session:
         while True:
             code = started.process.poll()
             if code is not None:
@@ -82,24 +82,23 @@ def wait_ready(
             time.sleep(0.1)
 
 
-def http_session() -> requests.Session:
-    """For our own servers. Raises Failure where the file with their API key cannot be read."""
-    session = requests.Session()
-    session.trust_env = False  # no proxy between us and them
-    session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
-    name = os.environ.get("LLMPAR_API_KEY_FILE")
+def asking(verify: bool | str = True) -> http_session.Session:
+    """For servers with the user's API key. Raises Failure where the file with it cannot be read."""
+    name, key = os.environ.get("LLMPAR_API_KEY_FILE"), None
     if name:
         try:
-            session.headers["authorization"] = f"Bearer {apikey.read(name)}"
+            key = apikey.read(name)
         except ValueError as error:
             raise Failure(str(error), exit_codes.USAGE, "LLMPAR_API_KEY_FILE names it") from None
+    session = http_session.Session(key, verify)
+    session.headers["connection"] = "close"  # nothing stays open that the engine could wait for at its end
     return session
 
 
-def look(url: str) -> Any:
+def look(url: str, verify: bool | str = True) -> Any:
     """What a server says at a URL, as JSON; None where it says nothing of the kind."""
     try:
-        with http_session() as session:
+        with asking(verify) as session:
             answer = session.get(url, timeout=5)
             return answer.json() if answer.status_code == 200 else None
     except (requests.RequestException, ValueError):

@@ -8,7 +8,8 @@ from typing import Any
 
 import requests
 
-from llmpar import exit_codes
+from llmpar import exit_codes, http_session
+from llmpar.client.target import Target
 from llmpar.dialects import DIALECTS, Reply, Sampling
 from llmpar.dialects.base import Unsupported
 from llmpar.engines import ENGINES
@@ -18,16 +19,23 @@ from llmpar.serving import readiness
 MOST_NAMES = 8
 
 
-def record(base_url: str, engine: str, model: str, api: str, timeout_s: float = 60.0) -> dict[str, Any]:
-    """A server record of what answers at `base_url`, after one request for one token of `model`.
+def record(
+    base_url: str, engine: str, model: str, api: str, timeout_s: float = 60.0, verify: bool | str = True
+) -> dict[str, Any]:
+    """A server record of what answers at `base_url`, after one request for one token of `model`. `verify`: a file of
+    certificates, True for the system's, False for any server.
 
     Raises Failure, which says what to do, where nothing answers, the model is unknown, or the server says that it is
     another engine.
     """
-    root = base_url.rstrip("/").removesuffix("/v1")
+    try:
+        where = Target.of(base_url)
+        root = where.url("")
+    except ValueError as error:
+        raise Failure(str(error), exit_codes.USAGE, "give its address with BASE_URL=http://HOST:PORT") from None
     began = time.monotonic()
-    reply = _ask(root, base_url, engine, model, api, timeout_s)
-    models = readiness.look(f"{root}/v1/models")
+    reply = _ask(where, base_url, engine, model, api, timeout_s, verify)
+    models = readiness.look(where.url("/v1/models"), verify)
     listed = [each for each in (models or {}).get("data") or [] if isinstance(each, dict)] if _is_object(models) else []
     names = [str(each.get("id")) for each in listed]
     if isinstance(reply, str) or reply.error is not None:
@@ -55,7 +63,7 @@ def record(base_url: str, engine: str, model: str, api: str, timeout_s: float = 
             )
     known = ENGINES.get(engine)
     path, key = (known and known.version_at) or ("", "")
-    facts = readiness.look(root + path) if path else None
+    facts = readiness.look(where.url(path), verify) if path else None
     version = facts.get(key) if isinstance(facts, dict) else None
     return {
         "kind": "server",
@@ -90,7 +98,9 @@ def record(base_url: str, engine: str, model: str, api: str, timeout_s: float = 
     }
 
 
-def _ask(root: str, base_url: str, engine: str, model: str, api: str, timeout_s: float) -> Reply | str:
+def _ask(
+    where: Target, base_url: str, engine: str, model: str, api: str, timeout_s: float, verify: bool | str
+) -> Reply | str:
     """The reply to a request for one token, or why there is none. Raises Failure where no server is reached."""
     dialect = DIALECTS[api]
     try:
@@ -98,17 +108,15 @@ def _ask(root: str, base_url: str, engine: str, model: str, api: str, timeout_s:
     except Unsupported as error:
         raise Failure(str(error), exit_codes.USAGE, "give another API=") from None
     try:
-        with readiness.http_session() as session:
-            answer = session.post(root + call.path, json=call.body, timeout=(5, timeout_s))
+        with readiness.asking(verify) as session:
+            answer = session.post(where.url(call.path), json=call.body, timeout=(5, timeout_s))
     except requests.exceptions.InvalidURL as error:
         raise Failure(f"'{base_url}' is not a URL: {error}", exit_codes.USAGE) from None
-    except requests.exceptions.InvalidSchema:
-        raise Failure(f"'{base_url}' is not an http:// or https:// URL", exit_codes.USAGE) from None
     except requests.exceptions.ReadTimeout:
         return f"no answer within {timeout_s:.0f} s"
     except requests.RequestException as error:
         raise Failure(
-            f"nothing answers at {base_url}: {_reason(error)}",
+            f"nothing answers at {base_url}: {http_session.why(error) or _reason(error)}",
             exit_codes.UNAVAILABLE,
             "start the server, or give its address with BASE_URL=http://HOST:PORT",
         ) from None

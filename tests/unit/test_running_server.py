@@ -57,7 +57,7 @@ def test_where_nothing_answers(url, said):
 )
 def test_a_server_that_says_it_is_another_engine_is_refused(monkeypatch, owner, engine, refused):
     monkeypatch.setattr(running_server, "_ask", lambda *given: running_server.Reply(text="x", output_tokens=1))
-    monkeypatch.setattr(readiness, "look", lambda url: {"data": [{"id": "fake", "owned_by": owner}]})
+    monkeypatch.setattr(readiness, "look", lambda url, verify: {"data": [{"id": "fake", "owned_by": owner}]})
     if not refused:
         assert record("http://h:1", engine)["engine"] == engine
         return
