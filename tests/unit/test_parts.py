@@ -8,6 +8,8 @@ from llmpar import cli, parts
 
 
 def test_only_what_a_killed_writer_left_goes(tmp_path):
+    tmp_path = tmp_path / "results"
+    tmp_path.mkdir()
     path = str(tmp_path / "s.json")
     own = parts.name(path)
     child = subprocess.Popen(["sleep", "0"])
@@ -23,6 +25,8 @@ def test_only_what_a_killed_writer_left_goes(tmp_path):
 
 
 def test_a_file_is_written_with_the_usual_rights_and_names(tmp_path):
+    tmp_path = tmp_path / "results"
+    tmp_path.mkdir()
     path = tmp_path / "with [brackets].json"
     with cli.writing(str(path)) as stream:
         stream.write(b"x")
