@@ -64,6 +64,13 @@ _HINT = re.compile(
 # What is logged below the level of an error is a mention: of a GPU that is not there, a module that is not needed.
 _MENTION = re.compile(
     r"(?:\([^)]*\) )?[^A-SU-Ya-z]*\b(?:INFO|DEBUG|TRACE|WARN|WARNING)\b|\d[\d.]* [IWDT] |(?:\S+:\d+: )?\w*Warning: "
+    # Of compilers and tools, of glog, of names in brackets, of logfmt, of JSON.
+    r"|(?:warning|info|note|W|I|D): |\[?[IWDV]\d{4} \d\d:"
+    r"|(?:\[[^\]]*\]\s*)*\[(?:INFO|DEBUG|TRACE|VERBOSE|WARN|WARNING)\]"
+    r"|(?:\w+=\S+ )*level=(?i:info|debug|trace|warn|warning)\b"
+    r"|\{.*\"(?:level|levelname|severity)\": ?\"(?i:info|debug|trace|warn|warning)\""
+    # llama.cpp goes on with memory that is not pinned.
+    r"|.*failed to allocate .* of pinned memory"
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXCEPTION = re.compile(r"\w(?:Error|Exception): \S")

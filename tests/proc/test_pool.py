@@ -374,6 +374,41 @@ def test_another_user_is_refused(server):
     ended(process)
 
 
+LISTENER = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+os.setuid(54321)
+listener.listen()  # whose user SO_PEERCRED names
+print("ready", flush=True)
+listener.settimeout(60)
+while True:
+    connection, _ = listener.accept()
+    connection.settimeout(5)
+    got = connection.recv(1 << 16)
+    print(len(got), flush=True)
+"""
+
+
+@both
+@root_only
+def test_a_pool_of_another_user_is_told_nothing(server):
+    (file,) = prompts(1)
+    folder = Path(os.environ["XDG_RUNTIME_DIR"], "llmpar")
+    folder.mkdir(mode=0o700)
+    path = folder / f"{os.getpid()}.sock"
+    stranger = subprocess.Popen([sys.executable, "-c", LISTENER, path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert stranger.stdout is not None and stranger.stdout.readline() == "ready\n"
+        done = pools.run(command(server, file), env=pools.environment(PARALLEL_PID=str(os.getpid())))
+        assert [record["status"] for record in read(done.stdout)] == ["ok"], done.stderr
+    finally:
+        stranger.kill()
+        rest = stranger.communicate()[0]
+    assert rest.split() and set(rest.split()) == {"0"}, "it was asked, and told nothing"
+
+
 def test_those_who_do_not_keep_the_protocol_get_nothing(server):
     process = slow(server, 1)
     (path,) = Path(os.environ["XDG_RUNTIME_DIR"], "llmpar").glob("*.sock")

@@ -100,6 +100,32 @@ LOGS = [
         "main: error: cannot open",
         "main: error: cannot open the sparse index\nhave a nice day\n",
     ),
+    # Mentions below the level of an error, as other loggers write them.
+    *(
+        ("llamacpp", "crashed", "IndexError: no", f"{mention}\nIndexError: no\n")
+        for mention in (
+            "ggml_cuda_host_malloc: failed to allocate 1024.00 MiB of pinned memory: out of memory",
+            "warning: failed to allocate 1.00 MiB: CUDA error: out of memory",
+            "W: out of memory for the cache, going on",
+            "W1125 17:00:02.000 7 x.cpp:1] libcuda.so.1: cannot open shared object file",
+            "[W1125 17:00:02.000 socket.cpp:1] Address already in use",
+            "[TensorRT-LLM][WARNING] out of memory may happen",
+            "[2026-11-25 17:00:00] [WARNING] Address already in use",
+            'time=2026-11-25T17:00:00.000Z level=WARN source=x.go:1 msg="out of memory"',
+            '{"timestamp":"x","level":"WARN","fields":{"message":"CUDA out of memory, retrying"}}',
+            "2026-11-25 17:00:02 | WARNING  | Address already in use, trying the next port",
+            "/usr/lib/x.py:12: UserWarning: CUDA out of memory may follow",
+        )
+    ),
+    # The same words as the error that ended it.
+    (
+        "trtllm",
+        "out_of_memory",
+        "cudaMalloc",
+        "[TensorRT-LLM][ERROR] CUDA runtime error in cudaMalloc: out of memory\n",
+    ),
+    ("tgi", "out_of_memory", "prefill", '{"level":"ERROR","fields":{"message":"CUDA out of memory in prefill"}}\n'),
+    ("ollama", "port_taken", "bind", "level=INFO msg=x\nError: listen tcp: bind: address already in use\n"),
     ("vllm", "crashed", "half a line", "INFO 11-25 started\nhalf a line\n"),
     ("vllm", "crashed", "its log says nothing", ""),
 ]
