@@ -62,10 +62,14 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
     """Offsets from the earliest time in a trace, in order.
 
     The first column of each line (columns end at a comma, semicolon, tab) is a time: seconds, or a date and time as ISO
-    8601 has it (UTC where it names no zone). A first line without a time is a header. Raises BadTrace.
+    8601 has it (UTC where it names no zone). A first line without a time is a header. A line may also be a JSON object
+    with a `timestamp` in milliseconds, as Mooncake's traces have it. Raises BadTrace.
     """
     found: list[float] = []
     for number, line in enumerate(lines, 1):
+        if line.lstrip("\ufeff \t").startswith("{"):
+            found.append(_timestamp(line, name, number))
+            continue
         text = re.split(r"[,;\t]", line.removeprefix("\ufeff").strip(), maxsplit=1)[0].strip().strip('"')
         if not text:
             continue
@@ -80,6 +84,19 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
         found.append(at)
     found.sort()
     return [at - found[0] for at in found]
+
+
+def _timestamp(line: str, name: str, number: int) -> float:
+    """Seconds of a JSON object's `timestamp`."""
+    import json
+
+    try:
+        at = json.loads(line.strip("\ufeff \t\r\n"))["timestamp"]
+    except (ValueError, KeyError, RecursionError):
+        at = None
+    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        raise BadTrace(f"cannot read '{name}' line {number}: no JSON object with a timestamp in milliseconds")
+    return at / 1000
 
 
 def _date(text: str) -> float:

@@ -77,6 +77,8 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
             documents = [json.loads(line) for line in data.splitlines() if line.strip()]
         except (ValueError, RecursionError) as error:
             raise other_tools.BadImport(f"not JSON ({error})") from None
+    # `vllm bench sweep` writes its runs as one list.
+    documents = [each for document in documents for each in (document if isinstance(document, list) else [document])]
     found = [
         (each, kind)
         for document in documents

@@ -71,7 +71,9 @@ class Ground:
 
     def tree(self, process: psutil.Popen) -> list[psutil.Process]:
         """What came of the process and is alive, pools too: by the runtime directory, since numbers are given again."""
-        return [each for each in living(pids(lambda words: True)) if alive(each)]
+        # GNU parallel tries with processes of this name how many there may be; killed in that moment it leaves them.
+        mine = pids(lambda words: words[:2] != [b"sleep", b"10101"])
+        return [each for each in living(mine) if alive(each)]
 
     def records(self, name: str = "out") -> list[dict[str, Any]]:
         path = self.folder / name

@@ -132,3 +132,11 @@ def test_command_says_what_is_wrong(arguments, code, words):
     Path("bad").write_text("1\nx\n")
     done = run(*arguments)
     assert done.returncode == code and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_json_lines_with_milliseconds():
+    lines = ['{"timestamp": 27482, "input_length": 6955}\n', '{"timestamp": 30535, "hash_ids": [1]}\n']
+    assert arrivals.trace(lines, "t") == pytest.approx([0.0, 3.053])
+    for bad in ('{"timestamp": "x"}', '{"time": 1}', "{", '{"timestamp": NaN}', '{"timestamp": true}'):
+        with pytest.raises(arrivals.BadTrace, match="line 2: no JSON object with a timestamp"):
+            arrivals.trace([lines[0], bad], "t")

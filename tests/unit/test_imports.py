@@ -217,3 +217,11 @@ def test_what_is_no_result_is_refused_with_what_to_do(text: str, words: bytes, c
     Path("x.json").write_text(text)
     assert run("x.json") == 3
     assert words in capfdbinary.readouterr().err
+
+
+def test_a_list_of_runs_is_offered_for_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps([vllm(), vllm(max_concurrency=7)]))
+    assert cli.run("llmpar-import", command.main.command, [str(path)]) == 2
+    assert "holds 2 runs" in capsys.readouterr().err
+    assert cli.run("llmpar-import", command.main.command, ["--run", "2", str(path)]) == 0
