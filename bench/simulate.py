@@ -99,7 +99,7 @@ def pairs(rounds: int) -> Lines:
 
 def equal(rounds: int) -> Lines:
     yield head("equal sides", "any called different")
-    names = {"holm": "Holm", "bh": "Benjamini and Hochberg", "none": "no correction"}
+    names = {"holm": "Holm", "benjamini-hochberg": "Benjamini and Hochberg", "none": "no correction"}
     for name, wrong in simulation.many_cells(rounds).items():
         yield f"| sweeps of 20 cells, 5 sessions, 5% noise: {names.get(name, name)} | {wrong:.1%} |"
     for sessions in (3, 5):
