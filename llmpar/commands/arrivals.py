@@ -12,23 +12,8 @@ import click
 from llmpar import cli, clock, exit_codes, failure
 from llmpar.client import arrivals, run
 
-HELP = """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
 
-\b
-  llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > r.jsonl
-  llmpar-arrivals --rate 8 --process gamma --shape 0.25 --count 2000 --start +10 prompts/* > plan.tsv
-  llmpar-arrivals --trace azure.csv --rate 4 prompts/*
-  jq -r .sent_at r.jsonl | llmpar-arrivals --trace - prompts/*
-
-Writes one line a request: its due time (epoch seconds), a tab and its prompt file; without PROMPT the time alone. Give
-parallel a -j above the number of requests out at once, or they start late (lateness_s shows it).
-
-\b
-Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
-"""
-
-
-@cli.command("llmpar-arrivals", help=HELP)
+@cli.command("llmpar-arrivals", common=("--rate", "--process", "--shape", "--trace", "--count", "--seed", "--start"))
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
 @click.option(
     "--rate",
@@ -60,7 +45,7 @@ Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
     "--trace",
     metavar="FILE",
     type=click.Path(),
-    help="Times from FILE (`-`: standard input): first column, seconds or dates.",
+    help="Times from the first column of FILE. Seconds or dates; `-` is standard input.",
 )
 @click.option("--stdin", "from_stdin", is_flag=True, help="Prompt file names on standard input, a line (or NUL) each.")
 @click.option(
@@ -69,7 +54,7 @@ Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
     "--num-prompts",
     metavar="N",
     type=click.IntRange(1),
-    help="How many; prompts are taken in turn.  [as many as PROMPTs; all of the trace]",
+    help="Number of requests; prompts are taken in turn.  [as many as PROMPTs; all of the trace]",
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Random seed of the gaps.")
 @click.option(
@@ -77,7 +62,7 @@ Exit status: 0 done, 2 usage, 3 a trace that cannot be read, 6 an empty trace.
     metavar="WHEN",
     default="+3",
     show_default=True,
-    help="When they begin: epoch seconds, or +SECONDS from now, in which processes get ready. 0: write offsets.",
+    help="First instant: epoch seconds, or +SECONDS. Processes get ready until then. 0: write offsets.",
 )
 def main(
     prompts: tuple[str, ...],
@@ -91,6 +76,19 @@ def main(
     seed: int,
     start: str,
 ) -> int:
+    """Draw the times at which the requests of an open load are due, whether or not earlier ones are answered.
+
+    \b
+      llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > r.jsonl
+      llmpar-arrivals --rate 8 --process gamma --count 2000 prompts/* > plan.tsv
+      llmpar-arrivals --trace azure.csv --rate 4 prompts/*
+      jq -r .sent_at r.jsonl | llmpar-arrivals --trace - prompts/*
+
+    Writes one line a request: its due time (epoch seconds), a tab and its prompt file; without PROMPT the time
+    alone. Give parallel a -j above the number of requests out at once, or they start late (lateness_s shows it).
+
+    Exit status: 0 done; 2 usage; 3 a trace that cannot be read; 6 an empty trace.
+    """
     if from_stdin:
         if prompts or trace == "-":
             raise failure.Failure("--stdin excludes prompt files and --trace -", exit_codes.USAGE)

@@ -14,7 +14,7 @@ from llmpar.simulate import calibration
 from llmpar.simulate.models import Refused
 
 
-@cli.command("llmpar-calibrate")
+@cli.command("llmpar-calibrate", common=("--python", "--seconds", "--gpu", "--name", "--output"))
 @cli.output
 @click.option(
     "--python",
@@ -24,12 +24,7 @@ from llmpar.simulate.models import Refused
     help="A Python with torch: that of any engine's environment. Default: the one that runs llmpar.",
 )
 @click.option(
-    "--seconds",
-    metavar="S",
-    type=click.FloatRange(1, 600),
-    default=20.0,
-    show_default=True,
-    help="Measure about this long.",
+    "--seconds", metavar="S", type=click.FloatRange(1, 600), default=20.0, show_default=True, help="Time to measure."
 )
 @click.option("--gpu", metavar="INDEX", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
 @click.option("--name", metavar="NAME", help="A short name for the card. Default: made from its title.")
@@ -41,7 +36,8 @@ def main(output: str | None, python: str, seconds: float, gpu: int, name: str | 
       llmpar-simulate sweeps/clients.tsv --card card.json
 
     The GPU must be idle and have 3 GiB free. Writes one `card` record; give its file to llmpar-simulate as --card.
-    Exit status: 0; 2 usage; 4 no such Python, no torch in it, or no GPU.
+
+    Exit status: 0 done; 2 usage; 4 no such Python, no torch in it, or no GPU.
     """
     try:
         done = subprocess.run(

@@ -11,7 +11,7 @@ import click
 from llmpar import cli, exit_codes, failure, records, sweep_folder, sweeps
 
 
-@cli.command("llmpar-cells")
+@cli.command("llmpar-cells", common=("--repeats", "--seed", "--sweep", "--write", "--shell"))
 @click.argument("table", type=click.Path())
 @click.option(
     "--repeats",
@@ -40,8 +40,9 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
       eval "$(llmpar-cells --shell runs/quick/c008/cell.json)"; echo "$load_clients"
 
     Reads TABLE (`-` for standard input). Writes one `cell` record a line. With --shell: settings of a cell as
-    `server_*` and `load_*`, fields of a server record as `ran_*`. Exit status: 0; 2 a table that cannot be understood;
-    3 neither a cell nor a server record (with --shell).
+    `server_*` and `load_*`, fields of a server record as `ran_*`.
+
+    Exit status: 0 done; 2 a table that cannot be understood; 3 neither a cell nor a server record (with --shell).
     """
     with cli.opened(table) as stream:
         text = stream.read().decode("utf-8", "replace")

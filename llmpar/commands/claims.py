@@ -12,14 +12,21 @@ from llmpar.results.rows import group
 from llmpar.verdicts import claim_table, claims
 
 
-@cli.command("llmpar-claims")
+@cli.command("llmpar-claims", common=("--claims", "--only", "--details", "--fail-on", "--format", "--output"))
 @cli.files
 @cli.output
 @click.option(
     "--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]"
 )
 @click.option("--only", metavar="ID", multiple=True, help="Only these claims; may be repeated.")
-@click.option("--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    show_default=True,
+    help="Text, Markdown or records.",
+)
 @click.option("--details", is_flag=True, help="Each comparison on its own line, in text and Markdown.")
 @click.option(
     "--fail-on",
@@ -42,14 +49,16 @@ def main(
       llmpar-claims --only speculate-2-helps --details runs/speculate/*/summary.json
       cat runs/*/*/summary.json | llmpar-claims --format json | jq -r 'select(.verdict=="contradicted").sentence'
 
-    A claim compares cells that differ only in the settings it names. One server session each cannot tell: measure with
-    REPEATS=3. Reads `summary` records (buffers all) and a table of claims (docs/study.md); writes text, Markdown, or
-    `claim` records. Exit status: 0; 2 usage; 3 not records; 5 --fail-on met; 6 no summary among the records.
+    A claim compares cells that differ only in the settings it names. One server session per side is not enough to
+    decide: measure with REPEATS=3. Reads `summary` records (buffers all) and a table of claims (docs/study.md);
+    writes text, Markdown, or `claim` records.
+
+    Exit status: 0 done; 2 usage; 3 not records; 5 --fail-on met; 6 no summary among the records.
     """
     place = Path(table) if table else claim_table.default_table()
     if place is None:
         raise failure.Failure(
-            "no study/claims.tsv beside this installation", exit_codes.USAGE, "name a table with --claims"
+            "this installation has no study/claims.tsv", exit_codes.USAGE, "name a table with --claims"
         )
     with cli.opened(str(place)) as stream:
         text = stream.read().decode("utf-8", "replace")

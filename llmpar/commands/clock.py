@@ -12,7 +12,7 @@ from llmpar.machine import clocks
 NAME = "llmpar-clock"
 
 
-@cli.command(NAME)
+@cli.command(NAME, common=("--questions", "--timeout", "--output"))
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option(
     "--questions",
@@ -20,7 +20,7 @@ NAME = "llmpar-clock"
     type=click.IntRange(1, 10_000),
     default=clocks.QUESTIONS,
     show_default=True,
-    help="How often each clock is asked; the tightest bounds count.",
+    help="Questions to each clock; the tightest bounds count.",
 )
 @click.option(
     "--timeout",
@@ -29,7 +29,7 @@ NAME = "llmpar-clock"
     type=click.FloatRange(0.1),
     default=15.0,
     show_default=True,
-    help="For an answer.",
+    help="Longest wait for an answer.",
 )
 @cli.output
 def main(hosts: tuple[str, ...], questions: int, timeout_s: float, output: str | None) -> int:
@@ -41,8 +41,9 @@ def main(hosts: tuple[str, ...], questions: int, timeout_s: float, output: str |
       llmpar-summarise --clock clock.jsonl requests.jsonl
 
     HOST is a name for ssh, or in quotes any command that runs a command somewhere else; perl has to be there. Ask
-    before and after a run: clocks move. Writes one clock record a host (docs/records.md). Exit status: 0; 2 usage; 4 a
-    host did not answer (the others' records are written).
+    before and after a run: clocks move. Writes one clock record a host (docs/records.md).
+
+    Exit status: 0 done; 2 usage; 4 a host did not answer (the others' records are written).
     """
     status = exit_codes.OK
     with cli.writing(output) as out:

@@ -8,44 +8,40 @@ import click
 
 from llmpar import cli, exit_codes, failure, records
 
-HELP = """Say whether one set of server sessions is faster than another, slower, the same, or whether nobody can tell.
-
-\b
-  llmpar-compare runs/tonight/*/summary.json --baseline 'runs/last/*/summary.json'
-  llmpar-compare --by engine --base tgi --figure ttft_p95_s runs/engines/*/summary.json
-  llmpar-compare --history 14 --fail-on slower runs/nightly-*/*/summary.json
-
-The server session is the unit of repetition: one session each is never enough to tell. Figures are named as in
-llmpar-plot: wall_s, output_tokens_per_s (also with _steady), ttft_p95_s, tpot_p50_s, e2e_mean_s, joules_per_token ...
---by engine takes each engine with its own version, model and flags where it has one of each; other settings that differ
-together are named together: --by replicas --by shards. Reads summary records, writes one sentence a pair, or verdict
-records (docs/records.md). How it decides, and how often it errs, is in docs/metrics.md.
-
-\b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 5 a verdict of --fail-on was reached,
-6 there is nothing to compare.
-"""
 FORMATS = ("text", "json", "markdown")
 
 
-@cli.command("llmpar-compare", help=HELP, short_help="summaries to verdicts")
+@cli.command(
+    "llmpar-compare",
+    common=(
+        "--baseline",
+        "--by",
+        "--base",
+        "--history",
+        "--figure",
+        "--margin",
+        "--allow",
+        "--fail-on",
+        "--format",
+        "--output",
+    ),
+    short_help="summaries to verdicts",
+)
 @cli.files
 @cli.output
-@click.option(
-    "--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with: a file or a pattern in quotes."
-)
+@click.option("--baseline", metavar="GLOB", multiple=True, help="Summaries to compare with; a pattern in quotes.")
 @click.option(
     "--by",
     metavar="SETTING",
     multiple=True,
-    help="Compare the values of a setting within the files: engine, speculate, clients ... May be repeated.",
+    help="Compare the values of this setting. May be repeated: --by replicas --by shards.",
 )
-@click.option("--base", metavar="VALUE", help="With --by: the value the others are compared with. Default: the first.")
+@click.option("--base", metavar="VALUE", help="With --by: the value to compare with. Default: the first.")
 @click.option(
     "--history",
     metavar="N",
     type=click.IntRange(3),
-    help="Compare the newest session with up to N before it; find change points.",
+    help="Newest server session against up to N before it; finds change points.",
 )
 @click.option(
     "--figure",
@@ -53,7 +49,7 @@ FORMATS = ("text", "json", "markdown")
     multiple=True,
     default=("output_tokens_per_s",),
     show_default=True,
-    help="What to compare; repeatable.",
+    help="What to compare; may be repeated.",
 )
 @cli.margin
 @click.option(
@@ -68,7 +64,7 @@ FORMATS = ("text", "json", "markdown")
     type=click.Choice(["auto", "welch", "paired", "permutation"]),
     default="auto",
     show_default=True,
-    help="auto: paired where each session measured both sides, else Welch's t.",
+    help="auto: paired where each server session measured both sides, else Welch's t.",
 )
 @click.option(
     "--allow",
@@ -88,7 +84,7 @@ FORMATS = ("text", "json", "markdown")
             "client_limited",
         ]
     ),
-    help="Compare even if these differ: prompts, sampling, model, versions, host, failures, outputs, times, "
+    help="Compare even if WHAT differs. One of prompts, sampling, model, versions, host, failures, outputs, times, "
     "latency_over (steady window or whole run), client_limited.",
 )
 @click.option(
@@ -96,7 +92,7 @@ FORMATS = ("text", "json", "markdown")
     metavar="VERDICT",
     multiple=True,
     type=click.Choice(["slower", "faster", "same", "cannot-tell", "not-comparable"]),
-    help="Exit 5 on this verdict: slower, faster, same, cannot-tell, not-comparable.",
+    help="Exit 5 on this verdict. One of slower, faster, same, cannot-tell, not-comparable.",
 )
 @click.option(
     "--format",
@@ -121,6 +117,23 @@ def main(
     fail_on: tuple[str, ...],
     form: str,
 ) -> int:
+    """Compare sets of server sessions: faster, slower, the same, or not enough data to say.
+
+    \b
+      llmpar-compare runs/tonight/*/summary.json --baseline 'runs/last/*/summary.json'
+      llmpar-compare --by engine --figure ttft_p95_s runs/engines/*/summary.json
+      llmpar-compare --history 14 --fail-on slower runs/nightly-*/*/summary.json
+
+    Repetitions are counted in server sessions: one per side is never enough for a verdict. Figures are named as in
+    llmpar-plot: wall_s, output_tokens_per_s (also with _steady), ttft_p95_s, tpot_p50_s, e2e_mean_s,
+    joules_per_token ... --by engine takes each engine with its own version, model and flags where it has one of
+    each; other settings that differ together are named together: --by replicas --by shards. Reads summary records,
+    writes one sentence a pair, or verdict records (docs/records.md). How it decides, and how often it errs, is in
+    docs/metrics.md.
+
+    Exit status: 0 done; 2 usage; 3 not records of a known version; 5 a verdict of --fail-on was reached; 6 there is
+    nothing to compare.
+    """
     if sum(map(bool, (baseline, by, history))) != 1:
         raise click.UsageError("give one of --baseline, --by and --history")
     from llmpar.results import rows

@@ -1,4 +1,4 @@
-"""llmpar-doctor: what this machine lacks, and the command that mends it."""
+"""llmpar-doctor: what is missing on this machine, and the command that installs or fixes it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llmpar.dialects import DIALECTS
 from llmpar.machine import checkup, host
 
 
-@cli.command("llmpar-doctor")
+@cli.command("llmpar-doctor", common=("--json", "--host", "--server", "--quiet", "--output"))
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="One JSON object a check: check, state (ok, note, missing), found, needed_for, mend.",
+    help="One JSON object a check: check, state (ok, note, missing), found, needed_for, fix.",
 )
 @click.option(
     "--host", "as_host", is_flag=True, help="Write this machine's `host` record instead: hardware, limits, versions."
@@ -30,24 +30,26 @@ from llmpar.machine import checkup, host
     is_flag=True,
     help="Write the `server` record of what answers at LLMPAR_BASE_URL instead, after asking it for one token.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Only what is not well.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only what is missing or noted.")
 @cli.certificates
 @cli.insecure
 @cli.output
 def main(
     as_json: bool, as_host: bool, as_server: bool, quiet: bool, ca: str | None, insecure: bool, output: str | None
 ) -> int:
-    """Tell what this machine has and lacks for llmpar, and the command that mends each lack.
+    """Say what llmpar needs on this machine, what is missing, and the command that installs or fixes it.
 
     \b
       llmpar-doctor
-      llmpar-doctor --json | jq -r 'select(.state != "ok") | .mend'
+      llmpar-doctor --json | jq -r 'select(.state != "ok") | .fix'
       llmpar-doctor --host -o host.json
       LLMPAR_BASE_URL=http://127.0.0.1:8000 LLMPAR_ENGINE=vllm LLMPAR_MODEL=my-7b llmpar-doctor --server
 
-    A note is something that only one feature needs, or that makes figures less sure. Reads nothing; opens a loopback
-    connection to itself; with --server, asks that server. Exit status: 0 all that the main job needs is there; 2 usage;
-    4 something needed is missing, or the server does not answer as it should.
+    A note is something that only one feature needs, or that makes figures less sure. Reads nothing; opens a
+    loopback connection to itself; with --server, asks that server.
+
+    Exit status: 0 all that the main job needs is there; 2 usage; 4 something needed is missing, or the server does
+    not answer as it should.
     """
     if as_json + as_host + as_server > 1:
         raise failure.Failure("--json, --host and --server exclude one another", exit_codes.USAGE)

@@ -273,7 +273,7 @@ def decide(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
 @minutes
 @where
 def best(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
-    """Find the best of many settings, and say which others cannot be told from it.
+    """Find the best of many settings, and name those that are not surely worse.
 
     \b
       llmpar best --space candidates.tsv --slo 'ttft-p95<500ms' --minutes 60
@@ -426,7 +426,7 @@ def passed_on(name: str) -> click.Command:
         name=name,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
         add_help_option=False,
-        short_help="what this machine lacks, and the command that mends it" if name == "doctor" else None,
+        short_help="what is missing on this machine, and how to install it" if name == "doctor" else None,
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def run(arguments: tuple[str, ...]) -> int:
@@ -436,7 +436,7 @@ def passed_on(name: str) -> click.Command:
             os.execvp(launcher, [launcher, *arguments])
         made = module(name).main.command
         words = list(arguments)
-        if name in READ_RUNS and not piped_in() and not {"-h", "--help", "--version"} & set(words):
+        if name in READ_RUNS and not piped_in() and not {"-h", "--help", "--help-all", "--version"} & set(words):
             words += unnamed_results(name, made, words)
         return cli.run(f"llmpar-{name}", made, words)
 

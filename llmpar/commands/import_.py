@@ -8,23 +8,12 @@ import click
 
 from llmpar import cli, exit_codes, failure, records
 
-HELP = """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into request records.
 
-\b
-  llmpar-import result.json | llmpar-summarise --text
-  llmpar-import --run 2 --clients 128 --engine vllm guidellm.json > requests.jsonl
-
-Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs per-request
-data:
-vllm bench serve --save-result --save-detailed, bench_serving --output-details, guidellm's JSON report.
-Reads JSON, writes request records (docs/records.md) with null for what the file does not hold; reads a file whole.
-
-\b
-Exit status: 0 done, 2 usage, 3 not a result file of these tools.
-"""
-
-
-@cli.command("llmpar-import", help=HELP, short_help="other tools' results to records")
+@cli.command(
+    "llmpar-import",
+    common=("--from", "--run", "--clients", "--engine", "--output"),
+    short_help="other tools' results to records",
+)
 @cli.files
 @cli.output
 @click.option(
@@ -46,6 +35,19 @@ def main(
     clients: int | None,
     engine: str | None,
 ) -> int:
+    """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into request records.
+
+    \b
+      llmpar-import result.json | llmpar-summarise --text
+      llmpar-import --run 2 --clients 128 --engine vllm guidellm.json > requests.jsonl
+
+    Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs
+    per-request data: vllm bench serve --save-result --save-detailed, bench_serving --output-details, guidellm's
+    JSON report. Reads JSON, writes request records (docs/records.md) with null for what the file does not hold;
+    reads a file whole.
+
+    Exit status: 0 done; 2 usage; 3 not a result file of these tools.
+    """
     from llmpar import other_tools
 
     with cli.writing(output) as out:

@@ -12,24 +12,10 @@ from llmpar import cli, exit_codes, manifest, records
 from llmpar.clock import now
 from llmpar.failure import Failure
 
-HELP = """List the hashes of all files of results, and the command that makes each derived one again.
 
-\b
-  llmpar-manifest runs
-  llmpar-manifest --sign ~/.ssh/id_ed25519 runs/quick
-  llmpar-manifest --derive 'verdicts.jsonl=llmpar-compare --by engine --format json engines' runs
-
-Writes FOLDER/manifest.jsonl: records, prompts, commands, engine logs and host facts by their SHA-256; for each summary,
-table of a sweep, claim and verdict the llmpar command that computes it from those. claims.jsonl is made on the way,
-where the results concern a claim. Whoever has the folder checks it with llmpar-verify, on any machine with this version
-of llmpar. Reads a folder of results (default: runs).
-
-\b
-Exit status: 0 done, 2 usage, 4 ssh-keygen cannot sign, 6 no results.
-"""
-
-
-@cli.command("llmpar-manifest", help=HELP, short_help="hashes of results, and how to recompute them")
+@cli.command(
+    "llmpar-manifest", common=("--derive", "--sign"), short_help="hashes of results, and how to recompute them"
+)
 @click.argument("folder", default="runs", type=click.Path(exists=True, file_okay=False))
 @click.option(
     "--derive",
@@ -39,6 +25,20 @@ Exit status: 0 done, 2 usage, 4 ssh-keygen cannot sign, 6 no results.
 )
 @click.option("--sign", metavar="KEY", type=click.Path(), help="Sign with this SSH key, into manifest.jsonl.sig.")
 def main(folder: str, derive: tuple[str, ...], sign: str | None) -> int:
+    """List the hashes of all files of results, and the command that makes each derived one again.
+
+    \b
+      llmpar-manifest runs
+      llmpar-manifest --sign ~/.ssh/id_ed25519 runs/quick
+      llmpar-manifest --derive 'verdicts.jsonl=llmpar-compare --by engine --format json engines' runs
+
+    Writes FOLDER/manifest.jsonl: records, prompts, commands, engine logs and host facts by their SHA-256; for each
+    summary, table of a sweep, claim and verdict the llmpar command that computes it from those. claims.jsonl is
+    made on the way, where the results concern a claim. Whoever has the folder checks it with llmpar-verify, on any
+    machine with this version of llmpar. Reads a folder of results (default: runs).
+
+    Exit status: 0 done; 2 usage; 4 ssh-keygen cannot sign; 6 no results.
+    """
     root = Path(folder)
     given = dict(_derived(each) for each in derive)
     if not any(name.endswith("summary.json") for name in manifest.files(root)):

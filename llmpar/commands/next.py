@@ -13,26 +13,13 @@ import click
 from llmpar import cli, exit_codes, failure, records, sweep_folder, sweeps
 
 NAME = "llmpar-next"
-HELP = """Read a question and the summaries so far; write the cell to measure next, or the answer.
-
-\b
-  llmpar-next find --slo 'ttft-p95<500ms tpot-p95<50ms' runs/find/*/summary.json
-  llmpar-next decide --a 'engine=vllm' --b 'engine=aphrodite' --by wall_s runs/decide/*/summary.json
-  llmpar-next best --space space.tsv --minutes 60 --write runs/best runs/best/*/summary.json
-
-`find`: the most clients (or requests a second, --axis rate) within the objectives, by doubling and bisection.
-`decide`: whether A and B differ, by blocks of one fresh server session of each, as many as it takes and no more.
-`best`: which row of a table is best within the objectives, by rounds that keep a third, and a final of fresh sessions.
-`make find`, `make decide` and `make best` loop over it. Without --write it writes one record: a cell, or the answer.
-With --write DIR it writes DIR/<cell>/cell.json and DIR/cells.mk and prints the cell's name; or DIR/answer.json and
-DIR/answer.txt, and prints nothing. Reads summary records and buffers them.
-
-\b
-Exit status: 0 done, 2 usage, 3 not records of a known version.
-"""
 
 
-@cli.command(NAME, help=HELP, short_help="the cell to measure next, or the answer")
+@cli.command(
+    NAME,
+    common=("--slo", "--axis", "--a", "--b", "--by", "--space", "--table", "--set", "--minutes", "--write"),
+    short_help="the cell to measure next, or the answer",
+)
 @click.argument("question", type=click.Choice(["find", "decide", "best"]))
 @cli.files
 @click.option("--slo", metavar="TEXT", default="", help="Objectives of find: ttft-p95<500ms tpot-p95<50ms.")
@@ -68,18 +55,14 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
 )
 @click.option("--b", "side_b", metavar="SETTINGS", default="", help="Side B of decide.")
 @click.option(
-    "--by",
-    metavar="FIGURE",
-    default="wall_s",
-    show_default=True,
-    help="What decide compares: wall_s, ttft_p95_s, output_tokens_per_s.",
+    "--by", metavar="FIGURE", default="wall_s", show_default=True, help="What decide compares. For example ttft_p95_s."
 )
 @cli.margin
 @click.option(
     "--minutes",
     metavar="N",
     type=click.FloatRange(0, min_open=True),
-    help="Start no cell that would end later than this, by the time cells took so far.",
+    help="Minutes to spend. No cell is started that would end later, by the time cells took so far.",
 )
 @click.option(
     "--seed", metavar="N", type=int, default=0, show_default=True, help="Random seed of the order within blocks."
@@ -89,16 +72,14 @@ Exit status: 0 done, 2 usage, 3 not records of a known version.
     "settings",
     metavar="SETTINGS",
     multiple=True,
-    help="Settings of every cell: engine=vllm model=my-7b max_tokens=200.",
+    help="Settings of every cell. For example engine=vllm model=my-7b max_tokens=200.",
 )
-@click.option(
-    "--table", metavar="FILE", type=click.Path(), help="Take the settings of every cell from a sweep table's first row."
-)
+@click.option("--table", metavar="FILE", type=click.Path(), help="Sweep table whose first row sets every cell.")
 @click.option(
     "--space",
     metavar="FILE",
     type=click.Path(),
-    help="Candidates of best: a sweep table, one candidate a server setting.",
+    help="Candidates of best: a sweep table. Each server setting is a candidate.",
 )
 @click.option(
     "--price",
@@ -138,6 +119,22 @@ def main(
     server_session: str | None,
     folder: str | None,
 ) -> int:
+    """Read a question and the summaries so far; write the cell to measure next, or the answer.
+
+    \b
+      llmpar-next find --slo 'ttft-p95<500ms' runs/find/*/summary.json
+      llmpar-next decide --a 'engine=vllm' --b 'engine=aphrodite' --by wall_s runs/decide/*/summary.json
+      llmpar-next best --space space.tsv --minutes 60 --write runs/best runs/best/*/summary.json
+
+    `find`: the most clients (or requests a second, --axis rate) within the objectives, by doubling and bisection.
+    `decide`: whether A and B differ, by blocks of one fresh server session of each, until the answer is sure.
+    `best`: which row of a table is best within the objectives, by rounds that keep a third, and a final of fresh
+    server sessions. `make find`, `make decide` and `make best` loop over it. Without --write it writes one record:
+    a cell, or the answer. With --write DIR it writes DIR/<cell>/cell.json and DIR/cells.mk and prints the cell's
+    name; or DIR/answer.json and DIR/answer.txt, and prints nothing. Reads summary records and buffers them.
+
+    Exit status: 0 done; 2 usage; 3 not records of a known version.
+    """
     summaries = cli.read_summaries(files) if files else []
     try:
         base = _base(table, settings)
@@ -236,7 +233,7 @@ def _decide(
     blocks = decide.gather(summaries, by)
     if blocks.missing:
         raise ValueError(f"cell '{blocks.missing[0]}' has no {by}: its requests failed or were too few")
-    look = decide.stand(blocks, margin)
+    look = decide.latest_look(blocks, margin)
     if look is not None and look.decision != "more":
         return decide.answer(blocks, look, by, labels, margin, minutes), ""
     per_session = sum(blocks.seconds) / len(blocks.seconds) if blocks.seconds else 0.0
@@ -324,7 +321,7 @@ def _write(found: dict[str, Any], folder: str | None, progress: str) -> None:
             with cli.writing(str(where / name)) as stream:
                 stream.write(data)
         return
-    if not (where / found["id"] / "cell.json").exists():  # asked again inside its server session, it was told before
+    if not (where / found["id"] / "cell.json").exists():  # asked again within its server session: announced before
         cli.say(NAME, progress)
     cells: dict[str, dict[str, Any]] = {}
     for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime):

@@ -11,7 +11,7 @@ from llmpar.render.picks import render
 from llmpar.results.rows import group
 from llmpar.verdicts import pick
 
-LATENCIES = {"ttft": "to the first token", "tpot": "for each further token", "e2e": "for a whole request"}
+LATENCIES = ("ttft", "tpot", "e2e")
 METRICS = {
     f"{stem}_{statistic}": f"{stem}_{statistic}_s"
     for stem in (*LATENCIES, "itl")
@@ -28,28 +28,27 @@ def latencies(command: Callable[..., int]) -> Callable[..., int]:
             metavar="TIME",
             type=cli.Seconds(),
             hidden=statistic != "p95" or stem == "itl",
-            help=f"At most TIME {LATENCIES.get(stem, 'between tokens')}, at {statistic}: 500ms or 0.5.",
+            help=f"{statistic} of {stem.upper()}: at most TIME, 500ms or 0.5.",
         )(command)
     return command
 
 
-@cli.command("llmpar-pick")
+@cli.command(
+    "llmpar-pick",
+    common=("--ttft-p95", "--tpot-p95", "--e2e-p95", "--slo", "--memory", "--price", "--top", "--format", "--output"),
+)
 @cli.files
 @cli.output
 @latencies
-@click.option(
-    "--slo",
-    metavar="TEXT",
-    type=cli.Objectives(),
-    help="Objectives in one text, as in make find: 'ttft-p95<500ms tpot-p95<50ms'.",
-)
-@click.option("--memory", metavar="SIZE", help="At most SIZE of GPU memory at the peak, such as 20GiB.")
+@click.option("--slo", metavar="TEXT", type=cli.Objectives(), help="Objectives: 'ttft-p95<500ms tpot-p95<50ms'.")
+@click.option("--memory", metavar="SIZE", help="Peak GPU memory: at most SIZE, such as 20GiB.")
 @click.option(
     "--price",
     "prices",
     metavar="NAME=AMOUNT",
     multiple=True,
-    help="Per hour, of a host by its name or of a GPU by part of its; a bare AMOUNT is for any cell. May be repeated.",
+    help="Price per hour of a host or GPU. NAME is a host's, or part of a GPU's; a bare AMOUNT is for any cell. May be "
+    "repeated.",
 )
 @click.option("--sure", is_flag=True, hidden=True)
 @click.option(
@@ -60,7 +59,14 @@ def latencies(command: Callable[..., int]) -> Callable[..., int]:
     show_default=True,
     help="Show N ranked cells in text and Markdown.",
 )
-@click.option("--format", "form", type=click.Choice(("text", "json", "markdown")), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    show_default=True,
+    help="Text, Markdown or records.",
+)
 def main(
     files: tuple[str, ...],
     output: str | None,
@@ -72,18 +78,21 @@ def main(
     form: str,
     **given: float | None,
 ) -> int:
-    """Rank the cells that surely meet all objectives by cost per million output tokens, or by output tokens per second.
+    """Rank the cells that surely meet all objectives by cost per million output tokens, or by output tokens per
+    second.
 
     \b
       llmpar-pick --ttft-p95 500ms --tpot-p95 50ms runs/*/*/summary.json
       llmpar-pick --price H100=2.5 --price A6000=0.8 --memory 40GiB runs/*/*/summary.json
       llmpar-pick --ttft-p95 1 --format json runs/clients/*/summary.json | jq -r 'select(.pareto).cell'
 
-    Every latency (ttft, tpot, itl, e2e) has mean, p50, p90, p95 and p99. An objective is met where 95% confidence says
-    so (59 requests suffice for p95), missed where that says the opposite. Cells that the client limited are never
-    ranked; those of which over 1% of the requests failed miss. Reads `summary` records (buffers all); writes text,
-    Markdown, or a `pick` record a cell. Exit status: 0; 2 usage; 3 not records; 5 every cell misses; 6 no cell is known
-    to meet the objectives, and of some the data cannot tell.
+    Every latency (ttft, tpot, itl, e2e) has mean, p50, p90, p95 and p99. An objective is met where 95% confidence
+    says so (59 requests suffice for p95), missed where that says the opposite. Cells that the client limited are
+    never ranked; those of which over 1% of the requests failed miss. Reads `summary` records (buffers all); writes
+    text, Markdown, or a `pick` record a cell.
+
+    Exit status: 0 done; 2 usage; 3 not records; 5 every cell misses; 6 no cell is known to meet the objectives, and
+    for some there is too little data.
     """
     wanted = slo or {}
     wanted |= {METRICS[name]: most for name, most in given.items() if most is not None}

@@ -1,4 +1,4 @@
-"""llmpar-plan: how many sessions and prompts a comparison needs."""
+"""llmpar-plan: how many server sessions and prompts a comparison needs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ import click
 from llmpar import cli, exit_codes, failure, records
 from llmpar.render.plans import as_text
 
-HELP = """Say how many server sessions and prompts are needed to see a difference, from a pilot run's noise.
 
-\b
-  make sweep REPEATS=3
-  llmpar-plan --difference 0.05 runs/quick/*/summary.json
-  llmpar-plan --figure ttft_p95_s --format json runs/quick/*/summary.json | jq .sessions
-
-The pilot needs at least one cell that was measured in two server sessions or more: what varies from start to start
-cannot be learned from one. Reads summary records, writes text or plan records (docs/records.md).
-
-\b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has two sessions.
-"""
-
-
-@cli.command("llmpar-plan", help=HELP, short_help="sessions and prompts that a comparison needs")
+@cli.command(
+    "llmpar-plan",
+    common=("--difference", "--margin", "--power", "--figure", "--format", "--output"),
+    short_help="server sessions and prompts that a comparison needs",
+)
 @cli.files
 @cli.output
 @click.option(
@@ -40,7 +30,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
     type=click.FloatRange(0.5, 0.999),
     default=0.9,
     show_default=True,
-    help="How often it is to be seen when it is there.",
+    help="Chance of seeing the difference if it exists.",
 )
 @click.option(
     "--figure",
@@ -48,7 +38,7 @@ Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no cell has tw
     multiple=True,
     default=("output_tokens_per_s",),
     show_default=True,
-    help="What is to be compared; repeatable.",
+    help="Figure to compare; may be repeated.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Text or records."
@@ -62,6 +52,18 @@ def main(
     figure: tuple[str, ...],
     form: str,
 ) -> int:
+    """Say how many server sessions and prompts are needed to see a difference, from a pilot run's noise.
+
+    \b
+      make sweep REPEATS=3
+      llmpar-plan --difference 0.05 runs/quick/*/summary.json
+      llmpar-plan --figure ttft_p95_s --format json runs/quick/*/summary.json | jq .sessions
+
+    The pilot needs at least one cell that was measured in two server sessions or more: what varies from start to
+    start cannot be learned from one. Reads summary records, writes text or plan records (docs/records.md).
+
+    Exit status: 0 done; 2 usage; 3 not records of a known version; 6 no cell has two server sessions.
+    """
     from llmpar.results import rows
     from llmpar.verdicts import sample_size
 

@@ -16,7 +16,7 @@ from llmpar.verdicts import break_even
 FORMATS = ("png", "svg")
 
 
-@cli.command("llmpar-plot")
+@cli.command("llmpar-plot", common=("--x", "--y", "--dots", "--trade-off", "--slo", "--format", "--output"))
 @cli.files
 @cli.output
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: the ending of -o, else png.")
@@ -61,8 +61,10 @@ def main(
     The line under a picture names engine, model, host and date. Repeats of a cell are one point: mean and 95% t
     interval over server sessions; with one session the bar is the interval within it. A ring around a point: the
     client's own delays could have moved it. Against acceptance_length each k of speculation is a line, and a cross
-    shows from which length on it beats the dashed level without. Reads `summary` records (buffers all); writes PNG or
-    SVG. Needs matplotlib. Exit status: 0; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
+    shows from which length on it beats the dashed level without. Reads `summary` records (buffers all); writes PNG
+    or SVG. Needs matplotlib.
+
+    Exit status: 0 done; 2 usage; 3 not records; 4 no matplotlib; 6 nothing to draw.
     """
     if form is None:
         form = Path(output).suffix.removeprefix(".").lower() if output else "png"

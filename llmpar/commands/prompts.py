@@ -20,35 +20,23 @@ from llmpar.prompts.tokens import Unavailable, estimate
 
 NAME = "llmpar-prompts"
 FORMATS = ("sharegpt", "jsonl", "text")
-HELP = """Make a set of prompts, one file each: synthetic with given token lengths, or converted from FILE.
-
-\b
-  llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
-  llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
-  llmpar-prompts --index prompts/          # files of your own
-  llmpar-prompts --check prompts/ && parallel -j128 llmpar-request ::: prompts/*
-
-Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, or paragraphs of text. Writes DIR, one file a prompt, with the
-manifest in DIR/.manifest.jsonl, and a prompt_set record with count, tokens and hash to standard output. Without
---tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or fewer, one for each
-digit and mark. Synthetic text uses words for which that is exact in common vocabularies.
-
-\b
-Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5 --check found differences,
-6 fewer prompts than asked for.
-"""
 
 
-@cli.command(NAME, help=HELP)
+@cli.command(
+    NAME,
+    common=("--count", "--tokens", "--deviation", "--shared", "--seed", "--from", "--format", "--index", "--check"),
+)
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
-@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="How many  [128 synthetic; all of FILE].")
+@click.option(
+    "-n", "--count", metavar="N", type=click.IntRange(min=1), help="Number of prompts  [128 synthetic; all of FILE]."
+)
 @click.option(
     "--tokens",
     metavar="N",
     type=click.FloatRange(min=1),
     default=200,
     show_default=True,
-    help="Mean length of synthetic prompts, tokens.",
+    help="Mean tokens of synthetic prompts.",
 )
 @click.option(
     "--deviation",
@@ -56,7 +44,7 @@ Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5
     type=click.FloatRange(min=0),
     default=0,
     show_default=True,
-    help="Standard deviation of that length, tokens; 0: all alike.",
+    help="Standard deviation of that; 0: all alike.",
 )
 @click.option(
     "--shared",
@@ -64,13 +52,15 @@ Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Tokens at the start that all prompts have in common (for prefix caches).",
+    help="Tokens of a prefix that all share. For prefix caches.",
 )
 @click.option(
-    "--seed", metavar="N", type=int, help="Of synthetic text [0]; or of a random sample from FILE [the first N]."
+    "--seed", metavar="N", type=int, help="Random seed; of synthetic text [0], or of a sample from FILE [the first N]."
 )
-@click.option("--from", "source", metavar="FILE", help="Convert this instead of making synthetic prompts.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Of FILE  [by its name: .json, .jsonl, other].")
+@click.option("--from", "source", metavar="FILE", help="Convert FILE instead of making prompts.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="Format of FILE  [by its name: .json, .jsonl, other]."
+)
 @click.option("--field", metavar="NAME", help="The field of JSONL objects that holds the prompt.")
 @click.option(
     "--least",
@@ -84,7 +74,7 @@ Exit status: 0 done, 2 usage, 3 input not readable as prompts, 4 no tokenizer, 5
 @click.option("--tokenizer", metavar="FILE", type=click.Path(dir_okay=False), help="Count with this tokenizer.json.")
 @click.option("--base-url", metavar="URL", help="Count with this server's /tokenize (begin-of-text token included).")
 @click.option("--replace", is_flag=True, help="Replace a set in DIR that differs.")
-@click.option("--index", is_flag=True, help="Only write the manifest of the files that DIR holds already.")
+@click.option("--index", is_flag=True, help="Only write the manifest of the files in DIR.")
 @click.option("--check", is_flag=True, help="Only compare DIR with its manifest.")
 @cli.certificates
 @cli.insecure
@@ -108,6 +98,22 @@ def main(
     index: bool,
     check: bool,
 ) -> int:
+    """Make a set of prompts, one file each: synthetic with given token lengths, or converted from FILE.
+
+    \b
+      llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
+      llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
+      llmpar-prompts --index prompts/          # files of your own
+      llmpar-prompts --check prompts/ && parallel -j128 llmpar-request ::: prompts/*
+
+    Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, or paragraphs of text. Writes DIR, one file a prompt,
+    with the manifest in DIR/.manifest.jsonl, and a prompt_set record with count, tokens and hash to standard
+    output. Without --tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or
+    fewer, one for each digit and mark. Synthetic text uses words for which that is exact in common vocabularies.
+
+    Exit status: 0 done; 2 usage; 3 input not readable as prompts; 4 no tokenizer; 5 --check found differences; 6
+    fewer prompts than asked for.
+    """
     where = Path(directory)
     left_out: list[str] = []
     if check:

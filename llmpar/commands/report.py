@@ -23,11 +23,18 @@ from llmpar.verdicts import claim_table, claims, pairs, pick, verdict
 COMPARED = ("output_tokens_per_s", "ttft_p95_s")
 
 
-@cli.command("llmpar-report")
+@cli.command(
+    "llmpar-report", common=("--format", "--title", "--claims", "--no-claims", "--walls", "--timelines", "--output")
+)
 @cli.files
 @cli.output
 @click.option(
-    "--format", "form", type=click.Choice(("html", "markdown", "csv", "text")), default="html", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(("html", "markdown", "csv", "text")),
+    default="html",
+    show_default=True,
+    help="Form of the report.",
 )
 @click.option("--title", metavar="TEXT", default="Which engine, how configured", show_default=True)
 @click.option(
@@ -82,7 +89,9 @@ def main(
 
     The HTML is one file that asks the network for nothing, and can be read without its script. Reads `summary` records,
     and `verdict` records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and
-    command.txt where they are. Exit status: 0; 2 usage; 3 not records; 6 no summary.
+    command.txt where they are.
+
+    Exit status: 0 done; 2 usage; 3 not records; 6 no summary.
     """
     if form == "html":
         cli.refuse_terminal(output, "an HTML report", "report.html")

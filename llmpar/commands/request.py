@@ -13,29 +13,55 @@ from llmpar import cli, exit_codes, failure
 from llmpar.dialects import DIALECTS
 
 
-@cli.command("llmpar-request")
+@cli.command(
+    "llmpar-request",
+    common=(
+        "--base-url",
+        "--api",
+        "--model",
+        "--engine",
+        "--max-tokens",
+        "--temperature",
+        "--ignore-eos",
+        "--timeout",
+        "--api-key-file",
+        "--queue",
+        "--threads",
+        "--output",
+    ),
+)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
-@click.option("--base-url", metavar="URL", envvar="LLMPAR_BASE_URL", help="The server. [LLMPAR_BASE_URL]")
+@click.option("--base-url", metavar="URL", envvar="LLMPAR_BASE_URL", help="URL of the server. [LLMPAR_BASE_URL]")
 @click.option(
     "--api",
     type=click.Choice(sorted(DIALECTS)),
     envvar="LLMPAR_API",
     default="openai-completions",
-    help="How to ask. [LLMPAR_API; openai-completions]",
+    help="API of the server. [LLMPAR_API; openai-completions]",
 )
 @click.option("--model", metavar="NAME", envvar="LLMPAR_MODEL", help="The model to ask for. [LLMPAR_MODEL]")
 @click.option(
     "--engine",
     metavar="NAME",
     envvar="LLMPAR_ENGINE",
-    help="What answers there (vllm, tgi, llamacpp, ...), for its ways with settings. [LLMPAR_ENGINE]",
+    help="The engine behind the URL; decides how settings are spelled. [LLMPAR_ENGINE]",
 )
-@click.option("--max-tokens", metavar="N", type=click.IntRange(1, cli.INT64), help="Output tokens at most.")
-@click.option("--temperature", metavar="T", type=click.FloatRange(0), help="0 is greedy.")
-@click.option("--top-k", metavar="K", type=click.IntRange(-1, cli.INT64), help="0 or -1 is off.")
-@click.option("--top-p", metavar="P", type=click.FloatRange(0, 1), help="1 is off.")
+@click.option("--max-tokens", metavar="N", type=click.IntRange(1, cli.INT64), help="Most output tokens of a request.")
+@click.option("--temperature", metavar="T", type=click.FloatRange(0), help="Sampling temperature; 0 is greedy.")
+@click.option(
+    "--top-k",
+    metavar="K",
+    type=click.IntRange(-1, cli.INT64),
+    help="Sample from the K likeliest tokens; 0 or -1 is off.",
+)
+@click.option(
+    "--top-p",
+    metavar="P",
+    type=click.FloatRange(0, 1),
+    help="Sample from the likeliest tokens that sum to P; 1 is off.",
+)
 @click.option("--seed", metavar="N", type=click.IntRange(-cli.INT64, cli.INT64), help="Seed of the engine's sampling.")
-@click.option("--ignore-eos", is_flag=True, help="Go on to --max-tokens.")
+@click.option("--ignore-eos", is_flag=True, help="Generate up to --max-tokens in any case.")
 @click.option("--stop", metavar="TEXT", multiple=True, help="End before this text; may be repeated.")
 @click.option("--cache-prompt", is_flag=True, help="Let llama.cpp reuse a cached prefix.")
 @click.option("--stream/--no-stream", default=True, help="Ask for a stream of events.  [default: stream]")
@@ -46,7 +72,7 @@ from llmpar.dialects import DIALECTS
     type=click.FloatRange(0, min_open=True),
     default=600.0,
     show_default=True,
-    help="For the whole request.",
+    help="Limit for the whole request.",
 )
 @click.option(
     "--max-bytes",
@@ -84,11 +110,11 @@ from llmpar.dialects import DIALECTS
     "--queue",
     metavar="FILE",
     type=click.Path(),
-    help="Take prompt file names, a line each, in turn with every other process of the same queue.",
+    help="Take prompts from FILE, shared by all clients. One file name a line.",
 )
-@click.option("--threads", metavar="N", type=click.IntRange(1, 65536), help="N client threads in this process.")
+@click.option("--threads", metavar="N", type=click.IntRange(1, 65536), help="Run N clients as threads of this process.")
 @click.option(
-    "--asyncio", "coroutines", metavar="N", type=click.IntRange(1, 65536), help="N client coroutines (aiohttp)."
+    "--asyncio", "coroutines", metavar="N", type=click.IntRange(1, 65536), help="Run N clients as coroutines (aiohttp)."
 )
 @click.option(
     "--concurrency",
@@ -115,8 +141,9 @@ def main(prompts: tuple[str, ...], **options: object) -> int:
       llmpar-request --threads 16 --max-tokens 64 prompts/* | jq .ttft_s
 
     Under GNU parallel the work is done by a pool of workers that the first job starts (LLMPAR_POOL=no: without).
-    Writes `request` records. Exit status: 0; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is
-    written.
+    Writes `request` records.
+
+    Exit status: 0 done; 2 usage; 4 --asyncio without aiohttp; 7 a request failed, its record is written.
     """
     from llmpar.client.plan import Missing, Wrong, from_options
     from llmpar.client.run import run

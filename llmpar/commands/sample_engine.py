@@ -20,25 +20,9 @@ from llmpar.sampling.ticks import Ticks
 NAME = "llmpar-sample-engine"
 ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 POLL_S = 0.2
-HELP = """Sample an engine's own metrics (running and waiting requests, KV cache, tokens, speculation, prefix cache) and
-the CPU and memory of its processes, while COMMAND runs or until stopped.
-
-\b
-  llmpar-sample-engine -o engine.jsonl -- parallel -j128 llmpar-request ::: prompts/*
-  llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running
-  llmpar-serve --engine llamacpp -- llmpar-sample-engine -o engine.jsonl -- parallel -j8 llmpar-request --max-tokens 64
-  ::: prompts/*
-
-Reads the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc. Writes engine records
-(docs/records.md) as they are taken; with COMMAND to engine.jsonl. A server that does not answer gives nulls and
-`error`.
-
-\b
-Exit status: COMMAND's own; alone: 0 after --duration, 2 usage, 4 nothing to sample, 130 or 143 ended by INT or TERM.
-"""
 
 
-@cli.command(NAME, help=HELP)
+@cli.command(NAME, common=("--interval", "--duration", "--metrics-url", "--pid", "--output"))
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 @cli.sampling_output
 @cli.sampling_interval(1.0)
@@ -78,6 +62,21 @@ def main(
     ca: str | None,
     insecure: bool,
 ) -> int:
+    """Sample an engine's own metrics (running and waiting requests, KV cache, tokens, speculation, prefix cache) and
+    the CPU and memory of its processes, while COMMAND runs or until stopped.
+
+    \b
+      llmpar-sample-engine -o engine.jsonl -- parallel -j128 llmpar-request ::: prompts/*
+      llmpar-sample-engine --metrics-url http://127.0.0.1:8000/metrics --duration 10 | jq .running
+      llmpar-serve --engine llamacpp -- llmpar-sample-engine -- llmpar-request --max-tokens 64 prompts/*
+
+    Reads the metrics of vLLM, Aphrodite, TGI, llama.cpp, SGLang, LMDeploy or TensorRT-LLM, and /proc. Writes engine
+    records (docs/records.md) as they are taken; with COMMAND to engine.jsonl. A server that does not answer gives
+    nulls and `error`.
+
+    Exit status: COMMAND's own; alone: 0 after --duration; 2 usage; 4 nothing to sample; 130 or 143 ended by INT or
+    TERM.
+    """
     urls = urls or _from_environment()
     pids = pids or _pids()
     if not urls and not pids:

@@ -17,27 +17,17 @@ from llmpar.sampling import engine_pids, nvml
 from llmpar.sampling.ticks import Ticks
 
 NAME = "llmpar-sample-gpu"
-HELP = """Sample the GPUs through NVML while COMMAND runs or until stopped: load, memory (the engine's too), power,
-energy, clocks and what limits them, links, and on Hopper and later what tensor cores and memory do.
-
-\b
-  llmpar-sample-gpu -o gpu.jsonl -- parallel -j128 llmpar-request ::: prompts/*.txt > requests.jsonl
-  llmpar-summarise --gpu gpu.jsonl requests.jsonl | jq .joined.energy_per_output_token_j
-  llmpar-sample-gpu --table --interval 1 --duration 60
-
-Writes one gpu record for each GPU and sample (docs/records.md); with COMMAND to gpu.jsonl. Without a GPU it says so and
-runs COMMAND all the same.
-
-\b
-Exit status: COMMAND's own; alone: 0 after --duration, 2 usage, 4 no GPU, 130 or 143 ended by INT or TERM.
-"""
 
 
 def _interval(hz: str) -> str:
     return f"{1 / float(hz):g}"
 
 
-@cli.command(NAME, renamed={"--hz": ("--interval", _interval), "--seconds": ("--duration", None)}, help=HELP)
+@cli.command(
+    NAME,
+    common=("--interval", "--duration", "--gpu", "--table", "--prometheus", "--output"),
+    renamed={"--hz": ("--interval", _interval), "--seconds": ("--duration", None)},
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @cli.sampling_output
 @cli.sampling_interval(0.1)
@@ -69,6 +59,19 @@ def main(
     table: bool,
     prometheus: bool,
 ) -> int:
+    """Sample the GPUs through NVML while COMMAND runs or until stopped: load, memory (the engine's too), power,
+    energy, clocks and what limits them, links, and on Hopper and later what tensor cores and memory do.
+
+    \b
+      llmpar-sample-gpu -o gpu.jsonl -- parallel -j128 llmpar-request ::: prompts/*.txt > requests.jsonl
+      llmpar-summarise --gpu gpu.jsonl requests.jsonl | jq .joined.energy_per_output_token_j
+      llmpar-sample-gpu --table --interval 1 --duration 60
+
+    Writes one gpu record for each GPU and sample (docs/records.md); with COMMAND to gpu.jsonl. Without a GPU it
+    says so and runs COMMAND all the same.
+
+    Exit status: COMMAND's own; alone: 0 after --duration; 2 usage; 4 no GPU; 130 or 143 ended by INT or TERM.
+    """
     if command and (prometheus or duration is not None):
         raise failure.Failure("--prometheus and --duration do not go with a COMMAND", exit_codes.USAGE)
     if output is None and command:

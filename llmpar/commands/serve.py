@@ -31,7 +31,7 @@ OPTIONS = [
     ("--max-sequences/--max-num-seqs", click.IntRange(1), "N", "Sequences generated concurrently."),
     ("--kv-bytes", str, "SIZE", "KV cache on each device: 8GiB, 24GB or bytes."),
     ("--shards/--tp", click.IntRange(1), "N", "GPUs that share one model (tensor parallel)."),
-    ("--replicas", click.IntRange(1), "N", "Servers behind nginx: one on each of --gpus, or all on one."),
+    ("--replicas", click.IntRange(1), "N", "Servers behind nginx. One on each of --gpus, or all on one."),
     ("--speculate", click.IntRange(0), "N", "Draft tokens per step; 0 turns speculation off."),
     ("--speculate-method", str, "NAME", "Default: ngram."),
     ("--acceptance-length", click.FloatRange(1), "X", "Tokens per step that speculation is forced to yield."),
@@ -39,7 +39,7 @@ OPTIONS = [
     ("--seed", int, "N", "Random seed of the engine."),
     ("--power-limit-w", click.FloatRange(1), "W", "Power limit of each GPU while the servers run; needs root."),
     ("--listen", str, "ADDRESS", "IP address to listen on: 0.0.0.0 for every one.  [default: 127.0.0.1]"),
-    ("--port", click.IntRange(0, 65535), "N", "0 picks a free one. Default: the engine's own."),
+    ("--port", click.IntRange(0, 65535), "N", "Port; 0 picks a free one. Default: the engine's own."),
 ]
 
 
@@ -50,8 +50,25 @@ def options(function: Any) -> Any:
     return function
 
 
-@cli.command(NAME, renamed={"--version": ("--engine-version", None)})
-@click.option("--engine", metavar="NAME", help=f"One of {', '.join(ENGINES)}.")
+@cli.command(
+    NAME,
+    common=(
+        "--engine",
+        "--model",
+        "--engine-version",
+        "--runtime",
+        "--quantize",
+        "--kv-bytes",
+        "--shards",
+        "--replicas",
+        "--speculate",
+        "--gpus",
+        "--port",
+        "--dry-run",
+    ),
+    renamed={"--version": ("--engine-version", None)},
+)
+@click.option("--engine", metavar="NAME", help=f"The engine. One of {', '.join(ENGINES)}.")
 @click.option(
     "--cell",
     type=click.Path(),
@@ -112,14 +129,16 @@ def main(
     """Launch an engine, wait until it has generated a token, run COMMAND, take everything down.
 
     \b
-      llmpar-serve --engine llamacpp -- parallel -j8 llmpar-request --max-tokens 64 ::: prompts/*.txt
-      llmpar-serve --engine vllm --model my-7b --dtype float16 --speculate 2 --dry-run
+      llmpar-serve --engine llamacpp -- llmpar-request --max-tokens 64 prompts/*
+      llmpar-serve --engine vllm --model my-7b --speculate 2 --dry-run
       llmpar-serve --engine vllm --model my-7b --replicas 2 --gpus 0,1 --port 0 -- make sweep
 
     COMMAND gets LLMPAR_BASE_URL, LLMPAR_MODEL, LLMPAR_ENGINE, LLMPAR_API, LLMPAR_METRICS_URLS, LLMPAR_SERVER_PIDS,
     LLMPAR_SERVER_DIR and LLMPAR_SERVE_PID. A setting the engine does not have is an error. Writes server.json and
-    engine.log. Exit status: COMMAND's own, 127 or 126 where it cannot run; 2 usage; 4 the engine is missing or did not
-    become ready.
+    engine.log.
+
+    Exit status: COMMAND's own; 127 or 126 where it cannot run; 2 usage; 4 the engine is missing or did not become
+    ready.
     """
     settings: dict[str, Any] = {}
     load: dict[str, Any] | None = None

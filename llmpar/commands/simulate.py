@@ -28,7 +28,10 @@ NOTE = (
 )
 
 
-@cli.command("llmpar-simulate")
+@cli.command(
+    "llmpar-simulate",
+    common=("--card", "--model", "--prompt-tokens", "--given", "--price", "--list", "--format", "--output"),
+)
 @click.argument("table", type=click.Path(), default="-")
 @cli.output
 @click.option(
@@ -61,14 +64,14 @@ NOTE = (
     "point",
     metavar="FILE",
     type=click.Path(),
-    help="A measured summary of your own host: narrows what is said of its card and model.",
+    help="A measured summary of your own host. It narrows the predictions of its card and model.",
 )
 @click.option(
     "--price",
     "prices",
     metavar="NAME=AMOUNT",
     multiple=True,
-    help="Of a card, per hour; a bare AMOUNT is for any card. May be repeated.",
+    help="Price per hour of a card. A bare AMOUNT is for any card. May be repeated.",
 )
 @click.option(
     "--write",
@@ -80,8 +83,15 @@ NOTE = (
 @click.option(
     "--seed", metavar="N", type=int, default=1, show_default=True, help="Seed of the order of prompts and of arrivals."
 )
-@click.option("--format", "form", type=click.Choice(("text", "markdown", "json")), default="text", show_default=True)
-@click.option("--list", "listing", is_flag=True, help="TABLE is not read: list the cards and models that are known.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "markdown", "json")),
+    default="text",
+    show_default=True,
+    help="Text, Markdown or records.",
+)
+@click.option("--list", "listing", is_flag=True, help="List the known cards and models, and exit.")
 def main(
     table: str,
     output: str | None,
@@ -103,10 +113,11 @@ def main(
       llmpar-simulate sweeps/clients.tsv --card 4090 --card a6000 --price 4090=0.35 --price a6000=0.5
       llmpar-simulate sweeps/clients.tsv --card 3090 --given runs/clients/c064/summary.json
 
-    TABLE is a sweep table (`-` for standard input), or one with the columns card and memory besides.
-    Writes a table, or a `prediction` record a cell. Not predicted, each with the reason: speculation without an
-    acceptance length, quantised kernels, sharding, engines of another kind. docs/simulate.md has the errors. Exit
-    status: 0; 2 usage; 3 not a summary (--given); 6 no cell can be predicted.
+    TABLE is a sweep table (`-` for standard input), or one with the columns card and memory besides. Writes a
+    table, or a `prediction` record a cell. Not predicted, each with the reason: speculation without an acceptance
+    length, quantised kernels, sharding, engines of another kind. docs/simulate.md has the errors.
+
+    Exit status: 0 done; 2 usage; 3 not a summary (--given); 6 no cell can be predicted.
     """
     if listing:
         return listed(output)

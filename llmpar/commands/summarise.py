@@ -8,27 +8,17 @@ import click
 
 from llmpar import cli, exit_codes, failure, outside, records
 
-HELP = """Make one summary of the request records of a cell: latencies, throughput, the steady window, warnings.
 
-\b
-  llmpar-summarise requests.jsonl | jq .latency.ttft_s
-  llmpar-summarise --slo ttft=0.5 --slo tpot=0.05 --text requests.jsonl
-  llmpar-summarise --gpu gpu.jsonl -o summary.json requests.jsonl
-
-Reads request records, in any order and from any number of files, and beside them cell, server, host, gpu and engine
-records, by option or mixed in. Writes one summary record (docs/records.md; each figure is defined in docs/metrics.md).
-The first record leaves when the last one was read; memory grows by some 200 bytes a request.
-
-\b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no request record (and no server record that ran out
-of memory).
-"""
-
-
-@cli.command("llmpar-summarise", help=HELP, short_help="records to one summary")
+@cli.command(
+    "llmpar-summarise",
+    common=("--cell", "--server", "--gpu", "--engine", "--slo", "--clients", "--text", "--output"),
+    short_help="records to one summary",
+)
 @cli.files
 @cli.output
-@click.option("--cell", metavar="FILE", type=click.Path(), help="The cell record: label, session, clients asked for.")
+@click.option(
+    "--cell", metavar="FILE", type=click.Path(), help="The cell record: label, server session, clients asked for."
+)
 @click.option("--server", metavar="FILE", type=click.Path(), help="The server record.")
 @click.option("--host", metavar="FILE", type=click.Path(), help="The host record.")
 @click.option(
@@ -40,7 +30,7 @@ of memory).
     metavar="FILE",
     type=click.Path(),
     multiple=True,
-    help="Clock records of llmpar-clock: instants of all hosts are put by one clock.",
+    help="Clock records of llmpar-clock: times of all hosts are converted to one clock.",
 )
 @click.option(
     "--slo",
@@ -74,6 +64,20 @@ def main(
     shell: bool,
     table: bool,
 ) -> int:
+    """Make one summary of the request records of a cell: latencies, throughput, the steady window, warnings.
+
+    \b
+      llmpar-summarise requests.jsonl | jq .latency.ttft_s
+      llmpar-summarise --slo ttft=0.5 --slo tpot=0.05 --text requests.jsonl
+      llmpar-summarise --gpu gpu.jsonl -o summary.json requests.jsonl
+
+    Reads request records, in any order and from any number of files, and with them cell, server, host, gpu and
+    engine records, by option or mixed in. Writes one summary record (docs/records.md; each figure is defined in
+    docs/metrics.md). The first record leaves when the last one was read; memory grows by some 200 bytes a request.
+
+    Exit status: 0 done; 2 usage; 3 not records of a known version; 6 no request record (and no server record that
+    ran out of memory).
+    """
     if table:
         cli.say("llmpar-summarise", "--table is now llmpar-table; the old spelling will go in a later release")
         from llmpar.render import summaries
@@ -142,7 +146,9 @@ def _objectives(given: tuple[str, ...]) -> dict[str, float]:
             for metric, most in sorted(parse(text).items()):
                 name, _, statistic = metric.removesuffix("_s").rpartition("_")
                 if name not in OBJECTIVES or statistic == "mean":
-                    cli.say("llmpar-summarise", f"no goodput: {name} {statistic} is no objective on single requests")
+                    cli.say(
+                        "llmpar-summarise", f"no goodput: {name} {statistic} is not an objective on single requests"
+                    )
                     return {}
                 found[name] = most  # of several percentiles the highest, which most requests have to meet
     except ValueError as error:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from llmpar import cli, exit_codes
 
-HELP = """Show summaries as a table of wall seconds, rates and latencies, one line a cell.
 
-\b
-  llmpar-table runs/quick/*/summary.json
-  jq -c 'select(.cell.load.clients > 8)' runs/*/*/summary.json | llmpar-table
-
-Reads summary records, writes text for people; buffers, since column widths depend on every row. For data, select fields
-with jq, or take `llmpar-report --format csv`.
-
-\b
-Exit status: 0 done, 2 usage, 3 not records of a known version, 6 no summary record.
-"""
-
-
-@cli.command("llmpar-table", help=HELP, short_help="summaries to one table")
+@cli.command("llmpar-table", common=("--output",), short_help="summaries to one table")
 @cli.files
 @cli.output
 def main(files: tuple[str, ...], output: str | None) -> int:
+    """Show summaries as a table of wall seconds, rates and latencies, one line a cell.
+
+    \b
+      llmpar-table runs/quick/*/summary.json
+      jq -c 'select(.cell.load.clients > 8)' runs/*/*/summary.json | llmpar-table
+
+    Reads summary records, writes text for people; buffers, since column widths depend on every row. For data,
+    select fields with jq, or take `llmpar-report --format csv`.
+
+    Exit status: 0 done; 2 usage; 3 not records of a known version; 6 no summary record.
+    """
     from llmpar.render import summaries
 
     rows = cli.read_summaries(files)

@@ -19,7 +19,11 @@ NAME = "llmpar-until"
 POLL_S = 0.2
 
 
-@cli.command(NAME, short_help="a load that ends as soon as objectives are surely met or missed")
+@cli.command(
+    NAME,
+    common=("--slo", "--clients", "--records", "--queue"),
+    short_help="a load that ends as soon as objectives are surely met or missed",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--slo", metavar="TEXT", required=True, help="Objectives on shares of requests: ttft-p95<500ms tpot-p95<50ms."
@@ -39,7 +43,7 @@ POLL_S = 0.2
     "--queue",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="The list that COMMAND's clients share: what is left of it is taken. Otherwise COMMAND gets HUP.",
+    help="The list that COMMAND's clients share. At the end the rest of it is taken; without it COMMAND gets HUP.",
 )
 def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str | None) -> int:
     """Run a load until its records show that objectives are met or missed.
@@ -47,13 +51,12 @@ def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str
     \b
       llmpar-until --slo 'ttft-p95<1s' --clients 8 --records out -- parallel -j8 llmpar-request ::: prompts/* > out
 
-    COMMAND is GNU parallel, which starts no more requests and waits for those that are out when it is told to end. The
-    share of requests over each limit is tested after every request by a bound that allows for that
-    (docs/search.md), so records made until then are a measurement as good as a longer one for this question. A closing
-    record of kind `ended` says that it ended early, and why. `make find` does this by itself.
+    COMMAND is GNU parallel: at the end it starts no more requests and waits for those in flight. The share of
+    requests over each limit is tested after every request by a bound that allows for that (docs/search.md), so
+    records made until then are a measurement as good as a longer one for this question. A closing record of kind
+    `ended` says that it ended early, and why. `make find` does this by itself.
 
-    \b
-    Exit status: COMMAND's own, 0 where it ended early; 2 usage.
+    Exit status: COMMAND's own; 0 where it ended early; 2 usage.
     """
     from llmpar.search import ending
     from llmpar.verdicts import objectives

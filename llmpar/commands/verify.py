@@ -12,30 +12,28 @@ import click
 from llmpar import cli, exit_codes, manifest
 from llmpar.failure import Failure
 
-HELP = """Check results against their manifest: every hash, and every derived file recomputed from the records.
 
-\b
-  llmpar-verify runs
-  llmpar-verify --signers allowed_signers runs
-
-Names each file that was changed, dropped or added, and each summary, table, verdict or claim that does not follow from
-the records, with the first figure that differs. The recomputation asks nothing of the hashes: an edited verdict is
-found although its manifest was made anew. A signature (manifest.jsonl.sig) is checked by ssh-keygen -Y; --signers is
-its file of allowed signers, and without it any key may have signed. Bytes are those of the llmpar version that the
-manifest names.
-
-\b
-Exit status: 0 all is as it should be, 2 usage, 3 no manifest of a known version, 5 something differs.
-"""
-
-
-@cli.command("llmpar-verify", help=HELP, short_help="check results against their manifest")
+@cli.command("llmpar-verify", common=("--signers", "--no-recompute"), short_help="check results against their manifest")
 @click.argument("folder", default="runs", type=click.Path(exists=True, file_okay=False))
 @click.option(
     "--signers", metavar="FILE", type=click.Path(exists=True), help="Who may sign: ssh's ALLOWED SIGNERS file."
 )
 @click.option("--no-recompute", is_flag=True, help="Check hashes and signature only.")
 def main(folder: str, signers: str | None, no_recompute: bool) -> int:
+    """Check results against their manifest: every hash, and every derived file recomputed from the records.
+
+    \b
+      llmpar-verify runs
+      llmpar-verify --signers allowed_signers runs
+
+    Names each file that was changed, dropped or added, and each summary, table, verdict or claim that does not
+    follow from the records, with the first figure that differs. The recomputation asks nothing of the hashes: an
+    edited verdict is found although its manifest was made anew. A signature (manifest.jsonl.sig) is checked by
+    ssh-keygen -Y; --signers is its file of allowed signers, and without it any key may have signed. Bytes are those
+    of the llmpar version that the manifest names.
+
+    Exit status: 0 all is as it should be; 2 usage; 3 no manifest of a known version; 5 something differs.
+    """
     root = Path(folder)
     head, listed = _read(root)
     faults = [*_signature(root / manifest.NAME, signers), *_hashes(root, listed)]

@@ -57,7 +57,7 @@ class Parser:
         return plan
 
     def _parse(self, arguments: list[str], environ: dict[str, str]) -> plan.Plan:
-        if any(argument in ("-h", "--help", "--version") for argument in arguments):
+        if any(argument in ("-h", "--help", "--help-all", "--version") for argument in arguments):
             raise RunCold
         # Defaults come from the environment; this process has the first launcher's.
         for name in [name for name in os.environ if name.startswith("LLMPAR_")]:

@@ -54,7 +54,7 @@ def examples() -> list[str]:
     """Lines of help that begin as a pipeline of ours does, their continuation lines joined on."""
     found = []
     for name in COMMANDS:
-        for line in called.run_text([name, "--help"]).stdout.splitlines():
+        for line in called.run_text([name, "--help-all"]).stdout.splitlines():
             words = re.sub(r"\s+#.*", "", line.strip())
             if (
                 line.startswith("  ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import called
 import pytest
+
+from llmpar import cli
+from llmpar.cli import help
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "llmpar"
@@ -233,7 +238,7 @@ def test_nothing_below_the_commands_reaches_click() -> None:
                 if other not in seen:
                     seen.add(other)
                     todo.append(other)
-        assert "cli" not in seen, f"llmpar.{name} reaches llmpar.cli"
+        assert not any(other.split(".")[0] == "cli" for other in seen), f"llmpar.{name} reaches llmpar.cli"
 
 
 def test_the_package_itself_imports_nothing() -> None:
@@ -255,14 +260,43 @@ def test_entry_points_bin_modules_and_index_agree() -> None:
     assert rows == set(COMMANDS)
 
 
+def click_command(name: str) -> cli.Command:
+    module = name.removeprefix("llmpar-").replace("-", "_")
+    place = importlib.import_module(f"llmpar.commands.{'import_' if module == 'import' else module}")
+    found: cli.Command = place.main.command
+    return found
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_one_screen_with_an_example(name: str) -> None:
-    done = called.run_text([name, "--help"])
-    assert done.returncode == 0, done.stderr
-    assert f"Usage: {name}" in done.stdout
-    assert "xit" in done.stdout, "help says what the exit status means"
-    assert len(done.stdout.splitlines()) <= 80
-    assert called.run_text([name, "-h"]).stdout == done.stdout
+def test_help_has_one_layout(name: str) -> None:
+    """A sentence, examples, what is read and written, exit status; then the options."""
+    command = click_command(name)
+    sentence, examples, *prose, statuses = help.parts(inspect.cleandoc(command.help or ""))
+    assert re.fullmatch(r"[A-Z][^.]*(\.\w[^.]*)*\.", " ".join(sentence.split())), "one sentence"
+    head, *lines = examples.split("\n")
+    assert head == "\b" and lines and all(line.startswith("  ") and len(line) <= 118 for line in lines)
+    assert any(name in line for line in lines)
+    assert prose and not any("\b" in each or "xit status" in each for each in prose)
+    text = " ".join(statuses.split())
+    assert re.fullmatch(r"Exit status: (0 [^;]+|COMMAND's own); .+\.", text) and "; 2 " in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_screen_of_80_by_24(name: str) -> None:
+    def said(option: str) -> str:
+        done = called.run_text([name, option], environment={"COLUMNS": "80"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    lines = said("--help").splitlines()
+    assert lines[0].startswith(f"Usage: {name}") and len(lines) <= 24 and max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert f"  {name}" in text or f"-- {name}" in text or f"| {name}" in text or f" {name} " in text, "no example"
+    assert "Exit status: " in text and "--help-all" in text
+    assert said("-h").splitlines() == lines
+    whole = said("--help-all")
+    for option in click_command(name).params:
+        assert getattr(option, "hidden", True) or option.opts[-1] in whole
 
 
 @pytest.mark.parametrize("name", COMMANDS)

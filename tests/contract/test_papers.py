@@ -37,7 +37,7 @@ def jobs(root: Path) -> dict[str, str]:
 def test_each_command_has_a_current_page(name: str, root: Path, rewrite: bool) -> None:
     environment = {**os.environ, "COLUMNS": "110"}
     text = subprocess.run(
-        [name, "--help"], capture_output=True, text=True, timeout=60, env=environment, check=True
+        [name, "--help-all"], capture_output=True, text=True, timeout=60, env=environment, check=True
     ).stdout
     job = jobs(root)[name]
     page = PAGE.format(name=name, job=job[0].upper() + job[1:], help=text.rstrip() + "\n")

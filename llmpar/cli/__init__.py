@@ -1,0 +1,65 @@
+"""What the commands share: the command itself, its help, common options, streams and messages."""
+
+from llmpar.cli.entry_point import CONTEXT, command, completion_variable, run, version
+from llmpar.cli.help import Command, current_spelling
+from llmpar.cli.messages import assignments, say
+from llmpar.cli.options import (
+    INT64,
+    Objectives,
+    Seconds,
+    certificates,
+    files,
+    insecure,
+    known_figures,
+    margin,
+    output,
+    prices_of,
+    sampling_duration,
+    sampling_interval,
+    sampling_output,
+    verify,
+)
+from llmpar.cli.streams import (
+    opened,
+    read_records,
+    read_summaries,
+    refuse_simulated,
+    refuse_terminal,
+    say_left_out,
+    summaries_in,
+    writing,
+)
+
+__all__ = [
+    "CONTEXT",
+    "INT64",
+    "Command",
+    "Objectives",
+    "Seconds",
+    "assignments",
+    "certificates",
+    "command",
+    "completion_variable",
+    "current_spelling",
+    "files",
+    "insecure",
+    "known_figures",
+    "margin",
+    "opened",
+    "output",
+    "prices_of",
+    "read_records",
+    "read_summaries",
+    "refuse_simulated",
+    "refuse_terminal",
+    "run",
+    "sampling_duration",
+    "sampling_interval",
+    "sampling_output",
+    "say",
+    "say_left_out",
+    "summaries_in",
+    "verify",
+    "version",
+    "writing",
+]
