@@ -14,7 +14,7 @@ export LLMPAR_MAKEFILE := $(abspath $(HERE)/Makefile)
 
 -include config.mk
 
-# Words from the command line and the environment are taken as they stand: a model's name or an address that holds
+# Words from the command line and the environment are taken as they are: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
 $(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST PRICE SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
@@ -110,7 +110,7 @@ help: ## this list
 
 ##@ Measure
 
-# The cell list is made before anything is installed, with the standard library, so that `make -n` tells the truth.
+# The cell list is made before anything is installed, with the standard library, so that `make -n` is right.
 plan = PYTHONPATH=$(package)/.. $(PYTHON) -m llmpar.sweep_folder
 ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
 $(if $(wildcard $(table))$(SEARCH),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
@@ -189,7 +189,7 @@ endif
 $(CELLS:%=$(RUN)/%/cell.json): | $(RUN)/cells.mk
 	@rm -f $(RUN)/cells.mk && $(MAKE) $(RUN)/cells.mk
 
-# What scripts ask: the name of SWEEP, where results go, which Python. Settings may stand in config.mk.
+# What scripts ask: the name of SWEEP, where results go, which Python. Settings may be in config.mk.
 .PHONY: where
 where:
 	@printf '%s\n' '$(name)' '$(RUNS)' '$(LLMPAR_PYTHON)'
@@ -235,7 +235,7 @@ claims: | $(ready) ## what the results say of the study's findings
 	@$(call records,$(RUNS)/.claims,$(results)) | llmpar-claims
 
 .PHONY: report
-report: | $(ready) ## one HTML file of all results, with picks within SLO= (STUDY=1: the study beside them)
+report: | $(ready) ## one HTML file of all results, with picks within SLO= (STUDY=1: with the study's)
 	@$(call records,$(RUNS)/.report,$(results)) | llmpar-report $(if $(filter-out none,$(slo)),--slo "$$SLO") $(if $(STUDY),--study) $(REPORT) -o $(RUNS)/report.html
 	@echo $(RUNS)/report.html
 
@@ -267,7 +267,7 @@ $(ready): $(HERE)/pyproject.toml
 endif
 
 .PHONY: doctor
-doctor: ## what this machine lacks, and the command that mends it
+doctor: ## what is missing on this machine, and the command that installs or fixes it
 	@llmpar-doctor
 
 # Tests, benchmarks and the like, in a checkout only.

@@ -32,7 +32,7 @@ man: | $(ready_dev) ## a man page of each command, in build/man
 	@echo 'build/man: try man -l build/man/llmpar-request.1'
 
 .PHONY: bench
-bench: | $(ready_dev) ## what a request costs and how true its times are, beside curl and others
+bench: | $(ready_dev) ## what a request costs and how true its times are, next to curl and others
 	@bench/run
 
 .PHONY: bench-peers

@@ -168,7 +168,7 @@ def simulate_decide(trials: int) -> str:
                     values[side][block] = (
                         float(run(random, server, 64, 300, pace).end_s.max()) if trials <= 50 else pace
                     )
-                    look = decide.stand(blocks)
+                    look = decide.latest_look(blocks)
                 told["different"] += look.decision == "different"
                 told["same"] += look.decision == "same"
                 told["wrong sign"] += look.decision == "different" and look.ratio > 1 and difference > 0

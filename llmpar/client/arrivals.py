@@ -80,7 +80,7 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
                 continue
             at = math.nan
         if not math.isfinite(at):
-            raise BadTrace(f"cannot read '{name}' line {number}: '{text[:40]}' is no time in seconds and no date")
+            raise BadTrace(f"cannot read '{name}' line {number}: '{text[:40]}' is neither a time in seconds nor a date")
         found.append(at)
     found.sort()
     return [at - found[0] for at in found]

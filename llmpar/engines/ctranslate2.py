@@ -83,7 +83,7 @@ ENGINE = Engine(
         (
             "missing_package",
             r"No module named '?(ctranslate2|tokenizers)",
-            "its Python lacks a package: pip install ctranslate2 tokenizers",
+            "a package is missing from its Python: pip install ctranslate2 tokenizers",
         ),
         (
             "unknown_model",

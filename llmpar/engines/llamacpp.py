@@ -25,7 +25,9 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     if settings.kv_bytes is not None:
         each = device.kv_bytes_per_token or _kv_bytes_per_token(model)
         if each is None:
-            raise Unsupported(f"kv_bytes: cannot tell how much a token of '{model}' holds; give max_sequences instead")
+            raise Unsupported(
+                f"kv_bytes: the size of a token of '{model}' in the KV cache is unknown; give max_sequences instead"
+            )
         fit = settings.kv_bytes // (each * length)
         if fit < 1:
             raise Unsupported(
@@ -40,7 +42,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         )
     if settings.speculate_method not in (None, "ngram"):
         raise Unsupported(
-            f"speculate_method: '{settings.speculate_method}' is not to be had here; llamacpp has ngram "
+            f"speculate_method: '{settings.speculate_method}' is not available; llamacpp has ngram "
             "(a draft model goes through --engine-args '--spec-type draft-simple -md FILE')"
         )
     port = settings.port or ENGINE.default_port
@@ -64,7 +66,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     name = os.path.basename(model)
     if runtime == "docker":
         if not os.path.exists(model):
-            raise Unsupported(f"model: '{model}' is no file; llama.cpp's image needs a .gguf file")
+            raise Unsupported(f"model: '{model}' is not a file; llama.cpp's image needs a .gguf file")
         folder, file = os.path.split(os.path.abspath(model))
         argv = docker.docker(
             settings,

@@ -155,7 +155,7 @@ def _known(settings: Settings, device: Device) -> tuple[int, int, int]:
 def _fitting(fraction: float, kv: int, card: int, weights: int) -> float:
     if not 0 < fraction <= 0.99:
         raise Unsupported(
-            f"{kv / GIB:.1f} GiB of KV cache beside {weights / GIB:.1f} GiB of weights and "
+            f"{kv / GIB:.1f} GiB of KV cache next to {weights / GIB:.1f} GiB of weights and "
             f"{REST_BYTES / GIB:.1f} GiB for the rest do not fit into {card / GIB:.1f} GiB: lower --kv-bytes"
         )
     return round(fraction, 4)

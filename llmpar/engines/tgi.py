@@ -27,7 +27,9 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     )
     if quantize and settings.dtype and not quantize.startswith("bitsandbytes"):
         # The shard ends with "Only 1 can be set between `dtype` and `quantize`", minutes after the start.
-        raise Unsupported(f"TGI takes no dtype beside --quantize {quantize}: its shards would exit. Leave --dtype out")
+        raise Unsupported(
+            f"TGI does not take a dtype with --quantize {quantize}: its shards would exit. Leave --dtype out"
+        )
     if settings.prefix_cache and first:
         raise Unsupported(f"TGI {version} has no prefix cache: version 3 has")
     if (
@@ -38,7 +40,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         raise Unsupported("TGI needs --max-input-tokens below --max-total-tokens: the rest is for the output")
     if first and settings.max_total_tokens is None and (settings.max_input_tokens or 0) >= FIRST_TOTAL:
         raise Unsupported(
-            f"TGI {version} has {FIRST_TOTAL} total tokens unless told, and --max-input-tokens is "
+            f"TGI {version} has {FIRST_TOTAL} total tokens by default, and --max-input-tokens is "
             f"{settings.max_input_tokens}: "
             "give --max-total-tokens as well"
         )
@@ -146,7 +148,7 @@ ENGINE = Engine(
         (
             "bad_setting",
             r"Only 1 can be set between `dtype` and `quantize`",
-            "TGI takes no dtype beside this quantisation: leave --dtype out",
+            "TGI does not take a dtype with this quantisation: leave --dtype out",
         ),
         ("bad_setting", r"ArgumentValidation\(", "TGI refused its settings"),
         ("unknown_model", r"Error: DownloadError", "the weights could not be downloaded"),

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for llmpar, each with the command that mends it."""
+"""What llmpar needs on this machine, what is missing, and the command that installs or fixes it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NO_ROOT = ", or without root: `make setup` (`llmpar setup`), or LAUNCHER=threads
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: `state` is `ok`, `note` (something works less well or one feature lacks) or `missing` (the main job
-    fails)."""
+    """One check: `state` is `ok`, `note` (something works less well, or one feature is missing) or `missing` (the main
+    job fails)."""
 
     check: str
     state: str
     found: str
     needed_for: str
-    mend: str | None = None
+    fix: str | None = None
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,8 +67,8 @@ def text(finding: Finding) -> str:
     lines = f"{SIGNS[finding.state]:<8}{finding.check:<20} {finding.found}\n"
     if finding.state != OK:
         lines += f"{'':<8}for {finding.needed_for}\n"
-        if finding.mend:
-            lines += f"{'':<8}  {finding.mend}\n"
+        if finding.fix:
+            lines += f"{'':<8}  {finding.fix}\n"
     return lines
 
 
@@ -98,13 +98,15 @@ def python(facts: dict[str, Any]) -> Iterator[Finding]:
         "packages apart from the system's",
         None if inside else "make setup" if checkout else "pipx install, or uv tool install, in place of pip",
     )
-    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing_packages = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     yield Finding(
         "python packages",
-        MISSING if lacking else OK,
-        f"missing: {', '.join(lacking)}" if lacking else "all there",
+        MISSING if missing_packages else OK,
+        f"missing: {', '.join(missing_packages)}" if missing_packages else "all installed",
         "everything",
-        shlex.join(installation.add(*(DISTRIBUTIONS.get(name, name) for name in lacking))) if lacking else None,
+        shlex.join(installation.add(*(DISTRIBUTIONS.get(name, name) for name in missing_packages)))
+        if missing_packages
+        else None,
     )
 
 
@@ -153,10 +155,10 @@ def gpu(facts: dict[str, Any]) -> Iterator[Finding]:
                 "tensor activity and occupancy in samples",
             )
         return
-    mend = "install NVIDIA's driver (Debian, Ubuntu: apt-get install nvidia-driver), then reboot"
+    fix = "install NVIDIA's driver (Debian, Ubuntu: apt-get install nvidia-driver), then reboot"
     if "loaded" in (facts["gpus_reason"] or ""):
-        mend = "modprobe nvidia, or reboot"
-    yield Finding("gpu", NOTE, facts["gpus_reason"] or "none", "GPU engines (the embedded CPU engine needs none)", mend)
+        fix = "modprobe nvidia, or reboot"
+    yield Finding("gpu", NOTE, facts["gpus_reason"] or "none", "GPU engines (the embedded CPU engine needs none)", fix)
 
 
 def engines(facts: dict[str, Any]) -> Iterator[Finding]:
@@ -268,11 +270,11 @@ def kernel_stamp_error() -> float | None:
 
 def places(facts: dict[str, Any]) -> Iterator[Finding]:
     try:
-        found, state, mend = runtime_directory.directory(), OK, None
+        found, state, fix = runtime_directory.directory(), OK, None
     except OSError as error:
         found, state = str(error), MISSING
-        mend = "export XDG_RUNTIME_DIR=$(mktemp -d)"
-    yield Finding("runtime directory", state, found, "the pool of llmpar-request", mend)
+        fix = "export XDG_RUNTIME_DIR=$(mktemp -d)"
+    yield Finding("runtime directory", state, found, "the pool of llmpar-request", fix)
     try:
         with tempfile.TemporaryFile():
             pass

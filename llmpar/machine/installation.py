@@ -35,7 +35,7 @@ def how() -> str:
 
 
 def add(*packages: str) -> list[str]:
-    """The command that installs packages beside llmpar, so that it finds them."""
+    """The command that installs packages into llmpar's environment."""
     kind = how()
     if kind == CHECKOUT:
         return ["make", "-B", "setup"]
@@ -73,9 +73,9 @@ def remedy(extra: str) -> str:
 
 def main(extras: list[str]) -> int:
     """For scripts/setup: the words of the command that installs what is missing of the extras, a line each."""
-    lacking = missing(*extras)
-    if lacking:
-        sys.stdout.write("".join(f"{word}\n" for word in add(*requirements(*lacking))))
+    absent = missing(*extras)
+    if absent:
+        sys.stdout.write("".join(f"{word}\n" for word in add(*requirements(*absent))))
     return os.EX_OK
 
 

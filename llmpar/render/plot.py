@@ -183,7 +183,7 @@ def acceptance(curves: Sequence[break_even.Curve], look: Look = WIDE) -> Figure:
         name = ", ".join(words.setting_phrase(key, curve.base.settings.get(key)) for key in keys)
         groups.setdefault(name, []).append(curve)
     if not groups:
-        raise ValueError("no summary has a forced acceptance length beside one without speculation")
+        raise ValueError("this picture needs summaries with a forced acceptance length and one without speculation")
     figure, axes = panels(len(groups), look, 3.3)
     drafts = sorted({curve.speculate for curve in curves})
     for axis, (name, members) in zip(axes, groups.items(), strict=True):

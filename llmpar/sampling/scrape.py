@@ -185,4 +185,4 @@ def run(sampler: Sampler, ticks: Ticks, stop: threading.Event, stream: BinaryIO,
         take(missed)
     take(0)
     if failed:
-        say(f"{failed} of {count} samples lack a server's metrics")
+        say(f"in {failed} of {count} samples a server's metrics are missing")

@@ -2,8 +2,8 @@
 
 Each round measures every candidate left in one fresh server session, on prompts that no earlier round used, busiest
 level first; the best third goes on with three times the requests. The last three are compared in blocks of fresh server
-sessions each, as `decide` does, so that the answer can name what cannot be told from the leader. A server that did not
-start is a result with its cause.
+sessions each, as `decide` does, so that the answer can name what is not surely worse than the leader. A server that
+did not start is a result with its cause.
 
 Sources: Jamieson and Talwalkar, AISTATS 2016 (successive halving); Karnin, Koren and Somekh, ICML 2013.
 """
@@ -144,7 +144,7 @@ class Next:
 
 @dataclass(frozen=True)
 class State:
-    """Where the search stands: the next cell, or None and the answer is due. `left`: candidates still in the race."""
+    """State of the search: the next cell, or None and the answer is due. `left`: candidates still in the race."""
 
     cell: Next | None
     turn: int

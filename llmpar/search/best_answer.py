@@ -1,4 +1,4 @@
-"""What `best` says: the leader, what cannot be told from it, what is worse, what did not run and why."""
+"""What `best` says: the leader, what is not surely worse, what is worse, what did not run and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmpar.search.best import RATE, Candidate, Question, State, last_score, lea
 
 # Where a candidate ends up, and the words for those that are there: one, or several.
 GROUPS = {
-    "tied": ("this one cannot be told from it", "these {} cannot be told from it"),
+    "tied": ("this one is not surely worse", "these {} are not surely worse"),
     "worse": ("this one is worse", "these {} are worse"),
     "missed": ("this one meets the objectives at no level tried", "these {} meet the objectives at no level tried"),
     "refused": ("this one was not started", "these {} were not started"),
@@ -40,7 +40,7 @@ def answer(candidates: Sequence[Candidate], done: State, question: Question, spe
             entry |= {"leader_ratio": look.ratio, "low": look.low, "high": look.high, "blocks": look.blocks}
             groups["worse" if look.decision == "different" else "tied"].append(entry)
         elif best is not None:
-            # Seen in one server session: those that left early had the lower value; of finalists nothing is told yet.
+            # Seen in one server session: those that left early had the lower value, finalists are not decided yet.
             groups["tied" if candidate in done.finalists else "worse"].append(entry)
         else:
             groups["missed" if candidate.levels else "unmeasured"].append(entry)
@@ -124,10 +124,10 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 def _over_the_next(record: Mapping[str, Any]) -> str:
     """The lead over the best of those that the final showed to be worse."""
-    told = [entry for entry in record["worse"] if "leader_ratio" in entry]
-    if not told:
+    compared = [entry for entry in record["worse"] if "leader_ratio" in entry]
+    if not compared:
         return ""
-    next_one = min(told, key=lambda entry: entry["leader_ratio"])
+    next_one = min(compared, key=lambda entry: entry["leader_ratio"])
     low, high = (next_one["low"] - 1) * 100, (next_one["high"] - 1) * 100
     return f"; {(next_one['leader_ratio'] - 1) * 100:+.0f}% ({low:.0f} to {high:.0f}) over {next_one['label']}"
 
@@ -145,7 +145,7 @@ def _time(record: Mapping[str, Any]) -> str:
 
 
 def progress(candidates: Sequence[Candidate], now: State, question: Question, spent: budget.Spent) -> str:
-    """Where the race stands: candidates left, the leader with its interval, minutes left."""
+    """Progress of the race: candidates left, the leader with its interval, minutes left."""
     if now.finalists:
         text = f"final of {len(now.finalists)}, block {len(now.finalists[0].final) + 1}"
         leader = leader_of(now.finalists)

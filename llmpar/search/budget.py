@@ -19,7 +19,7 @@ GROWTH = 3  # times as many requests from round to round
 
 @dataclass
 class Spent:
-    """`seconds` so far. `start_s`: what a server session takes beside its cells (start, warm-up, end), the mean.
+    """`seconds` so far. `start_s`: what a server session takes on top of its cells (start, warm-up, end), the mean.
     `request_s`: one request more, by candidate and level. The last two are of rounds alone, so that what is planned for
     the final does not change while it runs."""
 
@@ -96,7 +96,7 @@ def spent(cells: Sequence[tuple[int, float, bool, Mapping[str, Any]]]) -> Spent:
 
 def requests_of(turn: int, level: float, spent: Spent | None = None, number: int = 0) -> int:
     """Requests of a cell of a round: at least four turns of all clients, and three times as many each round, as long as
-    the cell takes no longer than its server's start does. Beyond that another start tells more than a longer cell:
+    the cell takes no longer than its server's start does. Beyond that another start teaches more than a longer cell:
     server sessions differ (Kalibera and Jones, ISMM 2013)."""
     first = int(max(FIRST_REQUESTS, 4 * level))
     each = spent.seconds_a_request(number, level) if spent else 0.0

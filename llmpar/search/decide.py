@@ -1,4 +1,4 @@
-"""Is A really faster than B: blocks of one fresh server session of each side, until the blocks tell."""
+"""Is A really faster than B: blocks of one fresh server session of each side, until they decide it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Blocks:
     """What is measured: values of each side by block, and the seconds that each session took."""
 
     values: dict[str, dict[int, float]]
-    missing: list[str]  # cells whose summary lacks the figure
+    missing: list[str]  # cells whose summary does not have the figure
     seconds: list[float]
 
     @property
@@ -68,9 +68,9 @@ def next_cell(blocks: Blocks, seed: int) -> tuple[int, str]:
         block += 1
 
 
-def stand(blocks: Blocks, margin: float = MARGIN, most: int = sequential.MOST_BLOCKS) -> sequential.Look | None:
+def latest_look(blocks: Blocks, margin: float = MARGIN, most: int = sequential.MOST_BLOCKS) -> sequential.Look | None:
     """The look after the complete blocks; None before the first. Looks before the last one count as they came: a
-    comparison that was told at an earlier look stays told."""
+    comparison that was decided at an earlier look stays decided."""
     done = blocks.complete
     for count in range(sequential.FIRST_LOOK, len(done) + 1):
         now = (
@@ -88,12 +88,12 @@ def stand(blocks: Blocks, margin: float = MARGIN, most: int = sequential.MOST_BL
 
 
 def progress(blocks: Blocks, look: sequential.Look | None, most: int = sequential.MOST_BLOCKS) -> str:
-    """Where the comparison stands: the blocks, the effect with its interval, the chance of being told."""
+    """Progress of the comparison: the blocks, the effect with its interval, the chance of a verdict."""
     text = f"block {len(blocks.complete) + 1} of at most {most}"
     if look is not None and look.low is not None and look.high is not None:
         text += f"; a/b {look.ratio:.3f} ({look.low:.3f} to {look.high:.3f})"
         if look.chance is not None:
-            text += f", {look.chance * 100:.0f}% chance of being told"
+            text += f", {look.chance * 100:.0f}% chance of a verdict"
     return text
 
 
@@ -145,7 +145,7 @@ def sentence(record: Mapping[str, Any]) -> str:
     if record["decision"] == "same":
         return f"{a} and {b} are the same within {record['margin'] * 100:g}%: {seen} ({span})\n"
     why = {
-        "hopeless": "more blocks up to the limit would hardly tell",
+        "hopeless": "more blocks up to the limit would hardly decide it",
         "undecided": "the last block is in",
         "out of time": "the time is over",
     }[record["decision"]]
@@ -153,8 +153,8 @@ def sentence(record: Mapping[str, Any]) -> str:
     if record["blocks_needed"] and record["seconds_per_block"]:
         more = record["blocks_needed"]
         text += (
-            f"\n{more} blocks, {more * record['seconds_per_block'] / 60:.0f} minutes in all, would tell them "
-            "apart in half of all cases"
+            f"\n{more} blocks, {more * record['seconds_per_block'] / 60:.0f} minutes in all, would "
+            "decide it in half of all cases"
         )
     elif record["sigma"]:
         text += (

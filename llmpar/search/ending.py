@@ -25,7 +25,7 @@ PERCENTS = ("p50", "p90", "p95", "p99")
 
 
 def possible(wanted: Mapping[str, float], launcher: str) -> bool:
-    """Whether such objectives are about shares of requests, and the launcher can be told to start no more."""
+    """Whether such objectives are about shares of requests, and the launcher can be made to start no more."""
     return launcher in ("queue", "parallel", "cold") and all(_is_share(metric) for metric in wanted)
 
 

@@ -84,7 +84,7 @@ def step(
 
 
 def progress(levels: Mapping[float, Level], axis: str) -> str:
-    """Where the search stands: the highest level that meets the objectives and the lowest above it that does not."""
+    """Progress of the search: the highest level that meets the objectives and the lowest above it that does not."""
     noun = "clients" if axis == "clients" else "requests/s"
     best = max((level for level, seen in levels.items() if seen.verdict == objectives.MEETS), default=None)
     above = min(

@@ -11,7 +11,7 @@ from llmpar.search.best import Candidate, Next
 
 # Columns that the search sets by itself.
 OWN = ("clients", "count", "skip", "take", "rate", "until")
-# Settings whose value tells by itself what it is of.
+# Settings whose value alone says what it is of.
 TELLING = ("engine", "dtype", "quantize", "engine_args")
 
 
@@ -51,7 +51,7 @@ def label_of(server: Mapping[str, Any], varying: Sequence[str]) -> str:
 
 
 def price_of(server: Mapping[str, Any], prices: Mapping[str, float]) -> float | None:
-    """What an hour of a candidate costs: the price whose name stands in its settings, else the one without a name."""
+    """What an hour of a candidate costs: the price whose name is in its settings, else the one without a name."""
     words = " ".join(str(value) for value in server.values())
     return next((amount for name, amount in prices.items() if name and name in words), prices.get(""))
 

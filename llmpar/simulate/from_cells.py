@@ -68,7 +68,7 @@ def refuse(server: dict[str, Any], load: dict[str, Any]) -> None:
     if engine not in ENGINES:
         raise Refused(f"engine '{engine}': only engines that batch as vLLM does are predicted ({', '.join(ENGINES)})")
     if str(server.get("quantize") or "none") != "none":
-        raise Refused(f"quantize '{server['quantize']}': there is no table of quantised kernels")
+        raise Refused(f"quantize '{server['quantize']}': kernel times of quantised weights are not known")
     if str(server.get("dtype") or "auto") not in DTYPES:
         raise Refused(f"dtype '{server['dtype']}': there are tables of fp16 and bf16 only")
     if int(server.get("shards") or 1) > 1:
@@ -107,7 +107,7 @@ def of_summary(summary: dict[str, Any], model: str | None, calibrated: Sequence[
     cell, host = summary.get("cell"), summary.get("host")
     gpus = [str(gpu.get("name")) for gpu in (host or {}).get("gpus") or []] if isinstance(host, dict) else []
     if not cell or not gpus:
-        raise Refused("the measured summary lacks its cell or its host record with the GPU; both are needed")
+        raise Refused("the measured summary has no cell or no host record with a GPU; both are needed")
     card = _card(gpus[0], calibrated)
     tokens = summary["tokens"]
     count = int(summary["n"]["ok"])

@@ -97,7 +97,7 @@ def load(name: str) -> Model:
             return KNOWN[candidate]
     for suffix in ("-awq", "-gptq", "-fp8", "-int4", "-int8", "-eetq", ".gguf"):
         if suffix in short:
-            raise Refused(f"'{name}' is quantised: there is no table of its kernels, only of fp16 and bf16")
+            raise Refused(f"'{name}' is quantised: kernel times are known for fp16 and bf16 only")
     raise UnknownModel(
         f"the sizes of '{name}' are not known: give the directory with its config.json, or one of "
         f"{', '.join(sorted(KNOWN))}"
@@ -112,9 +112,7 @@ def _from_config(path: Path) -> Model:
     if not isinstance(config, dict):
         raise Refused(f"'{path}' is not the config.json of a decoder model")
     if config.get("quantization_config"):
-        raise Refused(
-            f"'{path}' describes quantised weights: there is no table of their kernels, only of fp16 and bf16"
-        )
+        raise Refused(f"'{path}' describes quantised weights: kernel times are known for fp16 and bf16 only")
     if any(config.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts")):
         raise Refused(f"'{path}' describes a mixture of experts: only dense models are predicted")
     try:

@@ -64,14 +64,14 @@ class Scenario:
         if self.kv_bytes is not None:
             if self.kv_bytes > free:
                 raise Refused(
-                    f"a KV cache of {gib(self.kv_bytes)} does not fit: {gib(max(free, 0))} are left beside the weights"
+                    f"a KV cache of {gib(self.kv_bytes)} does not fit: {gib(max(free, 0))} are left next to the weights"
                 )
             free = self.kv_bytes
         tokens = free // self.model.kv_bytes_per_token // 16 * 16
         if tokens < 16:
             raise Refused(
                 f"{self.model.name} does not fit {self.card.title}: weights of {gib(self.model.weight_bytes)} "
-                f"and {gib(RESERVED_BYTES)} beside them leave no KV cache"
+                f"and {gib(RESERVED_BYTES)} of other memory leave no room for a KV cache"
             )
         return tokens
 

@@ -1,4 +1,4 @@
-"""What is found lacking, and the command that mends it."""
+"""What is found lacking, and the command that fixs it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_what_lacks_has_a_command(facts: dict[str, Any]) -> None:
         "gpus_reason": "no driver",
     }
     states = {finding.check: finding for finding in checkup.findings(bare)}
-    assert states["parallel"].state == checkup.MISSING and "install parallel" in str(states["parallel"].mend)
+    assert states["parallel"].state == checkup.MISSING and "install parallel" in str(states["parallel"].fix)
     for name in ("nginx", "docker", "curl", "gpu", "xllamacpp"):
-        assert states[name].state == checkup.NOTE and states[name].mend
-    assert all(finding.mend for finding in states.values() if finding.state == checkup.MISSING)
+        assert states[name].state == checkup.NOTE and states[name].fix
+    assert all(finding.fix for finding in states.values() if finding.state == checkup.MISSING)
     assert all(finding.needed_for for finding in states.values())
 
 
@@ -72,7 +72,7 @@ def test_a_cgroup_quota_counts_as_cpus(facts: dict[str, Any]) -> None:
 def test_few_open_files(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _: (1024, 524288))
     finding = found(facts, "open files")
-    assert (finding.state, finding.mend) == (checkup.NOTE, "ulimit -n 65536")
+    assert (finding.state, finding.fix) == (checkup.NOTE, "ulimit -n 65536")
 
 
 def test_a_runtime_directory_of_somebody_else(facts: dict[str, Any], tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_the_command() -> None:
     done = run("--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {"check", "state", "found", "needed_for", "mend"} == set(rows[0])
+    assert {"check", "state", "found", "needed_for", "fix"} == set(rows[0])
     assert done.returncode == (4 if any(row["state"] == "missing" for row in rows) else 0)
     made = json.loads(run("--host").stdout)
     assert list(made)[:2] == ["kind", "v"] and made["kind"] == "host"

@@ -270,7 +270,7 @@ def test_what_tgi_would_refuse_after_its_start_is_refused_before(models: dict[st
         for dtype in ("float32", "half", "auto"):
             with pytest.raises(Unsupported, match=f"does not know --dtype '{dtype}': it takes float16, bfloat16"):
                 tgi.command(Settings(model="7b", version=version, dtype=dtype), DEVICE, "docker")
-    with pytest.raises(Unsupported, match="2048 total tokens unless told"):
+    with pytest.raises(Unsupported, match="2048 total tokens by default"):
         tgi.command(Settings(model="7b", version="1.4.4", max_input_tokens=3600), DEVICE, "docker")
     tgi.command(Settings(model="7b", version="3.3.7", max_input_tokens=3600), DEVICE, "docker")
 

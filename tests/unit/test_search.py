@@ -87,7 +87,7 @@ def test_decide_stops_as_soon_as_it_is_told() -> None:
     made: list[dict[str, Any]] = []
     while True:
         blocks = decide.gather(made, "wall_s")
-        look = decide.stand(blocks)
+        look = decide.latest_look(blocks)
         if look is not None and look.decision != "more":
             break
         number, side = decide.next_cell(blocks, seed=3)
