@@ -41,6 +41,7 @@ class Nightly:
         self.table.write_text(HEADER + f"vllm\t1,3\t{prompts}\t4\t6\t0\n")
         self.venv = venv(folder)
         self.environment = {"HOME": str(folder), "SHELL": "/bin/sh", "LOGNAME": "nobody", "LLMPAR_SAMPLE": "no"}
+        self.environment["LLMPAR_LOCKS"] = str(folder / "locks")  # nights of other tests are measured meanwhile
         self.nights = self.runs / "nightly" / f"two@vllm-fake-127.0.0.1-{PORT}"
 
     def command(self, url: str, *words: str) -> list[str]:
