@@ -316,7 +316,7 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
     Two summaries belong together when sweep, settings and host agree, the host in name and in what it is made of; other
     kinds are skipped.
     """
-    made: dict[str, set[str]] = {}
+    made: dict[str, dict[str, str]] = {}  # by host, then by what it is made of: its machine in words
     found: dict[str, Row] = {}
     for number, summary in enumerate(summaries):
         if summary.get("kind") != "summary":
@@ -325,7 +325,7 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
         merged = settings(summary)
         sweep, host = str(cell.get("sweep") or ""), host_of(summary)
         print_of = fingerprint(summary)
-        made.setdefault(host, set()).add(print_of)
+        made.setdefault(host, {}).setdefault(print_of, machine(summary))
         identity: Any = [sweep, host, print_of, merged] if cell else [number]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         if key not in found:
@@ -337,8 +337,13 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
         found[key].summaries.append(summary)
     rows = list(found.values())
     for row in rows:
-        if row.host and len(made[row.host]) > 1:
-            row.host = f"{row.host} ({machine(row.summaries[0])})"
+        machines = made.get(row.host, {})
+        if row.host and len(machines) > 1:
+            print_of = fingerprint(row.summaries[0])
+            # Machines may differ in what their words leave out, such as the memory of a GPU: those are numbered.
+            alike = [other for other, words in machines.items() if words == machines[print_of]]
+            which = f", machine {alike.index(print_of) + 1}" if len(alike) > 1 else ""
+            row.host = f"{row.host} ({machines[print_of]}{which})"
     for sweep in {row.sweep for row in rows if row.sweep}:
         _tell_apart([row for row in rows if row.sweep == sweep])
     return rows

@@ -99,3 +99,14 @@ def test_what_is_left_out_is_said() -> None:
     given = [*summaries(8, {1: 20.0, 2: 22.0, 3: 20.5}), *summaries(16, {1: 21.0, 2: 23.2, 4: 19.0})]
     (record,) = verdict.verdict_records(pairs.by(given, ("clients",), "16"), ("wall_s",))
     assert "2 server sessions measured one side only: left out" in [each["message"] for each in record["reasons"]]
+
+
+def test_machines_of_one_name_and_the_same_words_are_two_hosts() -> None:
+    def of(memory: int, clients: int) -> dict[str, Any]:
+        summary = made.summary(gpus=("NVIDIA H100",), load={"clients": clients})
+        return summary | {"host": summary["host"] | {"gpus": [{"name": "NVIDIA H100", "memory_bytes": memory}]}}
+
+    given = [of(80 << 30, 8), of(79 << 30, 8), of(80 << 30, 16)]
+    first, second, third = rows.group(given)
+    assert first.host == third.host != second.host
+    assert first.host.endswith(", machine 1)") and second.host.endswith(", machine 2)")
