@@ -87,9 +87,9 @@ def main(
       llmpar-report --format csv runs/clients/*/summary.json > clients.csv
       llmpar-compare a.json --baseline b.json --format json | llmpar-report --format markdown - a.json b.json
 
-    The HTML is one file that asks the network for nothing, and can be read without its script. Reads `summary` records,
-    and `verdict` records of llmpar-compare (buffers all); beside each summary.json also gpu.jsonl, engine.jsonl and
-    command.txt where they are.
+    The HTML is one file that asks the network for nothing, and can be read without its script. Buffers all. Reads
+    `summary` records and the `verdict` records of a comparison; beside each summary.json also gpu.jsonl, engine.jsonl
+    and command.txt where they are.
 
     Exit status: 0 done; 2 usage; 3 not records; 6 no summary.
     """
