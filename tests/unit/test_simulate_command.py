@@ -61,11 +61,11 @@ def test_the_record_has_the_documented_fields_and_an_interval() -> None:
     "columns, values, words",
     [
         ("speculate", "2", "acceptance length"),
-        ("quantize", "awq", "quantised kernels"),
+        ("quantize", "awq", "quantised weights"),
         ("shards", "2", "sharding"),
         ("dtype", "float32", "fp16 and bf16"),
         ("launcher", "cold", "client's own start"),
-        ("memory", "13GiB", "leave no KV cache"),
+        ("memory", "13GiB", "leave no room for a KV cache"),
         ("memory", "much", "not a size"),
     ],
 )

@@ -123,7 +123,7 @@ def test_the_study_s_order() -> None:
     [
         ({"draft_tokens": 2}, "without an acceptance length"),
         ({"draft_tokens": 2, "acceptance_length": 3.5}, "acceptance length 3.5"),
-        ({"memory_bytes": 12 << 30}, "leave no KV cache"),
+        ({"memory_bytes": 12 << 30}, "leave no room for a KV cache"),
         ({"kv_bytes": 90 << 30}, "does not fit"),
         ({"kv_tokens": 320}, "does not fit the KV cache"),
         ({"memory_bytes": 100 << 30}, "more memory than"),
