@@ -8,7 +8,7 @@ $(ready_dev): pyproject.toml
 ##@ Develop
 
 .PHONY: test
-test: | $(ready_dev) ## all tests (under 4 minutes on 2 cores)
+test: | $(ready_dev) ## all tests (about 10 minutes on 2 cores)
 	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
 
 .PHONY: lint

@@ -101,7 +101,7 @@ def main(
         with cli.opened(name) as stream:
             read.feed(summariser, stream, name)
     cli.say_left_out(records.Read(left_out=summariser.left_out))
-    # An engine that could not be started for want of memory is a result without requests.
+    # An engine that could not be started for lack of memory is a result without requests.
     if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != warnings.OUT_OF_MEMORY:
         raise failure.Failure(
             "there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some"

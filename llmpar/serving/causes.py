@@ -115,7 +115,7 @@ def explain(engine: Engine, log: str, ended: Ended) -> tuple[str, str]:
         return "out_of_memory", "the kernel killed it because memory ran out"
     said = _last(lines, text)
     if ended.code in KILLED:
-        known = "" if ended.memory_kills is None else ", and not by the kernel for want of memory"
+        known = "" if ended.memory_kills is None else ", and not by the kernel for lack of memory"
         return (
             "killed",
             f"something ended it with SIGKILL{known}; its last error: {said}"

@@ -173,7 +173,8 @@ def test_a_signal_ends_it_at_once(line: list[str], when: str) -> None:
     running.communicate(timeout=30)
     # Without --init the first process inside would ignore the TERM for 20 s.
     assert running.returncode == 130 and time.monotonic() - began < 15
-    assert containers(line, "-a") == [] and record()["outcome"] == ("ok" if when.endswith("runs") else "cancelled")
+    # A small model may be loaded, and the command started, before the signal is there.
+    assert containers(line, "-a") == [] and record()["outcome"] == ("ok" if Path("ran").exists() else "cancelled")
 
 
 def test_a_killed_wrapper_leaves_nothing_or_an_orphan_that_the_next_one_ends(line: list[str]) -> None:
