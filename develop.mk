@@ -9,7 +9,7 @@ $(ready_dev): pyproject.toml
 
 .PHONY: test
 test: | $(ready_dev) ## all tests (about 10 minutes on 2 cores)
-	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
+	@$(VENV)/bin/python -m pytest -n 3 $(TESTS)
 
 .PHONY: lint
 lint: | $(ready_dev) ## ruff (rules and format), mypy, shellcheck
