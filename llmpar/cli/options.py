@@ -27,6 +27,16 @@ output = click.option(
 )
 
 
+document_format = click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    show_default=True,
+    help="Text, Markdown or records.",
+)
+
+
 sampling_output = click.option(
     "-o",
     "--output",

@@ -19,14 +19,7 @@ from llmpar.verdicts import claim_table, claims
     "--claims", "table", metavar="TSV", type=click.Path(), help="Table of claims. [default: study/claims.tsv]"
 )
 @click.option("--only", metavar="ID", multiple=True, help="Only these claims; may be repeated.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "json", "markdown")),
-    default="text",
-    show_default=True,
-    help="Text, Markdown or records.",
-)
+@cli.document_format
 @click.option("--details", is_flag=True, help="Each comparison on its own line, in text and Markdown.")
 @click.option(
     "--fail-on",

@@ -59,14 +59,7 @@ def latencies(command: Callable[..., int]) -> Callable[..., int]:
     show_default=True,
     help="Show N ranked cells in text and Markdown.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "json", "markdown")),
-    default="text",
-    show_default=True,
-    help="Text, Markdown or records.",
-)
+@cli.document_format
 def main(
     files: tuple[str, ...],
     output: str | None,
