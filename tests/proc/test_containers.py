@@ -190,6 +190,8 @@ def test_a_killed_wrapper_leaves_nothing_or_an_orphan_that_the_next_one_ends(lin
         ["pgrep", "-f", f"^docker run --name {name_of(line)} "], capture_output=True, text=True
     ).stdout.split()
     assert clients
+    for pid in clients:
+        os.kill(int(pid), signal.SIGSTOP)  # else it may pass on the TERM that the wrapper's end sends it
     again.kill()
     for pid in [*clients, Path("again").read_text().strip()]:
         os.kill(int(pid), signal.SIGKILL)
