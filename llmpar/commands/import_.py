@@ -19,7 +19,7 @@ from llmpar import cli, exit_codes, failure, records
 @click.option(
     "--from",
     "form",
-    type=click.Choice(["vllm", "guidellm"]),
+    type=click.Choice(["vllm", "guidellm", "aiperf", "inference-perf", "evalscope"]),
     help="The tool that wrote the file. Default: what it looks like.",
 )
 @click.option(
@@ -35,16 +35,18 @@ def main(
     clients: int | None,
     engine: str | None,
 ) -> int:
-    """Turn result files of vLLM bench, SGLang bench_serving or GuideLLM into request records.
+    """Turn result files of other load generators into request records.
 
     \b
       llmpar-import result.json | llmpar-summarise --text
       llmpar-import --run 2 --clients 128 --engine vllm guidellm.json > requests.jsonl
+      llmpar-import artifacts/*/profile_export.jsonl | llmpar-summarise --text
 
     Then one definition of each figure holds for all (docs/metrics.md lists how the tools' own differ). Needs
-    per-request data: vllm bench serve --save-result --save-detailed, bench_serving --output-details, guidellm's
-    JSON report. Reads JSON, writes request records (docs/records.md) with null for what the file does not hold;
-    reads a file whole.
+    per-request data: vllm bench serve --save-result --save-detailed, SGLang's bench_serving --output-details,
+    GuideLLM's JSON report, AIPerf's profile_export.jsonl, inference-perf's per_request_lifecycle_metrics.json,
+    evalscope's benchmark_data.db. Writes request records (docs/records.md) with null for what the file does not
+    hold; reads a file whole.
 
     Exit status: 0 done; 2 usage; 3 not a result file of these tools.
     """
@@ -65,28 +67,19 @@ def main(
 
 
 def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any], str]:
-    """The one run of a file to import; a file may hold one JSON document or one on each line."""
-    import json  # not orjson: these tools write Infinity (a request rate, say), which strict JSON has not
+    """The one run of a file to import; a file may hold one JSON document, one on each line, or a database."""
+    from pathlib import Path
 
     from llmpar import other_tools
 
-    with cli.opened(name) as stream:
-        data = stream.read()
-    try:
-        documents = [json.loads(data)]
-    except (ValueError, RecursionError):
+    def beside(other: str) -> bytes | None:
         try:
-            documents = [json.loads(line) for line in data.splitlines() if line.strip()]
-        except (ValueError, RecursionError) as error:
-            raise other_tools.BadImport(f"not JSON ({error})") from None
-    # `vllm bench sweep` writes its runs as one list.
-    documents = [each for document in documents for each in (document if isinstance(document, list) else [document])]
-    found = [
-        (each, kind)
-        for document in documents
-        for kind in [form or other_tools.detect(document)]
-        for each in other_tools.runs(document, kind)
-    ]
+            return None if name == "-" else (Path(name).parent / other).read_bytes()
+        except OSError:
+            return None
+
+    with cli.opened(name) as stream:
+        found = other_tools.found_in(stream.read(), form, beside)
     if not found:
         raise other_tools.BadImport("it holds no runs")
     if run is None and len(found) > 1:

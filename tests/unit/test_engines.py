@@ -212,7 +212,7 @@ NAMED = {
     "commands/import_.py": {"vllm"},
     "dialects/__init__.py": {"tgi", "llamacpp", "mii", "ollama"},
     "machine/checkup.py": {"llamacpp"},
-    "other_tools.py": {"vllm"},
+    "other_tools/__init__.py": {"vllm"},
     "serving/record.py": {"llamacpp"},
     "simulate/from_cells.py": {"vllm", "aphrodite", "sglang", "tgi", "lmdeploy", "trtllm"},
     "sweeps.py": {"tgi", "llamacpp", "mii", "ollama"},
