@@ -69,7 +69,7 @@ def _closed(ordered: list[rows.Row]) -> str:
     low, high = knee.figure(figure).value or 0.0, most.figure(figure).value or 0.0
     there = words.setting_phrase("clients", most.settings["clients"])
     waiting = f"{words.title(figure)} {words.quantity(figure, low)} against {words.quantity(figure, high)} at {there}"
-    queues = "; more only queues" if high > 1.25 * low else ""
+    queues = "; more clients only wait longer" if high > 1.25 * low else ""
     return f"{name}: {share}, {rate}, with {waiting}{queues}.{_unsure(ordered, place, best)}"
 
 
@@ -81,7 +81,7 @@ def _unsure(ordered: list[rows.Row], place: int, best: int) -> str:
         return ""
     low, high = (words.number(ordered[at].settings["clients"]) for at in found)
     sessions = min(len(each) for each in values)
-    return f" The knee is at {low} to {high} clients, as far as {sessions} server sessions each tell."
+    return f" The knee is between {low} and {high} clients: {sessions} server sessions each do not narrow it further."
 
 
 def span(rates: Sequence[Mapping[str, float]], best: int) -> tuple[int, int] | None:

@@ -474,7 +474,7 @@ def test_the_answer_knows_latency():
     found = answer({64: (20.0, 0.2), 128: (10.2, 0.3), 512: (10.0, 3.0)})
     assert found.startswith(
         "128 clients: 98% of the best rate, 980 output tokens/s, with TTFT p95 480 ms against 4.80 s at 512 clients; "
-        "more only queues. Least wall seconds: clients 512"
+        "more clients only wait longer. Least wall seconds: clients 512"
     )
 
 
