@@ -50,8 +50,8 @@ def footing(runs: Iterable[Run]) -> str:
         "were over "
         f"{1e3 * truth.quantile(late, 0.5):.3f} ms (p50), {1e3 * truth.quantile(late, 0.99):.3f} ms (p99), "
         f"{1e3 * max(late):.3f} ms (most) after they were due, of {len(late)}. Other processes of the machine used "
-        f"{100 * statistics.median(run.foreign for run in all_runs):.0f} % of it meanwhile (median of runs), "
-        f"{100 * max(run.foreign for run in all_runs):.0f} % at most.\n"
+        f"{100 * statistics.median(run.foreign for run in all_runs):.0f}% of it meanwhile (median of runs), "
+        f"{100 * max(run.foreign for run in all_runs):.0f}% at most.\n"
     )
 
 

@@ -85,7 +85,7 @@ LATENCIES = (
 
 
 def coverage(trials: int, seed: int = 1) -> Iterator[Row]:
-    """Coverage of 95 % intervals of means and percentiles, of inter-token latency and of rates."""
+    """Coverage of 95% intervals of means and percentiles, of inter-token latency and of rates."""
     for name in LATENCIES:
         random = np.random.default_rng([seed, len(name)])
         hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
@@ -220,7 +220,7 @@ NOISES: dict[str, Draw] = {
         random.standard_normal(2 * size),
     ),
 }
-# Sessions, noise, true difference; 3 % is the margin itself.
+# Sessions, noise, true difference; 3% is the margin itself.
 CASES = (
     (2, 0.05, 0.0),
     (3, 0.01, 0.0),

@@ -87,7 +87,7 @@ def summary(found: dict[str, Any]) -> str:
 LATENCIES = {
     "ttft_s": "TTFT",
     "itl_s": "ITL",
-    "event_latency_s": "event latency",
+    "event_latency_s": "inter-chunk latency",
     "tpot_s": "TPOT",
     "e2e_s": "E2E",
     "effective_ttft_s": "effective TTFT",

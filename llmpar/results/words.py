@@ -96,7 +96,7 @@ LATENCY_NAMES = {
     "tpot": Name("TPOT", "time per output token", "s"),
     "itl": Name("ITL", "gap between tokens", "s"),
     "e2e": Name("E2E latency", "whole request", "s"),
-    "event_latency": Name("event latency", "gap between events", "s"),
+    "event_latency": Name("inter-chunk latency", "gap between events", "s"),
     "effective_ttft": Name("effective TTFT", "effective time to first token", "s"),
     "effective_e2e": Name("effective E2E latency", "effective whole request", "s"),
 }

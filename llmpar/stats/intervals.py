@@ -1,6 +1,6 @@
 """Estimates with honest intervals: percentiles, means, rates of correlated requests.
 
-Everything is 95 % and two-sided unless told otherwise. Values come in the order in which the requests were sent, since
+Everything is 95% and two-sided unless told otherwise. Values come in the order in which the requests were sent, since
 neighbours in time share the engine's state and are not independent. docs/metrics.md says why each method was taken and
 what simulation shows about it.
 
@@ -256,7 +256,7 @@ def bounded(
 ) -> dict[str, Any]:
     """A percentile's estimate: `low` and `high` of the two-sided interval, or neither and how many values it `needed`.
 
-    `at_least` and `at_most` are one-sided bounds, each true with 95 % by itself; they exist from fewer values.
+    `at_least` and `at_most` are one-sided bounds, each true with 95% by itself; they exist from fewer values.
     """
     return {"value": value, "low": low, "high": high, "at_least": at_least, "at_most": at_most, "needed": lacking}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmpar.summary.causes import engine_causes, frontend_causes, gpu_causes, sequences
 
-# Ends of outputs cut some drafts short: 1 % was seen with 8 draft tokens.
+# Ends of outputs cut some drafts short: 1% was seen with 8 draft tokens.
 
 
 def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[str, Any]], tokens_between: Any) -> None:

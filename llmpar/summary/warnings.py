@@ -267,8 +267,8 @@ counted(
 counted(
     "split_unknown",
     "see ITL",
-    "{count} requests have events of several tokens, their number unknown; inter-token latency leaves them out",
-    "ask the engine for running token counts in the stream; event latency includes every event",
+    "{count} requests have events of several tokens, their number unknown; ITL leaves them out",
+    "ask the engine for running token counts in the stream; inter-chunk latency includes every event",
     lambda evidence: evidence.result["tokens"]["unknown_split"],
 )
 

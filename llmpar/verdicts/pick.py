@@ -1,7 +1,7 @@
 """Which cells meet objectives, what a million output tokens costs there, and which are on the Pareto front.
 
 A cell *meets* where every objective is shown to be met (verdicts.objectives), *misses* where one is shown to be missed
-or over 1 % of its requests failed, and else the data *cannot tell*; nor can they where the client limited its figures.
+or over 1% of its requests failed, and else the data *cannot tell*; nor can they where the client limited its figures.
 Cells that meet are ranked, by cost where each of them has a price, else by output tokens per second. A cell is on the
 front when no other ranked cell is at least as good in everything that all of them have measured and better in
 something.

@@ -2,7 +2,7 @@
 
 The variance of a cell's figure between sessions has two parts: what differs from start to start, and what a finite
 number of prompts adds within each. More prompts shrink only the second. The pilot's variance is itself uncertain; as
-Browne (Statistics in Medicine 14, 1995) advises, its upper 80 % limit is planned with, else half of all plans fall
+Browne (Statistics in Medicine 14, 1995) advises, its upper 80% limit is planned with, else half of all plans fall
 short. The part within a session cannot exceed the total; where its estimate does, it says nothing of how the total
 divides, and the plan assumes what costs more: that fewer prompts add noise, and more remove none.
 

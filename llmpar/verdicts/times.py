@@ -1,6 +1,6 @@
 """Whether two sides were measured side by side: machines and networks have good and bad evenings.
 
-With evenings that differ by a standard deviation of 2 %, sides measured on different ones are called different in 17 to
+With evenings that differ by a standard deviation of 2%, sides measured on different ones are called different in 17 to
 30 of 100 comparisons of equal servers, and more server sessions on the same two evenings make it worse.
 """
 

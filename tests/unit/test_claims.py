@@ -137,7 +137,7 @@ def test_what_cannot_be_ranked_is_not(options, reason):
     [("--load-format dummy", "cannot tell"), ("--load-format=dummy", "cannot tell"), ("--max-num-seqs 9", "supported")],
 )
 def test_speculation_on_random_weights_decides_nothing(extra, wanted):
-    """Such an engine repeats itself, so all that is guessed is accepted (99.998 % of it, measured on an H100)."""
+    """Such an engine repeats itself, so all that is guessed is accepted (99.998% of it, measured on an H100)."""
     summaries = [
         made.summary(wall * noise, server={"speculate": tokens, "engine_args": extra}, repeat=repeat)
         for tokens, wall in ((2, 10.0), (0, 20.0))

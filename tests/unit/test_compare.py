@@ -215,7 +215,7 @@ def test_a_refused_percentile_says_how_many_requests_it_needs() -> None:
 
 
 def test_cells_of_one_session_are_paired() -> None:
-    # Sessions differ by 20 %, the effect of the client count within each does not.
+    # Sessions differ by 20%, the effect of the client count within each does not.
     found = [
         made(value * factor, f"s{number}", clients=clients)
         for number, value in enumerate([100.0, 120.0, 90.0])

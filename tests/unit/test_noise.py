@@ -182,7 +182,7 @@ def test_sessions_that_are_alike_are_seldom_named() -> None:
         for _ in range(1500):
             sides = [dict(enumerate(np.exp(0.05 * random.standard_normal(size)))) for size in sizes]
             named += bool(outliers.outlying(sides))
-        assert named / 1500 < 0.02  # 1 % is promised
+        assert named / 1500 < 0.02  # 1% is promised
 
 
 def test_few_failures_are_said_beside_the_verdict() -> None:

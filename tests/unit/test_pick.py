@@ -126,7 +126,7 @@ def test_sessions_together_tell_what_none_tells_alone():
 
 
 def test_a_failed_request_is_one_over_the_objective():
-    """A server that times out on its slowest 0.9 % meets no p99 that only the others meet."""
+    """A server that times out on its slowest 0.9% meets no p99 that only the others meet."""
     one = cell(1, 20.0, 0.1, requests=1000, failed=9)
     assert state([one], "ttft_p95_s", 0.2).state == "meets"  # shown by the p99: 0.194 at most
     one["latency"]["ttft_s"]["p99"] = {"value": None, "needed": 1200}

@@ -66,7 +66,7 @@ def test_more_prompts_help_only_against_noise_within_sessions() -> None:
 
 
 def test_an_error_within_sessions_above_the_total_does_not_raise_the_plan() -> None:
-    """The h100 pilot: 14.9 % within told, 1.1 % between: 304 sessions of each side were asked for, where 3 do."""
+    """The h100 pilot: 14.9% within told, 1.1% between: 304 sessions of each side were asked for, where 3 do."""
     found = sample_size.Noise("output_tokens_per_s", 0.009, 0.011, 30, 0.149, 512, 5, start_s=93.0, cell_s=21.0)
     choices = sample_size.options(found, 0.05)
     chosen = sample_size.best(choices, 1)
