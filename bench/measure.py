@@ -74,7 +74,7 @@ def main() -> None:
         "cost": ("What a request costs", lambda: sections.cost(work, repeats, count) + "\n" + sections.memory(work)),
         "truth": ("How true its times are", lambda: sections.truths(work, repeats, quick)),
         "shapes": ("Bursts, bodies, connections, other clients", lambda: sections.shapes(work, repeats)),
-        "held": ("Requests out at a time", lambda: sections.held(work, repeats, quick)),
+        "held": ("Requests in flight", lambda: sections.held(work, repeats, quick)),
         "open": ("A server that stalls", lambda: sections.open_loop(work, quick)),
         "peers": ("Other load clients", lambda: peers.section(work, quick)),
         "summarise": ("Summaries", lambda: script("summarise", "10000" if quick else "300000")),

@@ -212,7 +212,7 @@ def shapes(work: Work, repeats: int, clients: int = 128) -> str:
 
 
 def held(work: Work, repeats: int, quick: bool) -> str:
-    """Requests out at a time, of those asked for, with requests of 1.5 s."""
+    """Requests in flight, of those asked for, with requests of 1.5 s."""
     rows, runs = [], []
     for clients in (128, 256):
         count = (2 if quick else 8) * clients
