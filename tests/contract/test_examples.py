@@ -17,6 +17,7 @@ import pytest
 from fake import Fake, fake_engine
 from unit.made import study, summary
 from unit.test_imports import guidellm, vllm
+from unit.test_imports_from_files import aiperf
 
 from llmpar import records
 
@@ -139,6 +140,8 @@ def write_files(tmp_path: Path) -> None:
     document = guidellm()
     document["benchmarks"] *= 2
     Path("guidellm.json").write_text(json.dumps(document))
+    Path("artifacts/one").mkdir(parents=True)
+    Path("artifacts/one/profile_export.jsonl").write_text("".join(json.dumps(aiperf(n)) + "\n" for n in range(9)))
     Path("azure.csv").write_text(
         "TIMESTAMP,ContextTokens\n" + "".join(f"2024-05-10 00:00:0{second}.5,10\n" for second in range(9))
     )

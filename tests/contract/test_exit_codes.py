@@ -16,6 +16,8 @@ from unit.made import study
 from llmpar import records
 
 NO_GPU = json.dumps({"gpus": [], "init_code": 12})
+# A machine without pyarrow.
+HIDDEN = "mkdir hidden && echo 'raise ImportError' > hidden/pyarrow.py && PYTHONPATH=hidden"
 # command line for bash, exit status, a part of what it says
 CASES = [
     ("llmpar-arrivals --rate 0", 2, "--rate"),
@@ -32,6 +34,10 @@ CASES = [
     ("llmpar-compare --margin 9 --by engine study.jsonl", 2, "margin"),
     ("llmpar-compare --by speculate --base 0 --fail-on slower --figure wall_s study.jsonl", 5, "slower"),
     ("llmpar-doctor --json --host", 2, "exclude"),
+    ("llmpar-export --format nonsense study.jsonl", 2, "nonsense"),
+    ("echo '{}' | llmpar-export --format llm-d", 3, "kind"),
+    (f"{HIDDEN} llmpar-export --format parquet study.jsonl", 4, "pyarrow"),
+    ("llmpar-export --format openmetrics empty", 6, "summary"),
     ("llmpar-import empty", 3, "empty"),
     ("llmpar-import nowhere.json", 2, "nowhere.json"),
     ("llmpar-manifest nowhere", 2, "nowhere"),
