@@ -28,6 +28,7 @@ SERVER: dict[str, type] = {
     "max_total_tokens": int,
     "max_sequences": int,
     "kv_bytes": str,
+    "gpu_memory_utilization": float,
     "shards": int,
     "replicas": int,
     "gpus": str,
@@ -96,7 +97,7 @@ WORDS = {
     "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii", "ollama"),
     "process": ("constant", "poisson", "gamma"),
 }
-# A product beyond this is a slip of the pen, not a sweep.
+# A product beyond this is a mistake, not a sweep.
 MOST = 10_000
 
 
@@ -220,6 +221,8 @@ def fault(column: str, value: Any) -> str | None:
         return f", not one of {', '.join(WORDS[column])}"
     if column in ("shape", "rate", "timeout_s") and not value > 0:
         return "; it must be above 0" + (" (1 is Poisson, less is burstier)" if column == "shape" else "")
+    if column == "gpu_memory_utilization" and not 0 < value <= 1:
+        return "; it is a share of the card's memory: above 0, at most 1"
     if column in ("clients", "count", "take", "max_tokens", "replicas", "shards") and value < 1:
         return "; it must be at least 1"
     if column == "warmup" and value < 0:

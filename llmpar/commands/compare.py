@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llmpar import cli, exit_codes, failure, records
+from llmpar import cli, exit_codes, failure, records, sweeps
 
 FORMATS = ("text", "json", "markdown")
 
@@ -143,6 +143,7 @@ def main(
     from llmpar.verdicts.pairs import by as pairs_by
 
     cli.known_figures(figure)
+    by = tuple(sweeps.ALIASES.get(name, name) for name in by)
     summaries = _summaries(files)
     if history:
         verdicts = nights.verdicts(summaries, figure, history, margin, correction, allow)

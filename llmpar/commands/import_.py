@@ -25,7 +25,13 @@ from llmpar import cli, exit_codes, failure, records
 @click.option(
     "--run", metavar="N", type=click.IntRange(1), help="Which run of a file that holds several, counted from 1."
 )
-@click.option("--clients", metavar="N", type=click.IntRange(1), help="Clients asked for, where the file does not say.")
+@click.option(
+    "--clients",
+    "--max-concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Clients asked for, where the file does not say.",
+)
 @click.option("--engine", metavar="NAME", help="The engine that was measured.")
 def main(
     files: tuple[str, ...],

@@ -28,7 +28,12 @@ FORMATS = ("sharegpt", "jsonl", "text")
 )
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
 @click.option(
-    "-n", "--count", metavar="N", type=click.IntRange(min=1), help="Number of prompts  [128 synthetic; all of FILE]."
+    "-n",
+    "--count",
+    "--num-prompts",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Number of prompts  [128 synthetic; all of FILE].",
 )
 @click.option(
     "--tokens",

@@ -30,6 +30,12 @@ OPTIONS = [
     ("--max-total-tokens/--max-model-len", click.IntRange(1), "N", "Longest sequence: prompt and output tokens."),
     ("--max-sequences/--max-num-seqs", click.IntRange(1), "N", "Sequences generated concurrently."),
     ("--kv-bytes", str, "SIZE", "KV cache on each device: 8GiB, 24GB or bytes."),
+    (
+        "--gpu-memory-utilization",
+        click.FloatRange(0, 1, min_open=True),
+        "X",
+        "Share of a GPU's memory for weights, KV cache and the rest, in place of --kv-bytes.",
+    ),
     ("--shards/--tp", click.IntRange(1), "N", "GPUs that share one model (tensor parallel)."),
     ("--replicas", click.IntRange(1), "N", "Servers behind nginx. One on each of --gpus, or all on one."),
     ("--speculate", click.IntRange(0), "N", "Draft tokens per step; 0 turns speculation off."),

@@ -40,7 +40,11 @@ from llmpar import cli, exit_codes, failure, outside, records
     "'ttft-p95<500ms tpot-p95<50ms'.",
 )
 @click.option(
-    "--clients", metavar="N", type=click.IntRange(1), help="Clients asked for. Default: what cell or records say."
+    "--clients",
+    "--max-concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Clients asked for. Default: what cell or records say.",
 )
 @click.option("--label", metavar="TEXT", help="A name for the summary. Default: the cell's id.")
 @click.option("--session", metavar="TEXT", help="The server session. Default: the cell's, with the server's start.")

@@ -29,7 +29,12 @@ POLL_S = 0.2
     "--slo", metavar="TEXT", required=True, help="Objectives on shares of requests: ttft-p95<500ms tpot-p95<50ms."
 )
 @click.option(
-    "--clients", metavar="N", type=click.IntRange(1), required=True, help="Clients of the load, a closed loop."
+    "--clients",
+    "--max-concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    required=True,
+    help="Clients of the load, a closed loop.",
 )
 @click.option(
     "--records",

@@ -41,7 +41,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
     flags.no_speculation(settings, "Aphrodite as launched here", " before 0.20")
     dtype = DTYPE.get(settings.dtype or "", settings.dtype)
     quantize = flags.choose("quantize", settings.quantize, QUANTIZE, "Aphrodite")
-    fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
+    fraction = memory.fraction_of_card(settings, device)
     if runtime == "docker" and installed.older(settings.version, 0, 6):
         return _first_image(settings, port, model, dtype, quantize, fraction)
     words = flags.as_argv(
@@ -79,6 +79,7 @@ def _rebased(settings: Settings) -> list[str]:
         ("--quantization", settings.quantize),
         ("--max-model-len", settings.max_total_tokens),
         ("--max-num-seqs", settings.max_sequences),
+        ("--gpu-memory-utilization", memory.given_fraction(settings)),
         ("--kv-cache-memory-bytes", settings.kv_bytes),
         ("--tensor-parallel-size", settings.shards if (settings.shards or 1) > 1 else None),
         ("--seed", settings.seed),
@@ -168,6 +169,7 @@ ENGINE = Engine(
             "max_total_tokens",
             "max_sequences",
             "kv_bytes",
+            "gpu_memory_utilization",
             "shards",
             "replicas",
             "speculate",

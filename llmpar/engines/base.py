@@ -31,6 +31,9 @@ class Settings:
     max_total_tokens: int | None = None  # prompt and output of one sequence
     max_sequences: int | None = None  # generated at the same time
     kv_bytes: int | None = None  # memory for the KV cache, in bytes, on each device
+    gpu_memory_utilization: float | None = (
+        None  # share of the card for weights, cache and the rest, in place of kv_bytes
+    )
     shards: int | None = None
     replicas: int | None = None
     speculate: int | None = None  # draft tokens a step; 0 is off

@@ -70,10 +70,27 @@ def weight_bytes(config: Mapping[str, Any], dtype: str | None, quantize: str | N
     return int((linear * each + embedded * plain) / shards)
 
 
-def fraction_of_card(settings: Settings, device: Device) -> float:
-    """Weights, cache and the rest as a part of the whole card, rounded to 4 places."""
+def fraction_of_card(settings: Settings, device: Device) -> float | None:
+    """Weights, cache and the rest as a part of the whole card, rounded to 4 places; None where neither the cache's
+    bytes nor that part were given. Raises Unsupported for both of them, and for a cache that does not fit."""
+    if settings.gpu_memory_utilization is not None:
+        return given_fraction(settings)
+    if settings.kv_bytes is None:
+        return None
     kv, card, weights = _known(settings, device)
     return _fitting((weights + kv + REST_BYTES) / card, kv, card, weights)
+
+
+def given_fraction(settings: Settings) -> float | None:
+    """The part of the card that was given. Raises Unsupported where the cache's bytes were given as well."""
+    part = settings.gpu_memory_utilization
+    if part is None:
+        return None
+    if not 0 < part <= 1:
+        raise Unsupported(f"gpu_memory_utilization is {part:g}: give a share of the card's memory, such as 0.9")
+    if settings.kv_bytes is not None:
+        raise Unsupported("gpu_memory_utilization and kv_bytes both decide the size of the KV cache: give one of them")
+    return part
 
 
 def fraction_of_free(settings: Settings, device: Device) -> float:

@@ -45,7 +45,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             "give --max-total-tokens as well"
         )
     dtype = flags.choose("dtype", settings.dtype, DTYPES, f"TGI {version}")
-    fraction = memory.fraction_of_card(settings, device) if settings.kv_bytes is not None else None
+    fraction = memory.fraction_of_card(settings, device)
     prefill = settings.max_input_tokens if first and (settings.max_input_tokens or 0) > 4096 else None
     words = flags.as_argv(
         ("--model-id", model),
@@ -116,6 +116,7 @@ ENGINE = Engine(
             "max_total_tokens",
             "max_sequences",
             "kv_bytes",
+            "gpu_memory_utilization",
             "shards",
             "replicas",
             "speculate",

@@ -85,7 +85,7 @@ def _flags(settings: Settings, device: Device, version: str | None) -> list[str]
         else QUANTIZE
     )
     quantize = flags.choose("quantize", settings.quantize, known, name)
-    kv, fraction = None, None
+    kv, fraction = None, memory.given_fraction(settings)
     if settings.kv_bytes is not None:
         if installed.older(version, 0, 20):
             fraction = memory.fraction_of_card(settings, device)
@@ -180,6 +180,7 @@ ENGINE = Engine(
             "max_total_tokens",
             "max_sequences",
             "kv_bytes",
+            "gpu_memory_utilization",
             "shards",
             "replicas",
             "speculate",

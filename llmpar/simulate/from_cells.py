@@ -40,6 +40,9 @@ def scenario(
     most = int(load["max_tokens"])
     answers = np.full(count, most) if outputs is None else np.minimum(outputs[chosen], most)
     replicas = int(server.get("replicas") or 1)
+    memory = sizes.parse(server["memory"]) if server.get("memory") else None
+    if memory is None and server.get("gpu_memory_utilization"):
+        memory = int(float(server["gpu_memory_utilization"]) * card.memory_bytes)
     try:
         return Scenario(
             card=card,
@@ -47,7 +50,7 @@ def scenario(
             prompt_tokens=prompts[chosen],
             output_tokens=answers,
             load=_load(load, count, random),
-            memory_bytes=sizes.parse(server["memory"]) if server.get("memory") else None,
+            memory_bytes=memory,
             kv_bytes=sizes.parse(server["kv_bytes"]) if server.get("kv_bytes") else None,
             max_sequences=int(server.get("max_sequences") or MAX_SEQUENCES),
             replicas=replicas,

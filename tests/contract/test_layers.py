@@ -310,3 +310,23 @@ def test_version_and_bad_option(name: str) -> None:
 
 def test_python_used_is_the_venv() -> None:
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("llmpar-serve", "--shards", "--tp"),
+        ("llmpar-serve", "--max-sequences", "--max-num-seqs"),
+        ("llmpar-serve", "--max-total-tokens", "--max-model-len"),
+        ("llmpar-serve", "--gpu-memory-utilization", "--gpu-memory-utilization"),
+        ("llmpar-arrivals", "--rate", "--request-rate"),
+        ("llmpar-arrivals", "--shape", "--burstiness"),
+        ("llmpar-arrivals", "--count", "--num-prompts"),
+        ("llmpar-prompts", "--count", "--num-prompts"),
+        ("llmpar-summarise", "--clients", "--max-concurrency"),
+        ("llmpar-import", "--clients", "--max-concurrency"),
+        ("llmpar-until", "--clients", "--max-concurrency"),
+    ],
+)
+def test_options_may_have_the_names_of_other_tools(name: str, ours: str, theirs: str) -> None:
+    assert any({ours, theirs} <= set(option.opts) for option in click_command(name).params)

@@ -55,17 +55,26 @@ def test_bad_tables_say_where_and_what(text, said):
         plan(text)
 
 
-def test_columns_may_have_the_names_of_other_tools():
-    ours = plan(
-        "engine\tversion\tshards\tmax_sequences\tclients\tcount\trate\tshape\nvllm\t0.23\t2\t64\t8\t99\t4\t0.5\n"
-    )
-    theirs = plan(
-        "engine\tengine_version\ttp\tmax_num_seqs\tmax_concurrency\tnum_prompts\trequest_rate\tburstiness\n"
-        "vllm\t0.23\t2\t64\t8\t99\t4\t0.5\n"
-    )
-    assert theirs == ours and ours[0]["load"]["shape"] == 0.5
-    with pytest.raises(sweeps.BadSweep, match=r"'clients' appears twice \(clients, max_concurrency\)"):
-        plan("engine\tclients\tmax_concurrency\nvllm\t8\t8\n")
+VALUES_OF = {int: "8", float: "0.5", str: "8GiB"}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), sweeps.ALIASES.items())
+def test_columns_may_have_the_names_of_other_tools(theirs: str, ours: str):
+    value = VALUES_OF[(sweeps.SERVER | sweeps.LOAD)[ours]]
+    extra = "" if ours == "clients" else "\tclients"
+    made = plan(f"engine\t{theirs}{extra}\nvllm\t{value}{extra and chr(9)}{extra and '4'}\n")
+    assert made == plan(f"engine\t{ours}{extra}\nvllm\t{value}{extra and chr(9)}{extra and '4'}\n")
+    settings = made[0]["server"] | made[0]["load"]
+    assert settings[ours] == (sweeps.SERVER | sweeps.LOAD)[ours](value) and (theirs == ours or theirs not in settings)
+    with pytest.raises(sweeps.BadSweep, match=rf"'{ours}' appears twice \({ours}, {theirs}\)"):
+        plan(f"engine\t{ours}\t{theirs}\nvllm\t{value}\t{value}\n")
+
+
+def test_the_share_of_a_gpus_memory_is_a_column():
+    assert plan("engine\tgpu_memory_utilization\nvllm\t0.5\n")[0]["server"]["gpu_memory_utilization"] == 0.5
+    for value in ("0", "1.5", "nan"):
+        with pytest.raises(sweeps.BadSweep, match="gpu_memory_utilization is '.*'"):
+            plan(f"engine\tgpu_memory_utilization\nvllm\t{value}\n")
 
 
 def test_repeats_shuffle_sessions_by_seed_and_keep_cells_together():

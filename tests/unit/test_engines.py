@@ -39,6 +39,7 @@ VALUES: dict[str, object] = {
     "max_total_tokens": 1777,
     "max_sequences": 7,
     "kv_bytes": 5 * GIB,
+    "gpu_memory_utilization": 0.55,
     "shards": 2,
     "speculate": 3,
     "acceptance_length": 2.0,

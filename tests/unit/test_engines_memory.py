@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpar.engines import memory, model_files
+from llmpar.engines import ENGINES, check, memory, model_files
 from llmpar.engines.base import Device, Settings, Unsupported
 from llmpar.engines.memory import GIB, REST_BYTES
 
@@ -165,3 +166,19 @@ def test_a_config_that_tells_nothing(tmp_path: Path, content: str) -> None:
 def test_no_model_is_no_device() -> None:
     assert model_files.measured(Settings(), Device()) == Device()
     assert model_files.measured(Settings(model="not/here"), Device(5)) == Device(5)
+
+
+def test_a_share_of_the_card_is_passed_on_and_excludes_bytes():
+    wanted = Settings(model="m", version="0.33.0", runtime="docker", gpu_memory_utilization=0.5)
+    for name, flag in (
+        ("vllm", "--gpu-memory-utilization"),
+        ("aphrodite", "--gpu-memory-utilization"),
+        ("tgi", "--cuda-memory-fraction"),
+        ("sglang", "--mem-fraction-static"),
+    ):
+        argv = ENGINES[name].command(wanted, Device(), "docker").argv
+        assert argv[argv.index(flag) + 1] == "0.5", name
+        with pytest.raises(Unsupported, match="give one of them"):
+            ENGINES[name].command(dataclasses.replace(wanted, kv_bytes=GIB), Device(), "docker")
+    with pytest.raises(Unsupported, match="is a setting of aphrodite, sglang, tgi, vllm"):
+        check(ENGINES["llamacpp"], wanted)
