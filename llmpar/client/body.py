@@ -36,6 +36,11 @@ def read(text: str, timeout_s: float = 600.0) -> dict[str, Any]:
         patch = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
+    return checked(patch, name)
+
+
+def checked(patch: Any, name: str) -> dict[str, Any]:
+    """A patch that may be merged into a body; `name` is what holds it. Raises ValueError."""
     if not isinstance(patch, dict):
         raise ValueError(f"{name} is not a JSON object")
     for field, where in OWN.items():

@@ -19,12 +19,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from llmpar.client import exchange, stamps
+from llmpar.client.conversation import Conversation, Launch, Place
 from llmpar.client.exchange import Raw
 from llmpar.client.gate import Gate
 from llmpar.client.http1 import HEAD_LIMIT, BadFraming, Framer
 from llmpar.client.output import Output, Tally
 from llmpar.client.plan import Missing, Plan
-from llmpar.client.request import Launch, Settings, ask, read_prompt, record, request_headers
+from llmpar.client.prompt_file import Prompt, read_prompt
+from llmpar.client.request import Settings, ask, record, request_headers
 
 Take = Callable[[], Awaitable[str | None]]
 TEXT_LIMIT = 200  # characters of an error's text, which quotes what came
@@ -148,12 +150,11 @@ class Client:
             self._waited = stamps.cpu_wait()
             self.raw.sent_ns = time.time_ns()
 
-    async def perform(self, launch: Launch, path: str, gate: Gate) -> dict[str, Any]:
+    async def perform(self, launch: Launch, prompt: Prompt, place: Place | None, gate: Gate) -> dict[str, Any]:
         """One request, one record; cancelling the task makes it one that says so."""
-        prompt = read_prompt(path, self.settings.timeout_s)
-        asked = ask(self.settings, prompt)
+        asked = ask(self.settings, prompt, place)
         if asked.fault is not None:
-            return record(self.settings, launch, prompt, asked, Raw(error=asked.fault))
+            return record(self.settings, launch, prompt, asked, Raw(error=asked.fault), place)
         kernel = self.settings.kernel and not self.tls
         while True:
             if (
@@ -186,9 +187,9 @@ class Client:
             )
             # Only where the server's kernel took no byte of it was the request certainly not seen.
             if not dead or self.tls or self.acked is None or self.sock is None:
-                return record(self.settings, launch, prompt, asked, raw)
+                return record(self.settings, launch, prompt, asked, raw, place)
             if exchange.acknowledged(self.sock) != self.acked:
-                return record(self.settings, launch, prompt, asked, raw)
+                return record(self.settings, launch, prompt, asked, raw, place)
 
     async def _converse(self, raw: Raw, path: str, body: bytes) -> None:
         """Fill `raw`; raises nothing for what a peer or a network does."""
@@ -288,9 +289,16 @@ async def _run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, g
         try:
             while gate.why is None and (path := await take()) is not None:
                 launch = Launch(plan.launcher, time.time_ns(), plan.attempt, plan.slot, plan.seq)
-                made = await client.perform(launch, path, gate)
-                tally.add(made)
-                output.put(made)
+                talk = Conversation(read_prompt(path, plan.settings.timeout_s))
+                while True:
+                    made = await client.perform(launch, talk.prompt, talk.place, gate)
+                    think = talk.next(made, plan.settings.text)
+                    tally.add(made)
+                    output.put(made)
+                    if think is None or gate.why is not None:
+                        break
+                    await asyncio.sleep(think)
+                    launch = launch._replace(launched_ns=time.time_ns())
         finally:
             await client.session.close()
 

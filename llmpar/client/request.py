@@ -3,24 +3,23 @@ record."""
 
 from __future__ import annotations
 
-import codecs
-import hashlib
 import os
 import time
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import orjson
 
-from llmpar import apikey, clock, files, hostname, records
+from llmpar import apikey, clock, hostname, records
 from llmpar.client import body, exchange, gate, http1, target
 from llmpar.client.coding import BadCoding, decode
+from llmpar.client.conversation import Launch, Place
 from llmpar.client.gate import Cancelled
+from llmpar.client.prompt_file import Own, Prompt
 from llmpar.dialects import DIALECTS, Reply, Sampling, Unsupported
 
 AGENT = "llmpar"
-PROMPT_LIMIT = 64 << 20  # bytes of a prompt file
 STEP_WARNING_NS = 1_000_000  # a wall clock that moved by more than this under a request spoils its times
 
 
@@ -51,26 +50,6 @@ class Settings:
         self.target = target.Target.of(self.base_url, self.ca, self.insecure)
 
 
-class Launch(NamedTuple):
-    """What one request is called and when it began; instants in epoch nanoseconds."""
-
-    launcher: str
-    launched_ns: int | None
-    attempt: int = 1
-    slot: int | None = None
-    seq: int | None = None
-    scheduled_ns: int | None = None
-
-
-class Prompt(NamedTuple):
-    """A prompt file. `fault` is (type, message) where it cannot be asked, else None."""
-
-    name: str
-    text: str
-    sha256: str | None
-    fault: tuple[str, str] | None
-
-
 class Asked(NamedTuple):
     """A prepared request: the bytes to send and the route and body in them, or why there are none."""
 
@@ -81,40 +60,32 @@ class Asked(NamedTuple):
     body: bytes = b""
 
 
-def read_prompt(path: str, timeout_s: float = 600.0) -> Prompt:
-    """Read a prompt file; never raises. One line end at its end belongs to the file, not to the prompt; nor does a byte
-    order mark at its start."""
-    # Bytes that are not UTF-8 in a name arrive as surrogates, which no JSON can hold.
-    name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
-    try:
-        data = files.read(path, PROMPT_LIMIT, timeout_s)
-    except (OSError, ValueError) as error:
-        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        return Prompt(name, "", None, ("prompt_unreadable", f"cannot read '{name}': {why}"))
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        text = data.removeprefix(codecs.BOM_UTF8).decode()
-    except UnicodeDecodeError as error:
-        return Prompt(name, "", digest, ("prompt_not_utf8", f"'{name}' is not UTF-8 at byte {error.start}"))
-    if text.endswith("\n"):
-        text = text.removesuffix("\r\n") if text.endswith("\r\n") else text[:-1]
-    if not text.strip():
-        return Prompt(name, text, digest, ("prompt_empty", f"'{name}' holds no text"))
-    return Prompt(name, text, digest, None)
-
-
-def ask(settings: Settings, prompt: Prompt) -> Asked:
-    """The request's bytes for a prompt."""
+def ask(settings: Settings, prompt: Prompt, place: Place | None = None) -> Asked:
+    """The request's bytes for a prompt, or for one turn of a conversation."""
     if prompt.fault is not None:
         return Asked(b"", {}, prompt.fault)
+    own = prompt.own or NOTHING
+    turn = own.turns[place.turn - 1] if place else None
+    sampling, asked = settings.sampling, (turn.max_tokens if turn else None) or own.max_tokens
+    if asked is not None:
+        sampling = replace(sampling, max_tokens=asked)
     try:
         call = DIALECTS[settings.api].request(
-            prompt.text, settings.model, settings.sampling, settings.stream, settings.engine
+            turn.content if turn else prompt.text,
+            own.model or settings.model,
+            sampling,
+            settings.stream,
+            settings.engine,
         )
-        if settings.body is not None:
-            call = call._replace(
-                body=body.merged(call.body, settings.body), sampling=body.merged(call.sampling, settings.body)
-            )
+        before = [{"role": "system", "content": own.system}] if own.system is not None else []
+        before += place.history if place else []
+        if before or own.turns:
+            if "messages" not in call.body:
+                raise Unsupported(f"--api {settings.api} takes no system prompt and no turns; ask --api openai-chat")
+            call.body["messages"] = before + call.body["messages"]
+        for patch in (settings.body, own.body):
+            if patch is not None:
+                call = call._replace(body=body.merged(call.body, patch), sampling=body.merged(call.sampling, patch))
         headers = request_headers(settings)
         data = orjson.dumps(call.body)
         path = settings.target.path(call.path)
@@ -141,14 +112,18 @@ def request_headers(settings: Settings) -> list[tuple[str, str]]:
 
 
 def perform(
-    settings: Settings, launch: Launch, path: str, connections: exchange.Connections, gate: gate.Gate
+    settings: Settings,
+    launch: Launch,
+    prompt: Prompt,
+    place: Place | None,
+    connections: exchange.Connections,
+    gate: gate.Gate,
 ) -> dict[str, Any]:
     """One request, one record; waits for the due time if there is one. Cancelled through the gate, it still has its
     record."""
-    prompt = read_prompt(path, settings.timeout_s)
-    asked = ask(settings, prompt)
+    asked = ask(settings, prompt, place)
     if asked.fault is not None:
-        return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault))
+        return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault), place)
     raw = exchange.Raw(settings.kernel)
     try:
         gate.arm()
@@ -169,7 +144,7 @@ def perform(
     finally:
         gate.armed = False
     connections.done(raw, settings.target, settings.keep_alive)
-    return record(settings, launch, prompt, asked, raw)
+    return record(settings, launch, prompt, asked, raw, place)
 
 
 def wait_until(due_ns: int) -> None:
@@ -203,7 +178,9 @@ def scrubbed(reply: Reply, error: dict[str, Any] | None, key: str) -> tuple[Repl
     return reply, error
 
 
-def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw) -> dict[str, Any]:
+def record(
+    settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw, place: Place | None = None
+) -> dict[str, Any]:
     """The request record of docs/records.md."""
     http_status = raw.framer.status
     reply = Reply() if http_status is None else read_reply(settings, raw, http_status)
@@ -239,7 +216,7 @@ def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw
         "attempt": launch.attempt,
         "engine": settings.engine,
         "api": settings.api,
-        "model": settings.model,
+        "model": (prompt.own or NOTHING).model or settings.model,
         "base_url": settings.base_url,
         "stream": settings.stream,
         "status": status,
@@ -269,16 +246,19 @@ def record(settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw
         "output_tokens": reply.output_tokens,
         "token_source": reply.token_source,
         "finish_reason": reply.finish_reason,
-        "text": reply.text if settings.text else None,
+        "text": reply.text if settings.text or place else None,
         "sampling": asked.sampling,
         "bytes_sent": raw.bytes_sent,
         "bytes_received": raw.bytes_received,
     }
     if settings.body is not None:
         made["body"] = settings.body
+    if place is not None:
+        made |= {"conversation": place.conversation, "turn": place.turn, "turns": place.turns, "think_s": place.think_s}
     if abs(raw.clock_step_ns) > STEP_WARNING_NS:
         made["clock_step_s"] = seconds(raw.clock_step_ns)
     return made
 
 
 HOST = hostname.name()
+NOTHING = Own()

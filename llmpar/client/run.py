@@ -11,10 +11,12 @@ from io import RawIOBase
 from typing import Any
 
 from llmpar.client import exchange, gate, prompt_queue
+from llmpar.client.conversation import Conversation, Launch, Place, in_turns
 from llmpar.client.gate import Cancelled, Gate
 from llmpar.client.output import Output, Tally, warn
 from llmpar.client.plan import Plan
-from llmpar.client.request import Launch, ask, perform, read_prompt, record
+from llmpar.client.prompt_file import Prompt, read_prompt
+from llmpar.client.request import ask, perform, record
 
 
 def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
@@ -60,20 +62,21 @@ def run(plan: Plan, stdin: RawIOBase | None = None) -> int:
 def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None], tally: Tally) -> None:
     """The record of the prompt on which a worker died. Whether it had been sent nobody knows, so it is not sent again;
     what stands before it in `paths` has its record and is passed over."""
-    done, path = plan.lost or 0, None
-    if plan.queue is not None:
-        taken = prompt_queue.Queue(plan.queue).taken(os.getpid())
-        path = taken[done] if done < len(taken) else None
+    done = plan.lost or 0
+    candidates = prompt_queue.Queue(plan.queue).taken(os.getpid()) if plan.queue is not None else paths
+    for path in candidates:
+        talk = Conversation(prompt := read_prompt(path))
+        records = talk.place.turns if talk.place else 1
+        if done < records:
+            break
+        done -= records
     else:
-        for _ in range(done + 1):
-            path = next(paths, None)
-    if path is None:
         return
     launcher = "pool" if plan.launcher == "cold" else plan.launcher
     launch = Launch(launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
     raw = exchange.Raw(error=("worker_died", "the worker that had the request died"))
-    prompt = read_prompt(path)
-    made = record(plan.settings, launch, prompt, ask(plan.settings, prompt), raw)
+    place = talk.place._replace(turn=done + 1) if talk.place else None
+    made = record(plan.settings, launch, prompt, ask(plan.settings, prompt, place), raw, place)
     tally.add(made)
     put(made)
 
@@ -88,11 +91,26 @@ def in_turn(
 ) -> None:
     """One request after the other, until the prompts end or the gate is shut."""
     launched = plan.launched_ns
+
+    def send(launch: Launch, prompt: Prompt, place: Place | None) -> dict[str, Any]:
+        return perform(plan.settings, launch, prompt, place, connections, gate)
+
+    def pause(seconds: float) -> bool:
+        try:
+            gate.arm()
+            time.sleep(seconds)
+        except Cancelled:
+            return False
+        finally:
+            gate.armed = False
+        return True
+
     for path in paths:
         launch = Launch(plan.launcher, launched, plan.attempt, plan.slot, plan.seq, plan.at_ns)
-        made = perform(plan.settings, launch, path, connections, gate)
-        tally.add(made)
-        put(made)
+        prompt = read_prompt(path, plan.settings.timeout_s)
+        for made in in_turns(prompt, launch, plan.settings.text, send, pause):
+            tally.add(made)
+            put(made)
         if gate.why is not None:
             return
         launched = time.time_ns()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from llmpar.client.conversation import Launch, Place, in_turns
 from llmpar.client.exchange import Connections
 from llmpar.client.gate import Cancelled, Gate
 from llmpar.client.output import Output, Tally
 from llmpar.client.plan import Plan
-from llmpar.client.request import Launch, perform
+from llmpar.client.prompt_file import Prompt, read_prompt
+from llmpar.client.request import perform
 
 
 def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Gate) -> None:
@@ -24,6 +27,16 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Ga
 
     def work(number: int) -> None:
         connections = out[number] = Connections()
+
+        def send(launch: Launch, prompt: Prompt, place: Place | None) -> dict[str, Any]:
+            return perform(plan.settings, launch, prompt, place, connections, gates[number])
+
+        def pause(seconds: float) -> bool:
+            busy.discard(number)  # nothing of it is out
+            time.sleep(seconds)
+            busy.add(number)
+            return not failures and gate.why is None
+
         try:
             while not failures and gate.why is None:
                 with reading:
@@ -32,10 +45,12 @@ def run(plan: Plan, paths: Iterator[str], output: Output, tally: Tally, gate: Ga
                 if path is None or gate.why is not None:
                     return
                 launch = Launch(plan.launcher, time.time_ns(), plan.attempt, plan.slot, plan.seq)
-                record = perform(plan.settings, launch, path, connections, gates[number])
-                with writing:
-                    tally.add(record)
-                    output.put(record)
+                for record in in_turns(
+                    read_prompt(path, plan.settings.timeout_s), launch, plan.settings.text, send, pause
+                ):
+                    with writing:
+                        tally.add(record)
+                        output.put(record)
                 busy.discard(number)
         except BaseException as error:
             failures.append(error)

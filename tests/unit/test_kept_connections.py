@@ -11,7 +11,7 @@ import time
 import pytest
 
 from llmpar import files
-from llmpar.client import exchange, http1, request
+from llmpar.client import exchange, http1, prompt_file, request
 from llmpar.client.exchange import Connections, Raw
 from llmpar.client.target import Target
 
@@ -118,7 +118,7 @@ def test_files_without_end_or_writer(tmp_path):
         files.read(str(tmp_path / "long"), 100, 1)
     prompt = tmp_path / "p"
     prompt.write_bytes(b"\xef\xbb\xbfSay one.\r\n")
-    assert request.read_prompt(str(prompt)).text == "Say one."
+    assert prompt_file.read_prompt(str(prompt)).text == "Say one."
 
 
 @pytest.mark.parametrize("status", [200, 401])
