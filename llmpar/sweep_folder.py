@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmpar import hostname, parts, sweeps
+from llmpar.wording import shortened
 
 # Cells that are not in the table any more. `runs/*/*/summary.json` does not reach into it, so no report reads them.
 REMOVED = "removed"
@@ -183,10 +184,9 @@ def measured(folder: str) -> str:
     when = _when(min(times))
     if _when(max(times)) != when:
         when += f" to {_when(max(times))}"
-    more = f" and {len(servers) - 3} more" if len(servers) > 3 else ""
     # Another host's results are not this one's.
     there = f" (host {', '.join(hosts)})" if hosts and set(hosts) != {hostname.name()} else ""
-    return f"{len(times)} of {len(names)} cells measured {when} on {', '.join(list(servers)[:3])}{more}{there}"
+    return f"{len(times)} of {len(names)} cells measured {when} on {shortened(list(servers), 3)}{there}"
 
 
 def _host(folder: str, cell: str) -> str:

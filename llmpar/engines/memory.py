@@ -107,31 +107,6 @@ def bytes_kept_free(settings: Settings, device: Device) -> int:
     return card - weights - REST_BYTES - kv
 
 
-def context_tokens(settings: Settings, device: Device, default_sequences: int = 1) -> int | None:
-    """Tokens of an engine whose cache is given as one context for all sequences; None where nothing was asked.
-
-    With `kv_bytes`, as many as fit; else sequences times length. Raises Unsupported where both are given and differ.
-    """
-    wanted = None
-    if settings.max_total_tokens is not None:
-        wanted = settings.max_total_tokens * (settings.max_sequences or default_sequences)
-    if settings.kv_bytes is None:
-        return wanted
-    if device.kv_bytes_per_token is None:
-        raise Unsupported(
-            "the model's bytes per token in the KV cache are not known here: give --max-total-tokens and "
-            "--max-sequences instead of --kv-bytes"
-        )
-    fit = settings.kv_bytes // device.kv_bytes_per_token
-    if wanted is not None and wanted > fit:
-        raise Unsupported(
-            f"{settings.max_sequences or default_sequences} sequences of {settings.max_total_tokens} tokens "
-            f"need {wanted * device.kv_bytes_per_token} bytes of KV cache, and --kv-bytes gives "
-            f"{settings.kv_bytes}: lower one of them"
-        )
-    return fit
-
-
 def shortage(settings: Settings, device: Device, sequences: int = 1) -> str | None:
     """Why the settings cannot fit the device, or None where they may, or where a size is not known.
 

@@ -136,7 +136,7 @@ def warnings(summaries: list[dict[str, Any]]) -> list[str]:
         if len(summaries) == 1:
             lines.append(f"warning ({code}): {first['message']}")
         else:
-            names = ", ".join(name for name, _ in cells[:4]) + (f" and {len(cells) - 4} more" if len(cells) > 4 else "")
+            names = words.shortened([name for name, _ in cells], 4)
             lines.append(f"warning ({code}) in {names}: {first['message']}")
         lines.append(f"  try: {first['try']}")
     return lines

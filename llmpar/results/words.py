@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from llmpar.results.rows import Figure, Row
+from llmpar.wording import shortened as shortened
 
 DASH = "–"
 
@@ -180,10 +181,6 @@ def percent(share: float) -> str:
 def signed(share: float) -> str:
     """The same with its sign."""
     return ("+" if share >= 0 else "−") + percent(abs(share))
-
-
-def shortened(names: Sequence[str], most: int = 6, between: str = ", ") -> str:
-    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def plural(count: int, noun: str) -> str:

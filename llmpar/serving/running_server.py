@@ -15,6 +15,7 @@ from llmpar.dialects.base import Unsupported
 from llmpar.engines import ENGINES
 from llmpar.failure import Failure
 from llmpar.serving import readiness
+from llmpar.wording import shortened
 
 MOST_NAMES = 8
 
@@ -44,7 +45,7 @@ def record(
             raise Failure(
                 f"the server at {base_url} has no model '{model}'; it says: {message}",
                 exit_codes.UNAVAILABLE,
-                f"it has {_few(names)}: give MODEL={names[0]}",
+                f"it has {shortened(names, MOST_NAMES)}: give MODEL={names[0]}",
             )
         raise Failure(
             f"the server at {base_url} does not answer a request for one token of '{model}' by {api}: {message}",
@@ -92,7 +93,7 @@ def record(
         },
         "ended_at": None,
         "outcome": "running",
-        "message": f"it lists {_few(names)}, not {model}" if names and model not in names else None,
+        "message": f"it lists {shortened(names, MOST_NAMES)}, not {model}" if names and model not in names else None,
         "logs": [],
         "model_file": None,
     }
@@ -137,7 +138,3 @@ def _reason(error: Exception) -> str:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")

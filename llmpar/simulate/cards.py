@@ -9,7 +9,7 @@ arithmetic that the published tables reach.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,3 @@ def datasheet(
         tokens,
         milliseconds(table_model.head_parameters),
     )
-
-
-def with_memory(card: Card, memory_bytes: int) -> Card:
-    """The same card of which an engine may use less."""
-    return replace(card, memory_bytes=memory_bytes)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
+from llmpar.wording import shortened
+
 KV_FULL = 0.95  # of the cache; the last blocks are seldom all given away
 # Shares of the time from which on a cause is worth a line.
 POWER_SHARE, THERMAL_SHARE, FULL_SHARE, WAIT_SHARE = 0.1, 0.05, 0.1, 0.25
@@ -176,11 +178,6 @@ def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
         for each in onsets(summaries):
             names.setdefault(each["sentence"], []).append(name)
     return [
-        sentence if len(which) == len(groups) else f"{_shortened(which)}: {sentence}"
+        sentence if len(which) == len(groups) else f"{shortened(which, 4)}: {sentence}"
         for sentence, which in names.items()
     ]
-
-
-def _shortened(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most + 1} more" if len(names) > most else ""
-    return ", ".join(names[: most - 1] if more else names) + more

@@ -125,14 +125,6 @@ def between(short: float, slow: float, long: float, fast: float, wall: float) ->
     return 1 / (1 / long + share * (1 / short - 1 / long))
 
 
-def wall_at(curve: Curve, length: float) -> float:
-    """Wall seconds of a curve at a length within the measured ones."""
-    lengths, walls = curve.lengths, [_mean(row.by_session(METRIC)) for row in curve.rows]
-    at = next((index for index in range(1, len(lengths) - 1) if length <= lengths[index]), len(lengths) - 1)
-    share = (1 / length - 1 / lengths[at]) / (1 / lengths[at - 1] - 1 / lengths[at])
-    return walls[at] + share * (walls[at - 1] - walls[at])
-
-
 def _mean(values: Mapping[str, float]) -> float:
     return math.fsum(values.values()) / len(values)
 

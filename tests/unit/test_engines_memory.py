@@ -74,7 +74,6 @@ def test_24_of_48_gb_is_one_setting() -> None:
     assert memory.fraction_of_card(settings, device) == pytest.approx(0.5, abs=0.002)
     assert memory.fraction_of_free(settings, device) == pytest.approx(0.27, abs=0.005)
     assert memory.bytes_kept_free(settings, device) == pytest.approx(22.5 * GIB, rel=0.005)
-    assert memory.context_tokens(settings, device) == pytest.approx(17_300, abs=20)
 
 
 @given(card=st.integers(8 * GIB, 200 * GIB), weights=st.integers(0, 100 * GIB), kv=st.integers(1, 150 * GIB))
@@ -98,18 +97,6 @@ def test_all_three_meanings_give_the_same_bytes(card: int, weights: int, kv: int
 def test_what_is_unknown_names_the_option_to_give(device: Device, names: str) -> None:
     with pytest.raises(Unsupported, match=names):
         memory.fraction_of_card(Settings(kv_bytes=GIB), device)
-
-
-def test_context_of_slots() -> None:
-    assert memory.context_tokens(Settings(), Device()) is None
-    assert memory.context_tokens(Settings(max_total_tokens=4000, max_sequences=8), Device()) == 32000
-    assert memory.context_tokens(Settings(max_total_tokens=4000), Device()) == 4000
-    with pytest.raises(Unsupported, match="--max-total-tokens and --max-sequences instead"):
-        memory.context_tokens(Settings(kv_bytes=GIB), Device())
-    with pytest.raises(Unsupported, match="8 sequences of 4000 tokens need"):
-        memory.context_tokens(
-            Settings(kv_bytes=GIB, max_total_tokens=4000, max_sequences=8), Device(kv_bytes_per_token=GIB // 2048)
-        )
 
 
 def _model(folder: Path, config: dict | None, **files: int) -> Path:

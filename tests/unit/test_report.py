@@ -108,7 +108,7 @@ def test_a_cell_of_one_session_does_not_hide_what_others_tell():
     found = built(three({1: 30.0, 2: 20.0, 4: 10.0}) + once).sweeps[0].answer
     assert "Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00" in found
     assert found.endswith(
-        "Measured in one server session only, so not ranked: clients 8; clients 16; clients 32 and 1 more."
+        "Measured in one server session only, so not ranked: clients 8; clients 16 and 2 more."
     )
     assert (
         built([made.summary(5.0, load={"clients": 8})] + three({1: 30.0, 2: 20.0}))
