@@ -204,16 +204,16 @@ NEEDED = {
 }
 # Which command writes the record anew.
 WRITERS = {
-    "summary": "llmpar-summarise writes it anew from its records",
-    "cell": "llmpar-cells writes it anew from the table",
+    "summary": "llmpar-summarise rewrites it from its records",
+    "cell": "llmpar-cells rewrites it from the table",
     "server": "llmpar-serve writes it; measure again",
-    "host": "llmpar-doctor --host writes it anew",
-    "verdict": "llmpar-compare writes it anew from its summaries",
-    "card": "llmpar-calibrate writes it anew",
-    "manifest": "llmpar-manifest writes it anew",
-    "file": "llmpar-manifest writes it anew",
-    "prompt": "llmpar-prompts --index writes it anew",
-    "clock": "llmpar-clock writes it anew",
+    "host": "llmpar-doctor --host rewrites it",
+    "verdict": "llmpar-compare rewrites it from its summaries",
+    "card": "llmpar-calibrate rewrites it",
+    "manifest": "llmpar-manifest rewrites it",
+    "file": "llmpar-manifest rewrites it",
+    "prompt": "llmpar-prompts --index rewrites it",
+    "clock": "llmpar-clock rewrites it",
 }
 
 

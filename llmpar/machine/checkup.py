@@ -205,7 +205,7 @@ def limits(facts: dict[str, Any]) -> Iterator[Finding]:
         NOTE if busy else OK,
         f"{cpus:g} usable, load {load:g}",
         "measuring without disturbing the engine",
-        "end what else runs here, and measure again" if busy else None,
+        "stop other programs here, and measure again" if busy else None,
     )
     governor = facts["cpu_governor"]
     slow = governor not in (None, "performance", "schedutil")
@@ -234,7 +234,7 @@ def clocks(facts: dict[str, Any]) -> Iterator[Finding]:
         "clock source",
         NOTE if slow else OK,
         source or "unknown",
-        "cheap and true time stamps",
+        "cheap and accurate timestamps",
         "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource" if slow else None,
     )
     error = kernel_stamp_error()
@@ -244,8 +244,8 @@ def clocks(facts: dict[str, Any]) -> Iterator[Finding]:
         "kernel time stamps",
         NOTE if bad else OK,
         found,
-        "arrival times that a busy client cannot falsify",
-        "nothing to do: llmpar stamps at the read and says so (`clock: user`)" if bad else None,
+        "arrival times that a busy client cannot distort",
+        "nothing to do: llmpar stamps at the read and records it (`clock: user`)" if bad else None,
     )
 
 

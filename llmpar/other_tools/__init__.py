@@ -102,7 +102,7 @@ def _fault(record: dict[str, Any]) -> str | None:
             if value is not None and (type(value) not in types or not low <= value <= high):
                 return f"{name} is {str(value)[:40]}"
     if not all(0 <= at <= LONGEST for at in record["event_s"]):
-        return "its gaps are no durations"
+        return "its gaps are not durations"
     words = [record[name] for name in ("model", "text") if record[name] is not None]
     if not all(isinstance(word, str) for word in words):
         return "its model or text is not a text"

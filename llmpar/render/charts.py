@@ -260,7 +260,7 @@ def of_timeline(one: tracks.Timeline) -> Timeline:
     span = max(seconds[-1], 1e-9)
     drawn = [_track("requests in flight", seconds, counts, span, 0)]
     drawn += [_track(label, at, values, span, 1 + number) for number, (label, at, values) in enumerate(one.tracks)]
-    session = f" (session {one.session})" if one.session else ""
+    session = f" (server session {one.session})" if one.session else ""
     return Timeline(words.name(one.row, sweep=True) + session, drawn)
 
 

@@ -18,7 +18,7 @@ def as_text(plan: dict[str, Any]) -> str:
     ]
     if seen:
         requests = f"{plan['noise']['requests']:.0f}"
-        lines.append(f"with {requests} requests a session, server sessions per side: {'; '.join(seen)}")
+        lines.append(f"with {requests} requests per server session, server sessions per side: {'; '.join(seen)}")
     rows = [
         [
             str(option["requests"]),
@@ -28,13 +28,13 @@ def as_text(plan: dict[str, Any]) -> str:
         ]
         for option in plan["options"]
     ]
-    header = ["requests a session", "sessions per side", "noise", "minutes, one cell"]
+    header = ["requests per server session", "server sessions per side", "noise", "minutes, one cell"]
     return "\n".join(lines) + "\n\n" + plain.table(header, rows)
 
 
 def _noise(plan: dict[str, Any]) -> str:
     noise = plan["noise"]
-    requests = f"{noise['requests']:.0f} requests a session"
+    requests = f"{noise['requests']:.0f} requests per server session"
     if noise["within_ratio"] is None:
         within = ""
     elif noise["divided"]:
@@ -52,9 +52,11 @@ def _noise(plan: dict[str, Any]) -> str:
 def _chosen(plan: dict[str, Any]) -> str:
     difference, power = percent(plan["difference_ratio"]), percent(plan["power"])
     if plan["sessions"] is None:
-        return f"no plan of up to 1000 server sessions sees {difference}%; find out why sessions differ so much"
+        return (
+            f"no plan of up to 1000 server sessions detects {difference}%; find out why server sessions differ so much"
+        )
     lead = (
-        f"to see {difference}% in {power}% of tries: {sessions(plan['sessions'])} per side with "
+        f"to detect {difference}% with a power of {power}%: {sessions(plan['sessions'])} per side with "
         f"{plan['requests']} requests each"
     )
     if plan["duration_s"] is None:
@@ -65,7 +67,9 @@ def _chosen(plan: dict[str, Any]) -> str:
     lead += f", about {minutes(plan['duration_s'])} minutes for one cell ({starts}{count} runs of {number(cell)} s"
     lead += ")" if starts else "; no server was launched, so starts are not counted)"
     if plan["cells_per_session"] > 1:
-        lead += f", {minutes(plan['all_cells_duration_s'])} for the {plan['cells_per_session']} cells of a session"
+        lead += (
+            f", {minutes(plan['all_cells_duration_s'])} for the {plan['cells_per_session']} cells of a server session"
+        )
     return lead
 
 

@@ -153,9 +153,9 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     }
     several = any(len(row.summaries) > 1 for row in rows)
     note = "In brackets: 95% interval " + (
-        "over server sessions where there are several, else within the one session."
+        "over server sessions where there are several, otherwise within the one server session."
         if several
-        else "within the one server session; it says nothing of the next session."
+        else "within the one server session; it does not say what the next one would give."
     )
     if walls and any(published):
         cards = " and ".join(dict.fromkeys(other.gpu for other in published if other))
@@ -167,7 +167,7 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
     ]
     few = [f"{label} (needs {count})" for label, count in needed if count]
     if few:
-        note += f" Not shown, for want of requests in a session: {', '.join(few)}."
+        note += f" Not shown, because a server session has too few requests: {', '.join(few)}."
     if predicted:
         note += (
             " Rows marked simulated were predicted by llmpar-simulate, not measured: docs/simulate.md says how "

@@ -113,8 +113,8 @@ def runs(rows: Sequence[rows.Row], commands: Mapping[str, str]) -> list[Table]:
             ["cell", "command", "sampling", "prompts", "records", "llmpar"],
             list(loads.values()),
             set(),
-            "Prompts and records by the first 12 digits of their SHA-256, records of each session; the command is the "
-            "first session's.",
+            "Prompts and records by the first 12 digits of their SHA-256, records for each server session; the command "
+            "is that of the first.",
         )
     )
     return tables

@@ -107,7 +107,7 @@ def sentence(record: Mapping[str, Any]) -> str:
             text += (one if len(record[name]) == 1 else several.format(len(record[name]))) + ": "
             text += "; ".join(map(_entry, record[name])) + "\n"
     if any("leader_ratio" not in entry for entry in record["worse"]):
-        text += "those without an interval left after one server session each, by the rate seen there\n"
+        text += "those without an interval were dropped after one server session each, by the rate seen there\n"
     text += _time(record)
     return text
 
@@ -138,9 +138,9 @@ def _time(record: Mapping[str, Any]) -> str:
     if record["minutes"] is not None:
         text += f" of {record['minutes']:g}"
     if record["tied"] and record["minutes_a_block"]:
-        text += f"; {record['minutes_a_block']:.0f} more buy another block of fresh server sessions"
+        text += f"; {record['minutes_a_block']:.0f} more allow another block of fresh server sessions"
     if record["unmeasured"]:
-        text += "; run it again with a higher MINUTES for the others: what is measured counts"
+        text += "; run it again with a higher MINUTES for the others: existing measurements are kept"
     return text + "\n"
 
 

@@ -176,9 +176,8 @@ def sentence(record: Mapping[str, Any]) -> str:
         )
     if record["axis"] == "clients" and record["held"] and record["held"] < LEAST_HELD * record["best"]:
         text += (
-            f"\nnote: only {record['held']:.1f} of {record['best']:g} clients had a request out at a time: the load "
-            "host was the "
-            "limit, and the server may carry fewer than this says"
+            f"\nnote: only {record['held']:.1f} of {record['best']:g} clients had a request in flight at a time: "
+            "the load host was the limit, and the server may serve fewer than this says"
         )
     if record["contradictions"]:
         odd = ", ".join(f"{level:g}" for level in record["contradictions"])

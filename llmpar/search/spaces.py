@@ -24,7 +24,8 @@ def candidates(
     if other := next((load for load in loads if load != loads[0]), None):
         column = next(column for column in sweeps.LOAD if other.get(column) != loads[0].get(column))
         raise ValueError(
-            f"'{name}' varies {column}: candidates differ in the server's settings alone; take one table for each load"
+            f"'{name}' varies {column}: candidates may differ only in the server's settings; use one table for each "
+            "load"
         )
     distinct: dict[str, dict[str, Any]] = {}
     for row in rows:

@@ -88,9 +88,9 @@ def _calibrated(path: str) -> Card:
         points: dict[str, Any] = {key: tuple(record[key]) for key in POINTS}
         model = models.load(record["table_model"])
         if min(*(sizes[key] for key in SIZES), *(value for each in points.values() for value in each)) <= 0:
-            raise Refused(f"'{path}' holds a size or time that is not above 0; llmpar-calibrate writes it anew")
+            raise Refused(f"'{path}' holds a size or time that is not above 0; llmpar-calibrate rewrites it")
         if any(len(points[key]) != len(points[times]) for key, times in (POINTS[:2], POINTS[2:])):
-            raise Refused(f"'{path}' has not as many times as token counts; llmpar-calibrate writes it anew")
+            raise Refused(f"'{path}' has not as many times as token counts; llmpar-calibrate rewrites it")
     except OSError as error:
         raise Refused(f"cannot read '{path}': {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

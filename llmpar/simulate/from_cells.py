@@ -40,10 +40,10 @@ def scenario(
     most = int(load["max_tokens"])
     answers = np.full(count, most) if outputs is None else np.minimum(outputs[chosen], most)
     replicas = int(server.get("replicas") or 1)
-    memory = sizes.parse(server["memory"]) if server.get("memory") else None
-    if memory is None and server.get("gpu_memory_utilization"):
-        memory = int(float(server["gpu_memory_utilization"]) * card.memory_bytes)
     try:
+        memory = sizes.parse(server["memory"]) if server.get("memory") else None
+        if memory is None and server.get("gpu_memory_utilization"):
+            memory = int(float(server["gpu_memory_utilization"]) * card.memory_bytes)
         return Scenario(
             card=card,
             model=models.load(str(server.get("model") or "")),
@@ -116,7 +116,7 @@ def of_summary(summary: dict[str, Any], model: str | None, calibrated: Sequence[
     count = int(summary["n"]["ok"])
     server = dict(cell.get("server") or {}) | ({"model": model} if model else {})
     if not server.get("model") or not (cell.get("load") or {}).get("clients"):
-        raise Refused("the measured summary does not say its model or its clients")
+        raise Refused("the measured summary does not state its model or its clients")
     prompts, outputs = (_spread(tokens.get(key), count) for key in ("prompt_per_request", "output_per_request"))
     load = dict(cell["load"]) | {"count": count, "max_tokens": int(outputs.max())}
     return scenario(cell | {"server": server, "load": load}, card, prompts, outputs)
@@ -137,7 +137,7 @@ def _card(gpu: str, calibrated: Sequence[cards.Card]) -> cards.Card:
 def _spread(described: dict[str, Any] | None, count: int) -> np.ndarray:
     """Lengths of the mean and range that a summary states, as if they were spread evenly over it."""
     if not described:
-        raise Refused("the measured summary does not say how many tokens its prompts or answers had")
+        raise Refused("the measured summary does not state how many tokens its prompts or answers had")
     least, most, mean = (described.get(name) for name in ("min", "max", "mean"))
     if (
         least is None
@@ -146,6 +146,6 @@ def _spread(described: dict[str, Any] | None, count: int) -> np.ndarray:
         or not 0 <= least <= mean <= most <= MOST_TOKENS
         or count > MOST_REQUESTS
     ):
-        raise Refused("the measured summary says lengths that no requests can have, or more than are predicted")
+        raise Refused("the measured summary has lengths that no requests can have, or more than are predicted")
     variation = (most - least) / math.sqrt(12) / mean
     return lengths(described["mean"], variation, count, np.random.default_rng(1))

@@ -69,7 +69,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if min(self.token_budget, self.max_sequences, self.block_tokens) < 1:
-            raise ValueError("token_budget, max_sequences and block_tokens are at least 1")
+            raise ValueError("token_budget, max_sequences and block_tokens must be at least 1")
         if self.token_budget < self.max_sequences * (1 + self.draft_tokens):
             raise ValueError(
                 f"a token budget of {self.token_budget} does not hold one step of {self.max_sequences} sequences "
@@ -321,15 +321,15 @@ def gamma_lengths(
 def _values(given: float | Sequence[float] | np.ndarray, count: int) -> list[float]:
     values = np.broadcast_to(np.asarray(given, dtype=float), (count,))
     if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError("delays and arrival times are finite and not negative")
+        raise ValueError("delays and arrival times must be finite and not negative")
     return values.tolist()
 
 
 def _check(prompts: np.ndarray, outputs: np.ndarray, limits: Limits) -> None:
     if prompts.shape != outputs.shape or prompts.ndim != 1 or not len(prompts):
-        raise ValueError("prompt and output lengths are two lists of the same length, not empty")
+        raise ValueError("prompt and output lengths must be two non-empty lists of the same length")
     if min(prompts.min(), outputs.min()) < 1:
-        raise ValueError("prompt and output lengths are at least 1 token")
+        raise ValueError("prompt and output lengths must be at least 1 token")
     if limits.kv_tokens is not None:
         longest = int((prompts + outputs).max()) + limits.draft_tokens
         capacity = limits.kv_tokens // limits.block_tokens * limits.block_tokens
@@ -364,7 +364,7 @@ def simulate(
     servers = [_Server(limits) for _ in range(replicas)]
     cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), (count,))
     if (cached < 0).any() or (cached >= prompts).any():
-        raise ValueError("cached tokens are not negative and fewer than the prompt's")
+        raise ValueError("cached tokens must not be negative and must be fewer than the prompt's")
     each = zip(prompts.tolist(), outputs.tolist(), cached.tolist(), strict=True)
     sequences = [_Sequence(request, *sizes) for request, sizes in enumerate(each)]
     launched, first, end = [0.0] * count, [0.0] * count, [0.0] * count

@@ -75,7 +75,7 @@ def look(
     the blocks. Raises ValueError for sides of different length, no block, or a value that is not above 0.
     """
     if len(a) != len(b) or not a:
-        raise ValueError("each block has one value of each side")
+        raise ValueError("each block must have one value for each side")
     if min(*a, *b) <= 0:
         raise ValueError("values are compared as logarithms and must be above 0")
     blocks = len(a)

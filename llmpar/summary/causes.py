@@ -62,9 +62,8 @@ def engine_causes(
             causes.append(
                 _cause(
                     "sequences_full",
-                    f"up to {most} requests waited while {running} ran, as many as the engine was told to (max "
-                    "sequences), "
-                    "and the KV cache had room: a higher limit would help",
+                    f"up to {most} requests waited while {running} ran, as many as the engine may run (max "
+                    "sequences), and the KV cache had room: a higher limit would help",
                 )
             )
         elif share >= WAIT_SHARE:
@@ -85,7 +84,7 @@ def engine_causes(
         causes.append(
             _cause(
                 "preempted",
-                f"{preempted:.0f} times a running request was put back for lack of KV cache, and its work done again",
+                f"{preempted:.0f} times a running request was preempted for lack of KV cache, and its work repeated",
             )
         )
     return causes
@@ -124,9 +123,8 @@ def frontend_causes(inside: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [
         _cause(
             "frontend_slow",
-            f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its process that speaks "
-            "HTTP is behind; "
-            "more of them (vLLM: --api-server-count) or more replicas would help",
+            f"the engine took {middle:.2g} s to answer for its metrics while requests ran: its HTTP process has "
+            "fallen behind; more of them (vLLM: --api-server-count) or more replicas would help",
         )
     ]
 

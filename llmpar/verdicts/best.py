@@ -37,7 +37,7 @@ def answer(rows: Sequence[rows.Row]) -> str:
         return "Fewer than two cells can be ranked: see the warnings."
     pays = knee.sentence(fair)
     if all(row.settings.get("launcher") == "open" for row in fair):
-        return pays or "The loads were open, so their wall seconds say nothing of the server: see the latencies."
+        return pays or "The loads were open, so their wall seconds say nothing about the server: see the latencies."
     fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
     best, rest = fair[0], fair[1:]
     lead = f"Least wall seconds: {words.name(best)}, {words.number(best.figure('wall_s').value)} s"
@@ -54,9 +54,7 @@ def answer(rows: Sequence[rows.Row]) -> str:
     compared = [(row, one) for row, one in effects if one is not None]
     single = [words.name(row) for row, one in compared if one.low is None]
     if len(single) == len(rest):
-        return (
-            f"{lead}. One server session each cannot tell whether the next session would say the same: REPEATS=3 can."
-        )
+        return f"{lead}. One server session each does not show whether the next would agree: measure with REPEATS=3."
     undecided = [(row, one) for row, one in compared if one.low is not None and one.low <= 1]
     if undecided:
         names = shortened(
@@ -68,7 +66,7 @@ def answer(rows: Sequence[rows.Row]) -> str:
             "; ",
         )
         sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
-        found = f"{lead}; {sessions} sessions each cannot tell it for certain from {names}."
+        found = f"{lead}; with {sessions} server sessions each it cannot be told apart from {names}."
     else:
         row, one = next(each for each in compared if each[1].low is not None)
         found = f"{lead}; the next, {words.name(row)}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."

@@ -107,7 +107,7 @@ def parse(text: str, name: str) -> list[Claim]:
         except (ValueError, KeyError) as error:
             raise BadClaims(f"'{name}' line {number}: {error.args[0]}") from None
         if [claim.id for claim in claims].count(values["id"]) > 1:
-            raise BadClaims(f"'{name}' line {number}: the claim '{values['id']}' stands twice")
+            raise BadClaims(f"'{name}' line {number}: the claim '{values['id']}' appears twice")
     if not claims:
         raise BadClaims(f"'{name}' holds no claims")
     return claims

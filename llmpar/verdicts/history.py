@@ -123,12 +123,14 @@ def verdicts(
                 record["verdict"] = "slower"
             elif record["verdict"] == "slower":
                 record["verdict"] = "cannot tell"
-                record["reasons"].insert(0, {"code": "one_night", "message": "one such night is no change of level"})
+                record["reasons"].insert(0, {"code": "one_night", "message": "one such night is not a change of level"})
             if told is not None and record["verdict"] != "slower":
                 label = history["nights"][told.index]["session"]
-                message = f"{words.percent(told.ratio - 1)}% worse since {label}, which was told; no worse since then"
+                message = (
+                    f"{words.percent(told.ratio - 1)}% worse since {label}, which was reported; no worse since then"
+                )
                 if id(told) not in told_alarms:
-                    message = f"{words.percent(told.ratio - 1)}% worse since {label}, with figures that were told then"
+                    message = f"{words.percent(told.ratio - 1)}% worse since {label}, reported then with other figures"
                 record["reasons"] = [each for each in record["reasons"] if each["code"] != "one_night"]
                 record["reasons"].insert(0, {"code": "told_before", "message": message})
             record["sentence"] = sentences.sentence(record)

@@ -59,7 +59,7 @@ def sentence(record: dict[str, Any]) -> str:
     interval = f", {interval}" if interval else ""
     more = ""
     if record["needed"]:
-        more = f"; {sessions(record['needed']['sessions'])} each would tell (make decide stops as soon as they do)"
+        more = f"; {sessions(record['needed']['sessions'])} each would decide it (make decide stops as soon as it can)"
     return f"cannot tell {a['label']} from {b['label']}{of}{at} ({seen}, {size}{interval}, {measured}): {why}{more}"
 
 
@@ -88,7 +88,7 @@ def _refused(records: Sequence[dict[str, Any]]) -> str:
         at = "; ".join(phrase or "the same settings" for phrase in phrases)
     messages = " ".join(reason["message"] for record in records for reason in record["reasons"])
     needed = sorted(int(count) for count in re.findall(r"needs (\d+) requests", messages))
-    why = "a session has too few requests for it" if needed else "some sessions do not have it"
+    why = "a server session has too few requests for it" if needed else "some server sessions do not have it"
     ends = "" if not needed else f" (needs {' to '.join(dict.fromkeys((str(needed[0]), str(needed[-1]))))})"
     return (
         f"cannot tell {first['a']['label']} from {first['b']['label']} in {title(first['figure'])} at {at}: {why}{ends}"

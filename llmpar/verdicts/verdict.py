@@ -366,7 +366,7 @@ def _why(
         }
     if found.p_value <= 1 - confidence:
         return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
-    return {"code": "noise", "message": "sessions differ among themselves as much as the sides do"}
+    return {"code": "noise", "message": "server sessions differ among themselves as much as the sides do"}
 
 
 def _side(side: Side, figure: str, found: effects.Effect | None) -> dict[str, Any]:

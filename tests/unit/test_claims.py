@@ -182,7 +182,7 @@ def test_other_prompts_are_not_compared():
         (HEADER + "one\tclients\tS\twall_s\tclients=1\tclients=2\tA<B\tsix\t\n", "stated is 'six'"),
         (
             HEADER + 2 * "one\tclients\tS\twall_s\tclients=1\tclients=2\tA<B\t-\t\n",
-            "line 3: the claim 'one' stands twice",
+            "line 3: the claim 'one' appears twice",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_same_needs_evidence_not_absence_of_it() -> None:
     assert close["verdict"] == "same" and "within 3%" in close["sentence"]
     noisy = verdict(sessions([100, 130, 80]), sessions([105, 90, 120], engine="tgi"))
     assert noisy["verdict"] == "cannot tell" and noisy["needed"]["sessions"] > 3
-    assert "would tell" in noisy["sentence"]
+    assert "would decide it" in noisy["sentence"]
 
 
 def test_one_session_each_cannot_tell_however_many_requests() -> None:
@@ -458,7 +458,9 @@ def test_a_loss_that_lasts_is_told_once_and_a_further_one_again() -> None:
     assert [round(each.since, -1) for each in found.alarms] == [40, 90] and found.standing == found.alarms[-1]
     records = history.verdicts(nights((level * noise)[:60].tolist()), ("output_tokens_per_s",), 30, margin=0.005)
     assert records[0]["verdict"] != "slower"
-    assert records[0]["reasons"][0]["message"].endswith("% worse since night-40, which was told; no worse since then")
+    assert records[0]["reasons"][0]["message"].endswith(
+        "% worse since night-40, which was reported; no worse since then"
+    )
 
 
 def test_a_lasting_loss_is_told_once_at_most_years() -> None:
@@ -500,7 +502,7 @@ def test_figures_that_one_change_moves_are_told_with_it_or_with_the_next_mail() 
         for record in history.verdicts(cells, ("output_tokens_per_s",), 30, margin=0.005):
             spoken[night] = spoken.get(night, 0) + (record["verdict"] == "slower")
             waiting += [
-                each["message"] for each in record["reasons"] if "with figures that were told" in each["message"]
+                each["message"] for each in record["reasons"] if "reported then with other figures" in each["message"]
             ]
     mails = {night: count for night, count in spoken.items() if count}
     assert len(mails) == 2 and sum(mails.values()) == 4 and max(mails) - min(mails) == control.FOLLOWS

@@ -98,7 +98,7 @@ def test_a_pilot_knows_the_time_of_a_start_and_of_a_cell() -> None:
     assert found.cell_s == pytest.approx(20, rel=0.1)
     plan = sample_size.record(found, sample_size.options(found, 0.05), 0.05, 0.9)
     assert plan["duration_s"] == pytest.approx(2 * plan["sessions"] * (92.5 + found.cell_s * plan["requests"] / 200))
-    assert "starts of 92.5 s" in plans.as_text(plan) and "for the 2 cells of a session" in plans.as_text(plan)
+    assert "starts of 92.5 s" in plans.as_text(plan) and "for the 2 cells of a server session" in plans.as_text(plan)
     for each in summaries:
         each["server"]["ready_s"] = None
     running = sample_size.noise(summaries, "wall_s")
@@ -141,7 +141,9 @@ def test_the_command_says_a_plan_or_asks_for_a_pilot(tmp_path: Path, capsys: pyt
     assert run("p.jsonl") == 0
     shown = capsys.readouterr().out
     assert (
-        "output rate: server sessions differ by" in shown and "per side with" in shown and "requests a session" in shown
+        "output rate: server sessions differ by" in shown
+        and "per side with" in shown
+        and "requests per server session" in shown
     )
     assert run("p.jsonl", "--format", "json", "-o", "plan.json") == 0
     assert set(json.loads(Path("plan.json").read_bytes())) == fields("plan")

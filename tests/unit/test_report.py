@@ -56,14 +56,14 @@ def test_answer_names_the_best_only_as_far_as_sessions_allow():
         )
     )
     assert (
-        "; 3 sessions each cannot tell it for certain from clients 2 (1.05 times as long)."
+        "; with 3 server sessions each it cannot be told apart from clients 2 (1.05 times as long)."
         in built(noisy({1: 30.0, 2: 10.5, 4: 10.0})).sweeps[0].answer
     )
     assert built(noisy({1: 30.0, 2: 10.1, 4: 10.0})).sweeps[0].answer.endswith("from clients 2."), (
         "a difference within the margin is not worth a figure"
     )
     assert (
-        "cannot tell"
+        "does not show"
         in built([made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2})]).sweeps[0].answer
     )
 
@@ -107,13 +107,11 @@ def test_a_cell_of_one_session_does_not_hide_what_others_tell():
     once = [made.summary(15.0, load={"clients": clients}) for clients in (8, 16, 32, 64)]
     found = built(three({1: 30.0, 2: 20.0, 4: 10.0}) + once).sweeps[0].answer
     assert "Least wall seconds: clients 4, 10.0 s; the next, clients 2, takes 2.00" in found
-    assert found.endswith(
-        "Measured in one server session only, so not ranked: clients 8; clients 16 and 2 more."
-    )
+    assert found.endswith("Measured in one server session only, so not ranked: clients 8; clients 16 and 2 more.")
     assert (
         built([made.summary(5.0, load={"clients": 8})] + three({1: 30.0, 2: 20.0}))
         .sweeps[0]
-        .answer.endswith("REPEATS=3 can.")
+        .answer.endswith("measure with REPEATS=3.")
     )
 
 
@@ -317,7 +315,9 @@ def test_html_of_33_cells_is_under_300_kb(root):
     assert done.stdout.count(b"<tr data-row=") == 33
     assert len(done.stdout) < 300_000
     text = done.stdout.decode()
-    assert text.count("in TTFT p95 at 24, 64, 128, 256 and 512 clients: a session has too few requests for it") == 1
+    assert (
+        text.count("in TTFT p95 at 24, 64, 128, 256 and 512 clients: a server session has too few requests for it") == 1
+    )
     assert "ttft_p95_s" not in text
 
 
@@ -362,7 +362,7 @@ def test_limits_of_the_page_are_the_rule_of_pick(root):
         for metric in ("ttft_p95_s", "tpot_p50_s", "e2e_mean_s"):
             low, high = objectives.limits(row, metric)
             for most in (0.001, 0.009, 0.013, 0.13, 0.5, 0.9, 2.0, 5.0, 60.0):
-                state = "misses" if low is None or most < low else "cannot tell"
+                state = "misses" if low is None or most < low else "does not show"
                 state = "meets" if high is not None and most >= high else state
                 assert state == objectives.state(row, metric, most), (row.cell, metric, most)
 
@@ -384,7 +384,7 @@ def test_everything_is_escaped(root, tmp_path):
 def test_picks_have_three_groups_within_the_slo(root):
     given = b"".join(records.encode(summary) for summary in made.study(2))
     text = run(root, "--slo", "ttft-p95<700ms", "--format", "text", given=given).stdout.decode()
-    assert re.search(r"Picks: meet \d+ · miss \d+ · cannot tell \d+: TTFT p95 ≤ 700 ms", text)
+    assert re.search(r"Picks: meet \d+ · miss \d+ · does not show \d+: TTFT p95 ≤ 700 ms", text)
     assert "misses (TTFT p95 is 1.10 s, above 700 ms)" in text
     assert b"'fast' is not an objective" in run(root, "--slo", "fast", given=given).stderr
 

@@ -55,7 +55,7 @@ def test_what_is_wrong_is_named_with_what_to_do(path, value, said):
     found = list(records.read(io.BytesIO(json.dumps(summary()).encode() + b"\n" + line), "f.json", seen))
     assert len(found) == 1
     assert seen.left_out == [seen.left_out[0]] and seen.left_out[0].startswith("'f.json' line 2: summary record ")
-    assert said in seen.left_out[0] and "llmpar-summarise writes it anew" in seen.left_out[0]
+    assert said in seen.left_out[0] and "llmpar-summarise rewrites it" in seen.left_out[0]
 
 
 def test_a_reader_that_cannot_say_what_it_leaves_out_refuses():
