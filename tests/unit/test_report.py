@@ -362,7 +362,7 @@ def test_limits_of_the_page_are_the_rule_of_pick(root):
         for metric in ("ttft_p95_s", "tpot_p50_s", "e2e_mean_s"):
             low, high = objectives.limits(row, metric)
             for most in (0.001, 0.009, 0.013, 0.13, 0.5, 0.9, 2.0, 5.0, 60.0):
-                state = "misses" if low is None or most < low else "does not show"
+                state = "misses" if low is None or most < low else "cannot tell"
                 state = "meets" if high is not None and most >= high else state
                 assert state == objectives.state(row, metric, most), (row.cell, metric, most)
 
@@ -384,7 +384,7 @@ def test_everything_is_escaped(root, tmp_path):
 def test_picks_have_three_groups_within_the_slo(root):
     given = b"".join(records.encode(summary) for summary in made.study(2))
     text = run(root, "--slo", "ttft-p95<700ms", "--format", "text", given=given).stdout.decode()
-    assert re.search(r"Picks: meet \d+ · miss \d+ · does not show \d+: TTFT p95 ≤ 700 ms", text)
+    assert re.search(r"Picks: meet \d+ · miss \d+ · cannot tell \d+: TTFT p95 ≤ 700 ms", text)
     assert "misses (TTFT p95 is 1.10 s, above 700 ms)" in text
     assert b"'fast' is not an objective" in run(root, "--slo", "fast", given=given).stderr
 
