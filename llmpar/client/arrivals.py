@@ -63,7 +63,8 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
 
     The first column of each line (columns end at a comma, semicolon, tab) is a time: seconds, or a date and time as ISO
     8601 has it (UTC where it names no zone). A first line without a time is a header. A line may also be a JSON object
-    with a `timestamp` in milliseconds, as Mooncake's traces have it. Raises BadTrace.
+    with a `timestamp` in milliseconds, as Mooncake's traces have it, or with `at_s`, as the manifest of a prompt
+    set made of a trace. Raises BadTrace.
     """
     found: list[float] = []
     for number, line in enumerate(lines, 1):
@@ -91,8 +92,9 @@ def _timestamp(line: str, name: str, number: int) -> float:
     import json
 
     try:
-        at = json.loads(line.strip("\ufeff \t\r\n"))["timestamp"]
-    except (ValueError, KeyError, RecursionError):
+        value = json.loads(line.strip("\ufeff \t\r\n"))
+        at = value["at_s"] * 1000 if "at_s" in value else value["timestamp"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         at = None
     if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
         raise BadTrace(f"cannot read '{name}' line {number}: no JSON object with a timestamp in milliseconds")

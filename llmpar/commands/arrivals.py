@@ -12,8 +12,13 @@ import click
 from llmpar import cli, clock, exit_codes, failure
 from llmpar.client import arrivals, run
 
+MOST = 10_000_000  # requests of one load
 
-@cli.command("llmpar-arrivals", common=("--rate", "--process", "--shape", "--trace", "--count", "--seed", "--start"))
+
+@cli.command(
+    "llmpar-arrivals",
+    common=("--rate", "--duration", "--process", "--shape", "--trace", "--count", "--seed", "--start"),
+)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", type=click.Path())
 @click.option(
     "--rate",
@@ -45,7 +50,8 @@ from llmpar.client import arrivals, run
     "--trace",
     metavar="FILE",
     type=click.Path(),
-    help="Times from the first column of FILE. Seconds or dates; `-` is standard input.",
+    help="Times from the first column of FILE. Seconds or dates; `-` is standard input. Of a set that llmpar-prompts "
+    "made of a trace, its manifest: DIR/.manifest.jsonl.",
 )
 @click.option("--stdin", "from_stdin", is_flag=True, help="Prompt file names on standard input, a line (or NUL) each.")
 @click.option(
@@ -55,6 +61,12 @@ from llmpar.client import arrivals, run
     metavar="N",
     type=click.IntRange(1),
     help="Number of requests; prompts are taken in turn.  [as many as PROMPTs; all of the trace]",
+)
+@click.option(
+    "--duration",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    help="Requests that are due within so many seconds; prompts are taken in turn.",
 )
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Random seed of the gaps.")
 @click.option(
@@ -73,6 +85,7 @@ def main(
     trace: str | None,
     from_stdin: bool,
     count: int | None,
+    duration: float | None,
     seed: int,
     start: str,
 ) -> int:
@@ -82,6 +95,7 @@ def main(
       llmpar-arrivals --rate 8 prompts/* | parallel -j512 --colsep '\\t' --trim n llmpar-request --at {1} {2} > r.jsonl
       llmpar-arrivals --rate 8 --process gamma --count 2000 prompts/* > plan.tsv
       llmpar-arrivals --trace azure.csv --rate 4 prompts/*
+      llmpar-arrivals --rate 8 --duration 60 prompts/*
       jq -r .sent_at r.jsonl | llmpar-arrivals --trace - prompts/*
 
     Writes one line a request: its due time (epoch seconds), a tab and its prompt file; without PROMPT the time
@@ -116,12 +130,23 @@ def main(
         raise failure.Failure(
             "no rate is given", exit_codes.USAGE, "give --rate R in requests per second, or --trace FILE"
         )
-    elif not prompts and count is None:
+    elif not prompts and count is None and duration is None:
         raise failure.Failure(
             "no prompt file is named", exit_codes.USAGE, "name files, or give --count N for times alone"
         )
     else:
+        if duration is not None and count is None:
+            # A ramp that lasts so long has just so many; of the others more than enough, to be cut off.
+            mean = (rate + (2 * rate if to is None else to)) / 2 if process == "ramp" else rate
+            enough = 1.0 if process in ("ramp", "constant") else 2.0 + 8 / math.sqrt(min(shape, 1.0) * rate * duration)
+            count = max(1, math.ceil(mean * duration * enough))
+            if count > MOST:
+                raise failure.Failure(f"{count} requests are more than {MOST}", exit_codes.USAGE)
         times = arrivals.offsets(process, count or len(prompts), rate, seed, shape, 2 * rate if to is None else to)
+    if duration is not None:
+        times = [at for at in times if at < duration]
+        if not times:
+            raise failure.Failure("no request is due within that time", exit_codes.TOO_LITTLE)
     names = [b"\t" + os.fsencode(prompt) for prompt in prompts] or [b""]
     lines = [b"%.6f%b\n" % (begin + at, names[number % len(names)]) for number, at in enumerate(times)]
     sys.stdout.buffer.write(b"".join(lines))

@@ -6,20 +6,22 @@ import codecs
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from llmpar import apikey, cli, exit_codes, failure, records
+from llmpar.client import prompt_file
 from llmpar.client.target import Target
-from llmpar.prompts import files, formats, prompt, synthetic, tokens
+from llmpar.prompts import files, formats, prompt, synthetic, tokens, traces
 from llmpar.prompts.prompt import BadPrompts, Prompt, names, record
 from llmpar.prompts.tokens import Unavailable, estimate
 
 NAME = "llmpar-prompts"
-FORMATS = ("sharegpt", "jsonl", "text")
+FORMATS = ("sharegpt", "jsonl", "text", "trace")
 
 
 @cli.command(
@@ -66,6 +68,24 @@ FORMATS = ("sharegpt", "jsonl", "text")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="Format of FILE  [by its name: .json, .jsonl, other]."
 )
+@click.option(
+    "--output-tokens",
+    metavar="N",
+    type=click.FloatRange(min=1),
+    help="Have each prompt ask for so many tokens of answer, on average.",
+)
+@click.option(
+    "--output-deviation",
+    metavar="N",
+    type=click.FloatRange(min=0),
+    help="Standard deviation of that; 0: all alike.  [a quarter of --output-tokens]",
+)
+@click.option(
+    "--own-lengths", is_flag=True, help="Have each prompt of FILE ask for an answer as long as its own there."
+)
+@click.option(
+    "--lora", "models", metavar="NAME", multiple=True, help="Have prompts ask for these models, at random; repeat it."
+)
 @click.option("--field", metavar="NAME", help="The field of JSONL objects that holds the prompt.")
 @click.option(
     "--least",
@@ -92,6 +112,10 @@ def main(
     seed: int | None,
     source: str | None,
     form: str | None,
+    output_tokens: float | None,
+    output_deviation: float | None,
+    own_lengths: bool,
+    models: tuple[str, ...],
     field: str | None,
     least: int,
     most: int | None,
@@ -108,13 +132,15 @@ def main(
     \b
       llmpar-prompts -n 512 --tokens 350 --deviation 80 --seed 1 synthetic/
       llmpar-prompts --from ShareGPT_V3.json -n 512 --seed 1 --most 3600 sharegpt/
+      llmpar-prompts --from azure.csv -n 9 azure/   # a trace: its lengths, its answers' lengths, its times
       llmpar-prompts --index prompts/          # files of your own
       llmpar-prompts --check prompts/ && parallel -j128 llmpar-request ::: prompts/*
 
-    Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, or paragraphs of text. Writes DIR, one file a prompt,
-    with the manifest in DIR/.manifest.jsonl, and a prompt_set record with count, tokens and hash to standard
-    output. Without --tokenizer or --base-url, tokens are counted by rule: one for every seven letters of a word or
-    fewer, one for each digit and mark. Synthetic text uses words for which that is exact in common vocabularies.
+    Reads FILE (`-`: standard input): ShareGPT JSON, JSONL, paragraphs of text, or a trace (Azure, BurstGPT, Mooncake;
+    docs/request.md). Writes DIR, one file a prompt, with the manifest in DIR/.manifest.jsonl, and a prompt_set record
+    with count, tokens and hash to standard output. Without --tokenizer or --base-url, tokens are counted by rule: one
+    for every seven letters of a word or fewer, one for each digit and mark. Synthetic text uses words for which that
+    is exact in common vocabularies.
 
     Exit status: 0 done; 2 usage; 3 input not readable as prompts; 4 no tokenizer; 5 --check found differences; 6
     fewer prompts than asked for.
@@ -133,11 +159,14 @@ def main(
                 synthetic.synthetic(number, length, seed or 0, shared, counter) for number, length in enumerate(wanted)
             ]
         else:
-            made, left_out = _convert(source, form, field)
+            choose = partial(formats.choose, number=count, seed=seed, least=least, most=most)
+            made, left_out = _convert(source, form, field, lambda found: _traced(choose(found), seed or 0, counter))
         if counter:
             made = [_counted(prompt, counter(prompt.text) if source else prompt.tokens, how) for prompt in made]
         if source is not None:
-            made = formats.choose(made, count, seed, least, most)
+            made = choose(made)
+            if own_lengths:
+                made = [dataclasses.replace(each, max_tokens=each.output_tokens) for each in made]
             if left_out:
                 cli.say(NAME, f"{len(left_out)} entries of '{source}' were left out: {'; '.join(left_out[:3])}")
             if count and len(made) < count or not made:
@@ -146,7 +175,8 @@ def main(
                     exit_codes.TOO_LITTLE,
                     "widen --least and --most or ask for fewer",
                 )
-        entries = [record(name, prompt) for name, prompt in zip(names(_stem(source), len(made)), made, strict=True)]
+        made = synthetic.own(made, output_tokens, output_deviation, models, seed or 0)
+        entries = [record(name, prompt) for name, prompt in zip(names(_stem(source), made), made, strict=True)]
         changed = files.write(where, entries, made, replace)
     except BadPrompts as error:
         raise failure.Failure(str(error), exit_codes.BAD_INPUT) from None
@@ -186,21 +216,38 @@ def _stem(source: str | None) -> str:
     return re.sub(r"[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-") or "prompt"
 
 
-def _convert(source: str, form: str | None, field: str | None) -> tuple[list[Prompt], list[str]]:
-    """The prompts of a file, and what was left out of it and why."""
+def _convert(
+    source: str, form: str | None, field: str | None, traced: Callable[[list[traces.Arrival]], Iterable[Prompt]]
+) -> tuple[list[Prompt], list[str]]:
+    """The prompts of a file, and what was left out of it and why. `traced` makes those of a trace."""
     name = os.path.basename(source)
     with cli.opened(source) as stream:
         data = stream.read().removeprefix(codecs.BOM_UTF8)
+    if form is None and traces.is_trace(data.split(b"\n", 1)[0].decode("utf-8", "replace")):
+        form = "trace"
     form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(source).suffix, "text")
     left_out: list[str] = []
     if form == "jsonl":
         return list(formats.jsonl(data.splitlines(), name, field, left_out)), left_out
     if form == "sharegpt":
         return list(formats.sharegpt(data, name, left_out)), left_out
+    if form == "trace":
+        found = traced(traces.arrivals(data.decode("utf-8", "replace"), name, left_out))
+        return [dataclasses.replace(each, source=name) for each in found], left_out
     try:
         return list(formats.plain(data.decode(), name)), left_out
     except UnicodeDecodeError as error:
         raise prompt.BadPrompts(f"cannot read '{name}': not UTF-8 at byte {error.start}") from None
+
+
+def _traced(arrivals: list[traces.Arrival], seed: int, counter: Callable[[str], int] | None) -> Iterator[Prompt]:
+    """Synthetic prompts of a trace's lengths, each with its answer's length and its time."""
+    for number, each in enumerate(arrivals):
+        made = synthetic.synthetic(number, each.tokens, seed, 0, counter, each.blocks, traces.BLOCK)
+        output = each.output_tokens
+        yield dataclasses.replace(
+            made, source_id=str(number + 1), output_tokens=output, at_s=each.at_s, max_tokens=output
+        )
 
 
 def _index(where: Path, count: Callable[[str], int], how: str) -> int:
@@ -208,7 +255,7 @@ def _index(where: Path, count: Callable[[str], int], how: str) -> int:
         raise failure.Failure(f"cannot read '{where}': not a directory", exit_codes.USAGE)
     # One newline at its end belongs to the file, not to the prompt, as llmpar-request has it.
     entries = [
-        prompt.record(name, Prompt(text, count(text.removesuffix("\n")), how, "files"))
+        prompt.record(name, Prompt(text, count(_question(name, text)), how, "files"))
         for name, text in files.texts(where).items()
     ]
     if not entries:
@@ -217,6 +264,17 @@ def _index(where: Path, count: Callable[[str], int], how: str) -> int:
         stream.writelines([records.encode(entry) for entry in entries])
     _report(where, entries, "indexed")
     return exit_codes.OK
+
+
+def _question(name: str, text: str) -> str:
+    """What a prompt file asks, all turns of a conversation together. Raises BadPrompts."""
+    if not name.endswith(prompt_file.ENDING):
+        return text.removesuffix("\n")
+    try:
+        first, own = prompt_file.parsed(text.encode())
+    except ValueError as error:
+        raise prompt.BadPrompts(f"cannot read '{name}': {error}") from None
+    return "\n".join(turn.content for turn in own.turns) or first
 
 
 def _check(where: Path) -> int:

@@ -72,7 +72,7 @@ def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replac
     part.mkdir()
     try:
         for entry, prompt in zip(entries, made, strict=True):
-            (part / entry["name"]).write_bytes(prompt.text.encode())
+            (part / entry["name"]).write_bytes(prompt.data())
         (part / MANIFEST).write_bytes(lines)
         if where.exists():
             _exchange(part, where)  # the old set is in `part` now, and goes with it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -124,7 +124,17 @@ def plain(text: str, name: str) -> Iterator[Prompt]:
             yield Prompt(part.strip("\n"), estimate(part), "rule", name, str(number))
 
 
-def choose(found: Iterable[Prompt], number: int | None, seed: int | None, least: int, most: int | None) -> list[Prompt]:
+class Long(Protocol):
+    """What has a length."""
+
+    @property
+    def tokens(self) -> int: ...
+
+
+Entry = TypeVar("Entry", bound=Long)
+
+
+def choose(found: Iterable[Entry], number: int | None, seed: int | None, least: int, most: int | None) -> list[Entry]:
     """Those of `least` to `most` tokens; the first `number`, or with a seed a random sample of so many, in file
     order."""
     fits = [prompt for prompt in found if prompt.tokens >= least and (most is None or prompt.tokens <= most)]
