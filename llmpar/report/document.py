@@ -186,12 +186,12 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
 def shown_columns(rows: Sequence[rows.Row], everything: Sequence[rows.Row]) -> list[tuple[str, str]]:
     """The figures that some row has, with their heads: of each latency the statistic that no row of the report
     refuses."""
-    found = []
+    columns = []
     for name, label in COLUMNS:
         metric = shown(everything, name) if name in LATENCIES else name
         if any(row.figure(metric).value is not None for row in rows):
-            found.append((metric, label or words.title(metric)))
-    return found
+            columns.append((metric, label or words.title(metric)))
+    return columns
 
 
 def in_column(metric: str, one: rows.Figure) -> str:
@@ -220,15 +220,15 @@ def published(walls: Walls) -> Table:
 
 def warnings(rows: Sequence[rows.Row]) -> list[Table]:
     """Every warning with the cells that have it, most cells first; empty without warnings."""
-    found: dict[tuple[str, str], list[str]] = {}
+    cells_by_text: dict[tuple[str, str], list[str]] = {}
     firsts: dict[tuple[str, str], str] = {}
     for row in rows:
         for warning in row.warnings:
             key = (str(warning.get("code")), str(warning.get("try") or ""))
-            found.setdefault(key, []).append(": ".join(part for part in (row.sweep, row.cell) if part))
+            cells_by_text.setdefault(key, []).append(": ".join(part for part in (row.sweep, row.cell) if part))
             firsts.setdefault(key, str(warning.get("message") or ""))
     lines = [
         [code, firsts[code, attempt] + (" (and others)" if len(cells) > 1 else ""), attempt, shortened(cells)]
-        for (code, attempt), cells in sorted(found.items(), key=lambda item: -len(item[1]))
+        for (code, attempt), cells in sorted(cells_by_text.items(), key=lambda item: -len(item[1]))
     ]
     return [Table("Warnings", ["code", "the first of them", "what to try", "cells"], lines)] if lines else []

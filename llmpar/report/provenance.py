@@ -150,14 +150,14 @@ def command_of(server: Mapping[str, Any]) -> str:
     """A server's command line as one would type it."""
     import shlex
 
-    found = server.get("command") or server.get("argv") or server.get("commands") or ""
-    if isinstance(found, list):
-        if found and isinstance(found[0], list):
-            return " ; ".join(shlex.join(map(str, one)) for one in found)
+    command = server.get("command") or server.get("argv") or server.get("commands") or ""
+    if isinstance(command, list):
+        if command and isinstance(command[0], list):
+            return " ; ".join(shlex.join(map(str, one)) for one in command)
         # llmpar-serve's record has a whole shell line for each server.
         return (
-            " ; ".join(map(str, found))
-            if "commands" in server and found is server["commands"]
-            else shlex.join(map(str, found))
+            " ; ".join(map(str, command))
+            if "commands" in server and command is server["commands"]
+            else shlex.join(map(str, command))
         )
-    return str(found)
+    return str(command)

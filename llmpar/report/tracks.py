@@ -63,9 +63,9 @@ def of(row: rows.Row, summary: dict[str, Any], samples: Iterable[dict[str, Any]]
     if any(rate for rate in rates if rate is not None):
         tracks.append(("output tokens per second", [(index + 0.5) * step for index in range(len(rates))], list(rates)))
     for track in TRACKS:
-        found = _points(sampled, track, start, flight[-1][0])
-        if found and len(tracks) < MOST_TRACKS:
-            tracks.append((track.label, *found))
+        points = _points(sampled, track, start, flight[-1][0])
+        if points and len(tracks) < MOST_TRACKS:
+            tracks.append((track.label, *points))
     return Timeline(row, str(summary.get("session") or ""), flight, tracks)
 
 

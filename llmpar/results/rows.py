@@ -148,18 +148,18 @@ def by_session(summaries: Iterable[dict[str, Any]], metric: str) -> dict[str, fl
     Several summaries of one session are repeats under one start: their geometric mean (the mean where one is 0) stands
     for it. Summaries that name no session count as one session, named "".
     """
-    found: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for summary in summaries:
         value = reading(summary, metric).value
         if value is not None:
-            found.setdefault(session_of(summary), []).append(value)
+            values_of.setdefault(session_of(summary), []).append(value)
     return {
         session: values[0]
         if len(values) == 1
         else math.exp(math.fsum(map(math.log, values)) / len(values))
         if min(values) > 0
         else math.fsum(values) / len(values)
-        for session, values in sorted(found.items())
+        for session, values in sorted(values_of.items())
     }
 
 
@@ -317,7 +317,7 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
     kinds are skipped.
     """
     made: dict[str, dict[str, str]] = {}  # by host, then by what it is made of: its machine in words
-    found: dict[str, Row] = {}
+    by_key: dict[str, Row] = {}
     for number, summary in enumerate(summaries):
         if summary.get("kind") != "summary":
             continue
@@ -328,14 +328,14 @@ def group(summaries: Iterable[dict[str, Any]]) -> list[Row]:
         made.setdefault(host, {}).setdefault(print_of, machine(summary))
         identity: Any = [sweep, host, print_of, merged] if cell else [number]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-        if key not in found:
+        if key not in by_key:
             name = str(cell.get("id") or f"summary-{number + 1}")
             repeat = cell.get("repeat")
             if repeat is not None:
                 name = name.removesuffix(f"-r{repeat}")
-            found[key] = Row(key, sweep, name, host, merged, dict(cell.get("varies") or {}))
-        found[key].summaries.append(summary)
-    rows = list(found.values())
+            by_key[key] = Row(key, sweep, name, host, merged, dict(cell.get("varies") or {}))
+        by_key[key].summaries.append(summary)
+    rows = list(by_key.values())
     for row in rows:
         machines = made.get(row.host, {})
         if row.host and len(machines) > 1:

@@ -22,14 +22,14 @@ def refuse(summaries: Iterable[dict[str, Any]], alone: bool = False) -> None:
 
     A simulated session has none of the noise that sessions differ by, so no verdict may come of it.
     """
-    found = list(summaries)
-    made = [summary for summary in found if is_simulated(summary)]
-    if not made or (alone and len(made) == len(found)):
+    given = list(summaries)
+    made = [summary for summary in given if is_simulated(summary)]
+    if not made or (alone and len(made) == len(given)):
         return
     name = made[0].get("label") or (made[0].get("cell") or {}).get("id") or "without a name"
     if alone:
         raise Mixed(
-            f"{len(made)} of {len(found)} summaries are simulated, '{name}' for one: predictions are not ranked with "
+            f"{len(made)} of {len(given)} summaries are simulated, '{name}' for one: predictions are not ranked with "
             "measurements"
         )
     raise Mixed(f"summary '{name}' is simulated: a prediction is not compared as if it were measured")

@@ -25,14 +25,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(0, places)}f}"
 
 
-def figure(one: Figure, digits: int = 3) -> str:
+def figure(figure: Figure, digits: int = 3) -> str:
     """`17.8 (17.2 to 18.4)`; the value alone without an interval, with the requests needed for one where they are too
     few."""
-    if one.value is None:
-        return f"needs {one.needed}" if one.needed else DASH
-    if one.low is None or one.high is None:
-        return number(one.value, digits) + (f" (interval needs {one.needed} requests)" if one.needed else "")
-    return f"{number(one.value, digits)} ({number(one.low, digits)} to {number(one.high, digits)})"
+    if figure.value is None:
+        return f"needs {figure.needed}" if figure.needed else DASH
+    if figure.low is None or figure.high is None:
+        return number(figure.value, digits) + (f" (interval needs {figure.needed} requests)" if figure.needed else "")
+    return f"{number(figure.value, digits)} ({number(figure.low, digits)} to {number(figure.high, digits)})"
 
 
 def sessions(count: int) -> str:
@@ -152,15 +152,15 @@ def goal(figure: str, most: float) -> str:
     return quantity(figure, most)
 
 
-def measured(figure: str, one: Figure) -> str:
+def measured(figure: str, value: Figure) -> str:
     """`346 ms (330 to 360)`: a figure with its unit and its interval."""
-    if one.value is None:
-        return f"needs {one.needed} requests" if one.needed else DASH
-    if one.low is None or one.high is None:
-        return quantity(figure, one.value)
+    if value.value is None:
+        return f"needs {value.needed} requests" if value.needed else DASH
+    if value.low is None or value.high is None:
+        return quantity(figure, value.value)
     unit = named(figure).unit
-    factor = 100 if unit == "%" else 1000 if unit == "s" and abs(one.value) < 1 else 1
-    return f"{quantity(figure, one.value)} ({number(one.low * factor)} to {number(one.high * factor)})"
+    factor = 100 if unit == "%" else 1000 if unit == "s" and abs(value.value) < 1 else 1
+    return f"{quantity(figure, value.value)} ({number(value.low * factor)} to {number(value.high * factor)})"
 
 
 def duration(seconds: float) -> str:

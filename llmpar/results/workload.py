@@ -38,15 +38,15 @@ def sampling(summary: Mapping[str, Any]) -> dict[str, Any]:
         flat["stop"] = [flat["stop"]]
     if flat.get("do_sample") is False:
         flat["temperature"] = 0
-    found = {
+    canonical = {
         name: _plain(flat[name])
         for name in NAMES
         if flat.get(name) is not None and flat[name] is not False and flat[name] != []
     }
-    greedy = found.get("temperature") == 0
+    greedy = canonical.get("temperature") == 0
     return {
         name: value
-        for name, value in found.items()
+        for name, value in canonical.items()
         if not (greedy and name in ("top_k", "top_p", "seed") or _off(name, value))
     }
 

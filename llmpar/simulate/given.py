@@ -64,7 +64,7 @@ def _points(summary: dict[str, Any]) -> list[tuple[str, float]]:
     """The figures that tell how quick a host's steps are: the output rate of a closed loop, and TPOT."""
     rate = ((summary.get("throughput") or {}).get("output_tokens_per_s") or {}).get("wall") or {}
     tpot = ((summary.get("latency") or {}).get("tpot_s") or {}).get("mean") or {}
-    found = [("output_tokens_per_s", rate.get("value")), ("tpot_mean_s", tpot.get("value"))]
+    known = [("output_tokens_per_s", rate.get("value")), ("tpot_mean_s", tpot.get("value"))]
     if ((summary.get("cell") or {}).get("load") or {}).get("rate"):
-        found = found[1:]  # arrivals decide the rate of an open loop
-    return [(name, float(value)) for name, value in found if value]
+        known = known[1:]  # arrivals decide the rate of an open loop
+    return [(name, float(value)) for name, value in known if value]

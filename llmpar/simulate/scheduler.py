@@ -365,8 +365,8 @@ def simulate(
     cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), (count,))
     if (cached < 0).any() or (cached >= prompts).any():
         raise ValueError("cached tokens must not be negative and must be fewer than the prompt's")
-    each = zip(prompts.tolist(), outputs.tolist(), cached.tolist(), strict=True)
-    sequences = [_Sequence(request, *sizes) for request, sizes in enumerate(each)]
+    lengths = zip(prompts.tolist(), outputs.tolist(), cached.tolist(), strict=True)
+    sequences = [_Sequence(request, *sizes) for request, sizes in enumerate(lengths)]
     launched, first, end = [0.0] * count, [0.0] * count, [0.0] * count
     chosen = [0] * count
     calendar: list[tuple[float, int, int]] = []  # when, request or -1, server
@@ -413,7 +413,7 @@ def simulate(
         if request >= 0:
             if replicas > 1:
                 number = last = min(
-                    range(replicas), key=lambda each: (servers[each].in_flight, (each - last - 1) % replicas)
+                    range(replicas), key=lambda lengths: (servers[lengths].in_flight, (lengths - last - 1) % replicas)
                 )
             chosen[request] = number
             servers[number].in_flight += 1

@@ -78,7 +78,7 @@ def chart(
     rate = float(special.ndtr(float(special.ndtri(STEP_RATE / charts)) * unsure))
     slow_height = (HEIGHT + HEIGHT_RISE * math.log(charts)) * unsure
     worse = (np.log(np.asarray(values, dtype=float)) * (1 if lower_is_better else -1)).tolist()
-    found = Chart()
+    result = Chart()
     total, begun, first = 0.0, LEAST, LEAST  # `first`: night from which a step may be
     level = deviation = lag = step_height = 0.0
     start = 0
@@ -89,19 +89,19 @@ def chart(
             level, deviation = _pinned(worse[:many], lag)
             step_height = float(-special.stdtrit(many - 1, rate)) * deviation
         held, known = level, many
-        if found.standing is not None:
+        if result.standing is not None:
             # The level that a loss left, from up to as many nights as pin one.
             left = worse[start : min(night, start + pinned)]
             held, known = math.fsum(left) / len(left), len(left)
         new = worse[night] - held - lag * (worse[night - 1] - held)
         earliest = max(first, night + 1 - LONGEST)
-        if found.standing is not None:
+        if result.standing is not None:
             statistic, at = _step(worse, held, lag, earliest, night, 1 / known, -1)
             if statistic > step_height:
                 better = math.fsum(worse[at : night + 1]) / (night + 1 - at)
                 start, total, begun, first = at, 0.0, night + 1, night + 1
                 if better - level < (held - level) / 2:
-                    found.standing = None
+                    result.standing = None
                 continue
         since = None
         total += _normal(new / (deviation * math.sqrt(1 + 1 / known)), many - 1) - ALLOWANCE
@@ -116,10 +116,10 @@ def chart(
             continue
         loss = math.fsum(worse[since : night + 1]) / (night + 1 - since) - level
         if math.expm1(loss + level - held) > margin:
-            found.standing = Alarm(night, since, math.exp(loss))
-            found.alarms.append(found.standing)
+            result.standing = Alarm(night, since, math.exp(loss))
+            result.alarms.append(result.standing)
             start, total, begun, first = night, 0.0, night + 1, night + 1
-    return found
+    return result
 
 
 def mails(alarms: Sequence[Sequence[Alarm]]) -> dict[int, list[tuple[int, Alarm]]]:

@@ -115,9 +115,9 @@ def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONF
     With three sessions each p cannot fall below 0.1, with four below 0.029: the price of assuming no distribution.
     Above 20,000 ways a seeded sample of them is taken.
     """
-    found = welch(a, b, confidence)
-    if found.p_value is None:
-        return found
+    unpermuted = welch(a, b, confidence)
+    if unpermuted.p_value is None:
+        return unpermuted
     pooled = np.log(np.concatenate([np.asarray(a, dtype=float), np.asarray(b, dtype=float)]))
     size, many = len(a), len(pooled)
     if math.comb(many, size) <= MOST_SPLITS:
@@ -136,12 +136,12 @@ def permutation(a: Sequence[float], b: Sequence[float], confidence: float = CONF
         statistic = np.where(spread > 0, apart / spread, np.where(apart > 0, np.inf, 0.0))
     mine = (
         math.inf
-        if found.error == 0 and found.ratio != 1
-        else (abs(math.log(found.ratio)) / found.error if found.error else 0.0)
+        if unpermuted.error == 0 and unpermuted.ratio != 1
+        else (abs(math.log(unpermuted.ratio)) / unpermuted.error if unpermuted.error else 0.0)
     )
-    found.p_value = float(np.mean(statistic >= mine * (1 - 1e-9)))
-    found.method = "permutation"
-    return found
+    unpermuted.p_value = float(np.mean(statistic >= mine * (1 - 1e-9)))
+    unpermuted.method = "permutation"
+    return unpermuted
 
 
 def adjust(p_values: Sequence[float | None], correction: str) -> list[float | None]:
@@ -218,18 +218,18 @@ def effect(
         both = both or shared(a, b)
         if not both:
             return None
-        found = paired([a[name] for name in both], [b[name] for name in both], confidence, borrowed.paired)
-        found.sessions_a = found.sessions_b = len(both)
-        found.sessions_shared = tuple(both)
-        found.left_out = len(set(a) ^ set(b))
-        return found
+        result = paired([a[name] for name in both], [b[name] for name in both], confidence, borrowed.paired)
+        result.sessions_a = result.sessions_b = len(both)
+        result.sessions_shared = tuple(both)
+        result.left_out = len(set(a) ^ set(b))
+        return result
     values = list(a.values()), list(b.values())
     if method == "permutation":
-        found = permutation(*values, confidence)
+        result = permutation(*values, confidence)
     else:
-        found = welch(*values, confidence, borrowed.between)
-    found.sessions_a, found.sessions_b = len(a), len(b)
-    return found
+        result = welch(*values, confidence, borrowed.between)
+    result.sessions_a, result.sessions_b = len(a), len(b)
+    return result
 
 
 def shared(a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
@@ -243,14 +243,14 @@ def pairable(a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
     return both if len(both) >= 2 and 2 * len(both) > max(len(a), len(b)) else []
 
 
-def described(found: Effect | None) -> dict[str, Any]:
+def described(effect: Effect | None) -> dict[str, Any]:
     """`ratio`, `low`, `high` and `method` as claim and pick records hold them; `method` only where there is an
     interval."""
-    if found is None:
+    if effect is None:
         return {"ratio": None, "low": None, "high": None, "method": None}
     return {
-        "ratio": found.ratio,
-        "low": found.low,
-        "high": found.high,
-        "method": None if found.low is None else found.method,
+        "ratio": effect.ratio,
+        "low": effect.low,
+        "high": effect.high,
+        "method": None if effect.low is None else effect.method,
     }

@@ -176,9 +176,9 @@ def mean(values: np.ndarray, batches: int | None = None) -> dict[str, Any]:
     if n >= 5 * (batches or BATCHES):
         starts = _batch_starts(n, batches or BATCHES)
         sizes = np.diff(np.append(starts, n)).astype(float)
-        found = batched(np.add.reduceat(values, starts), sizes, None if batches else scatter)
-        if found and found.correlated:
-            width = max(width, student(found.freedom) * math.sqrt(found.variance))
+        estimate = batched(np.add.reduceat(values, starts), sizes, None if batches else scatter)
+        if estimate and estimate.correlated:
+            width = max(width, student(estimate.freedom) * math.sqrt(estimate.variance))
     return {"value": value, "low": max(0.0, value - width), "high": value + width}
 
 
@@ -233,11 +233,11 @@ def _sectioned(values: np.ndarray, value: float, percent: int) -> dict[str, Any]
     own = np.array([np.partition(part, rank(len(part), percent) - 1)[rank(len(part), percent) - 1] for part in parts])
     if not np.isfinite(own).all():
         return None
-    found = batched(own - value, np.ones(sections))
-    if found is None:
+    estimate = batched(own - value, np.ones(sections))
+    if estimate is None:
         return None
-    error = math.sqrt(found.variance + float((own - value).mean()) ** 2)
-    width, alone = student(found.freedom) * error, student(found.freedom, 2 * CONFIDENCE - 1) * error
+    error = math.sqrt(estimate.variance + float((own - value).mean()) ** 2)
+    width, alone = student(estimate.freedom) * error, student(estimate.freedom, 2 * CONFIDENCE - 1) * error
     return bounded(value, max(0.0, value - width), value + width, max(0.0, value - alone), value + alone)
 
 
@@ -261,16 +261,16 @@ def bounded(
     return {"value": value, "low": low, "high": high, "at_least": at_least, "at_most": at_most, "needed": lacking}
 
 
-def coherent(found: dict[str, Any]) -> dict[str, Any]:
+def coherent(figures: dict[str, Any]) -> dict[str, Any]:
     """A distribution in which no percentile has an interval, or needs fewer values for one, where a lower one has
     none."""
     lacking = 0
     for percent in PERCENTS:
-        estimate = found[f"p{percent}"]
+        estimate = figures[f"p{percent}"]
         lacking = max(lacking, estimate["needed"] or 0)
         if lacking:
             estimate.update(low=None, high=None, needed=lacking)
-    return found
+    return figures
 
 
 def distribution(values: np.ndarray, batches: int | None = None) -> dict[str, Any] | None:
@@ -351,9 +351,9 @@ def clustered(
         "max": float(histogram.values[-1]),
     }
     enough = len(sizes) >= LEAST_BATCHES and clusters >= BATCHES
-    found = batched(sums, sizes) if enough else None
-    if found:
-        width = student(found.freedom) * math.sqrt(found.variance)
+    estimate = batched(sums, sizes) if enough else None
+    if estimate:
+        width = student(estimate.freedom) * math.sqrt(estimate.variance)
         result["mean"] = {"value": value, "low": max(0.0, value - width), "high": value + width}
     else:
         result["mean"] = {"value": value, "low": None, "high": None}
@@ -385,14 +385,14 @@ def clustered(
     return coherent(result)
 
 
-def scaled(found: dict[str, Any], divisor: float) -> dict[str, Any]:
+def scaled(figures: dict[str, Any], divisor: float) -> dict[str, Any]:
     """A distribution in another unit: every value divided, counts kept."""
 
     def turn(item: Any) -> Any:
         return None if item is None else item / divisor
 
     result: dict[str, Any] = {}
-    for key, item in found.items():
+    for key, item in figures.items():
         if isinstance(item, dict):
             result[key] = {name: inner if name == "needed" else turn(inner) for name, inner in item.items()}
         else:
@@ -415,8 +415,8 @@ def rate(counts: np.ndarray, step_s: float, most: int = BATCHES) -> dict[str, An
         return {"value": value, "low": None, "high": None}
     size = steps // batches
     sums = counts[steps - batches * size :].reshape(batches, size).sum(axis=1).astype(float)
-    found = batched(sums, np.full(batches, size * step_s))
-    if found is None:
+    estimate = batched(sums, np.full(batches, size * step_s))
+    if estimate is None:
         return {"value": value, "low": None, "high": None}
-    width = student(found.freedom) * math.sqrt(found.variance)
+    width = student(estimate.freedom) * math.sqrt(estimate.variance)
     return {"value": value, "low": max(0.0, value - width), "high": value + width}

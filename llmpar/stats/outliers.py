@@ -23,7 +23,7 @@ def outlying(sides: Sequence[Mapping[str, float]]) -> list[tuple[int, str, float
     logs = [np.log(np.array(list(side.values()), dtype=float)) for side in sides]
     count = sum(len(side) for side in logs)
     squares = [float(((side - side.mean()) ** 2).sum()) if len(side) else 0.0 for side in logs]
-    found = []
+    unlike = []
     for place, (side, values) in enumerate(zip(sides, logs, strict=True)):
         if len(values) < 3:
             continue
@@ -34,5 +34,5 @@ def outlying(sides: Sequence[Mapping[str, float]]) -> list[tuple[int, str, float
             error = math.sqrt(max(left, 0.0) / freedom * (1 + 1 / len(rest)))
             off = float(values[number] - rest.mean())
             if abs(off) > float(special.stdtrit(freedom, 1 - CHANCE / count / 2)) * error and abs(off) > 1e-9:
-                found.append((place, session, math.exp(off)))
-    return found
+                unlike.append((place, session, math.exp(off)))
+    return unlike

@@ -60,13 +60,13 @@ def sessions_needed(
     """
     if sigma <= 0:
         return 2
-    found = power_different if math.log1p(difference) > math.log1p(margin) * (1 + 1e-9) else power_same
+    chance = power_different if math.log1p(difference) > math.log1p(margin) * (1 + 1e-9) else power_same
     low, high = 1, 2
-    while found(sigma, difference, high, margin, confidence) < wanted:
+    while chance(sigma, difference, high, margin, confidence) < wanted:
         if high >= most:
             return None
         low, high = high, min(2 * high, most)
     while high - low > 1:  # power grows with every session
         middle = (low + high) // 2
-        low, high = (low, middle) if found(sigma, difference, middle, margin, confidence) >= wanted else (middle, high)
+        low, high = (low, middle) if chance(sigma, difference, middle, margin, confidence) >= wanted else (middle, high)
     return high

@@ -41,23 +41,23 @@ def engine_causes(
     `sequences`: the engine's limit, where it is known: with fewer running, requests wait for something else.
     """
     causes = []
-    told = [sample for sample in inside if sample.get("waiting") is not None]
-    full = [sample for sample in told if sample["waiting"] > 0 and (sample.get("kv_usage_ratio") or 0) >= KV_FULL]
-    waiting = [sample for sample in told if sample["waiting"] > 0]
-    most = max((sample["waiting"] for sample in told), default=0)
+    known = [sample for sample in inside if sample.get("waiting") is not None]
+    full = [sample for sample in known if sample["waiting"] > 0 and (sample.get("kv_usage_ratio") or 0) >= KV_FULL]
+    waiting = [sample for sample in known if sample["waiting"] > 0]
+    most = max((sample["waiting"] for sample in known), default=0)
     if full:
         peak = max(sample["kv_usage_ratio"] for sample in full)
         causes.append(
             _cause(
                 "kv_cache_full",
-                f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(told):.0%} of the "
+                f"KV cache {peak:.0%} full while up to {most} requests waited ({len(full) / len(known):.0%} of the "
                 "time): "
                 "more memory for it, fewer clients or shorter texts would help",
             )
         )
-    elif told and any(sample.get("kv_usage_ratio") is not None for sample in told):
+    elif known and any(sample.get("kv_usage_ratio") is not None for sample in known):
         running = max((sample.get("running") or 0 for sample in waiting), default=0)
-        share = len(waiting) / len(told)
+        share = len(waiting) / len(known)
         if sequences is not None and running >= sequences and share >= FULL_SHARE:
             causes.append(
                 _cause(
@@ -147,7 +147,7 @@ def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         if clients is not None and joined:
             seen.setdefault(int(clients), []).append({cause["code"] for cause in joined["causes"]})
     always = {clients: set.intersection(*causes) for clients, causes in seen.items()}
-    found = []
+    starts = []
     for code in sorted(set().union(*always.values()) if always else ()):
         counts = sorted(clients for clients, causes in always.items() if code in causes)
         first = counts[0]
@@ -159,10 +159,10 @@ def onsets(summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             where = "at every client count" if len(always) > 1 else f"at {first} clients"
         else:
             where = f"from {first} clients on"
-        found.append(
+        starts.append(
             {"code": code, "clients": counts, "from": first if steady else None, "sentence": f"{title} {where}"}
         )
-    return sorted(found, key=lambda each: (each["clients"][0], each["code"]))
+    return sorted(starts, key=lambda each: (each["clients"][0], each["code"]))
 
 
 def held(groups: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -140,7 +140,7 @@ def _number(value: Any) -> bool:
 
 def mend(record: dict[str, Any]) -> int:
     """Make null what no clock and no engine can have said: how many fields of a checked record that were."""
-    found = 0
+    mended = 0
     for names, low, high in ((INSTANTS, 0, LATEST), (DURATIONS, -LONGEST, LONGEST), (COUNTS, 0, outside.COUNT_LIMIT)):
         for name in names:
             value = record[name]
@@ -148,15 +148,15 @@ def mend(record: dict[str, Any]) -> int:
                 value = record[name] = int(value)
             if value is not None and not (low <= value <= high and (name not in COUNTS or isinstance(value, int))):
                 record[name] = None
-                found += 1
+                mended += 1
     if any(not -LONGEST <= value <= LONGEST for value in record["event_s"] or ()):
         record["event_s"], record["event_tokens"] = None, None
-        found += 1
+        mended += 1
     tokens = record["event_tokens"]
     if tokens and not (all(type(each) is int and each >= 0 for each in tokens) and sum(tokens) <= outside.COUNT_LIMIT):
         record["event_tokens"] = None
-        found += 1
-    return found
+        mended += 1
+    return mended
 
 
 def check(record: dict[str, Any]) -> None:

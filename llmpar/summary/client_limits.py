@@ -17,16 +17,16 @@ RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput
 PER_REQUEST = {"pool", "cold", None}  # launchers of one process a request: others start once, not once a turn
 
 
-def describe(columns: Columns, run: Run, found: Latencies, result: dict[str, Any]) -> dict[str, Any]:
+def describe(columns: Columns, run: Run, measured: Latencies, result: dict[str, Any]) -> dict[str, Any]:
     """The summary's `client`. `result` holds the figures so far."""
-    order = found.order
+    order = measured.order
     wait = in_seconds(columns.array("cpu_wait")[order])
     delay = in_seconds(columns.array("launch_delay")[order])
     late = in_seconds(columns.array("late")[order])
     over, lost = turn_lost(run, result)
-    launching = _launching(columns, delay, late, found)
+    launching = _launching(columns, delay, late, measured)
     return {
-        "limited": _limited(columns, wait, late, found, result, lost if lost is not None else launching),
+        "limited": _limited(columns, wait, late, measured, result, lost if lost is not None else launching),
         "turn_lost_ratio": lost,
         "turn_lost_over": over,
         "turn_launch_ratio": launching,
@@ -59,10 +59,10 @@ def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | Non
     return (None, None) if flying is None else ("run", max(0.0, 1 - flying / asked))
 
 
-def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, found: Latencies) -> float | None:
+def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, measured: Latencies) -> float | None:
     """Share of a client's turn between its process's start and the first byte sent; None where it is not once a
     turn."""
-    turn, delay = found.seconds["e2e_s"], delay[~np.isnan(delay)]
+    turn, delay = measured.seconds["e2e_s"], delay[~np.isnan(delay)]
     scheduled = bool((~np.isnan(late)).any())
     if scheduled or not set(columns.names["launcher"]) <= PER_REQUEST or not len(delay) or np.isnan(turn).all():
         return None
@@ -85,7 +85,12 @@ def _seconds_spread(values: np.ndarray) -> dict[str, Any] | None:
 
 
 def _limited(
-    columns: Columns, wait: np.ndarray, late: np.ndarray, found: Latencies, result: dict[str, Any], lost: float | None
+    columns: Columns,
+    wait: np.ndarray,
+    late: np.ndarray,
+    measured: Latencies,
+    result: dict[str, Any],
+    lost: float | None,
 ) -> list[str]:
     """Figures that move by more than LIMIT when the client's delay is taken off every request.
 
@@ -95,7 +100,7 @@ def _limited(
     never joined away. A client's turn that passes without a request out lowers throughput by that share at most
     (`lost`): a server with fewer requests answers each sooner. Whether an interval is wide or missing does not matter.
     """
-    limited, latency, order = [], result["latency"], found.order
+    limited, latency, order = [], result["latency"], measured.order
     user, joined = (
         columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined")
     )
@@ -114,17 +119,17 @@ def _limited(
         ("effective_ttft_s", first + own),
         ("effective_e2e_s", stamped + own),
     ):
-        figure, kept = latency[name], found.chosen(name)
+        figure, kept = latency[name], measured.chosen(name)
         if figure is None or not off[kept].any():
             continue
-        moved = np.sort((found.seconds[name] - off)[kept])
+        moved = np.sort((measured.seconds[name] - off)[kept])
         if _moves(figure["mean"], float(moved.mean())) or any(
             _moves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1]))
             for percent in intervals.PERCENTS
         ):
             limited.append(name)
     for name in ("itl_s", "event_latency_s"):
-        figure, spoilt = latency[name], float(between[found.sent_in].sum())
+        figure, spoilt = latency[name], float(between[measured.sent_in].sum())
         if figure is not None and spoilt and _moves(figure["mean"], figure["mean"]["value"] - spoilt / figure["n"]):
             limited.append(name)
     if lost is not None and lost > LIMIT:

@@ -46,11 +46,11 @@ class Clock:
         return max(self.errors) + self.moved
 
 
-def read(found: Iterable[Mapping[str, Any]]) -> tuple[str | None, dict[str, Clock]]:
+def read(clock_records: Iterable[Mapping[str, Any]]) -> tuple[str | None, dict[str, Clock]]:
     """The common clock's host, and the clocks of all hosts by name, of clock records. Raises BadRecord."""
     against: str | None = None
     seen: dict[str, list[tuple[int, int, int]]] = {}
-    for record in found:
+    for record in clock_records:
         try:
             host, other = str(record["host"]), str(record["against"])
             reading = tuple(round(float(record[name]) * 1e6) for name in ("at", "offset_s", "error_s"))

@@ -61,17 +61,17 @@ def _whole(column: Sequence[Any]) -> np.ndarray:
 
 def _joined(times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Of each request: 2 where its first two events bear one stamp, 1 where any two in a row do, else NONE."""
-    found = np.full(len(lengths), NONE, dtype=np.int64)
+    joined = np.full(len(lengths), NONE, dtype=np.int64)
     same = np.zeros(len(times), dtype=bool)
     np.equal(times[1:], times[:-1], out=same[1:])
     starts = np.cumsum(lengths) - lengths
     same[starts[lengths > 0]] = False
     if same.any():
         owner = np.repeat(np.arange(len(lengths)), lengths)
-        found[owner[same]] = 1
+        joined[owner[same]] = 1
         more = lengths > 1
-        found[np.flatnonzero(more)[same[starts[more] + 1]]] = 2
-    return found
+        joined[np.flatnonzero(more)[same[starts[more] + 1]]] = 2
+    return joined
 
 
 def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
@@ -170,13 +170,13 @@ class Columns:
 
     def _by_one_clock(self, hosts: Sequence[Any], *instants: np.ndarray) -> list[np.ndarray]:
         """Instants (us) of these hosts by the clock that all are put by."""
-        found = [each.copy() for each in instants]
+        copies = [times.copy() for times in instants]
         names = np.array([str(host) for host in hosts])
         for host in set(hosts) & set(self.of_host):
             rows = names == host
-            for each in found:
-                each[rows] = self.of_host[host].correct(each[rows], NONE)
-        return found
+            for times in copies:
+                times[rows] = self.of_host[host].correct(times[rows], NONE)
+        return copies
 
     def _keep(self, **arrays: np.ndarray) -> None:
         """Add to columns; a part in which nothing was measured is kept as its length."""
@@ -316,8 +316,8 @@ class Columns:
         self.disputed += int(np.count_nonzero(disputed))
         # Tokens of the first event, NONE for one; where nobody tells, an even share.
         begun = np.full(len(lengths), NONE, dtype=np.int64)
-        told = ~single & ~unknown & (lengths > 0)
-        begun[told] = carried[starts[told]]
+        counted = ~single & ~unknown & (lengths > 0)
+        begun[counted] = carried[starts[counted]]
         guessed = unknown & ~alike & (lengths > 0) & (output != NONE)
         begun[guessed] = np.maximum(output[guessed] // lengths[guessed], 1)
         self._keep(first_tokens=begun)

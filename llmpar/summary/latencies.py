@@ -80,27 +80,27 @@ def _tpot(columns: Columns, order: np.ndarray) -> np.ndarray:
     return np.where(known, (e2e - ttft) / 1e6 / np.where(known, rest, 1), np.nan)
 
 
-def distributions(columns: Columns, found: Latencies, run: Run, window: Window | None) -> dict[str, Any]:
+def distributions(columns: Columns, measured: Latencies, run: Run, window: Window | None) -> dict[str, Any]:
     """The summary's `latency` of the steady window, or with None (or without a steady one) of the whole run."""
     over_window = window is not None and window.steady
     figures = {}
     failed = columns.array("failed_sent")
     if over_window and window is not None:
         failed = failed[inside(run, window, failed)]
-    sent = columns.array("sent")[found.order]
+    sent = columns.array("sent")[measured.order]
     turns = window.turns if over_window and window is not None else 0.0
     pace = batches(turns, run.open) if over_window else None
-    for name, values in found.seconds.items():
-        chosen = found.chosen(name) if over_window else ~np.isnan(values)
+    for name, values in measured.seconds.items():
+        chosen = measured.chosen(name) if over_window else ~np.isnan(values)
         figures[name] = intervals.distribution(
             _with_failures(values[chosen], sent[chosen], failed), pace if run.open or name in SHARED_PACE else None
         )
     low, high = bounds(run, window) if window is not None and window.steady else (None, None)
     # Where every event is one token, the gaps serve both figures.
     gaps = [tally.Gaps(), tally.Gaps()]
-    for each, rest in zip(gaps, (columns.split, columns.events), strict=True):
-        each.merge(columns.single)
-        each.merge(rest)
+    for gap, rest in zip(gaps, (columns.split, columns.events), strict=True):
+        gap.merge(columns.single)
+        gap.merge(rest)
     itl = gaps[0].distribution(low, high, pace or intervals.BATCHES)
     plain = columns.split.empty and columns.events.empty
     figures["itl_s"] = itl
@@ -109,7 +109,7 @@ def distributions(columns: Columns, found: Latencies, run: Run, window: Window |
     )
     fewest = fewest_turns(run.open)
     if over_window and turns < fewest:
-        requests = int(np.count_nonzero(found.sent_in))
+        requests = int(np.count_nonzero(measured.sent_in))
         for name in FIGURES if run.open else SHARED_PACE:
             figures[name] = _without_intervals(figures[name], int(np.ceil(requests * fewest / turns)))
     if window is not None and window.needed is not None:
@@ -140,14 +140,14 @@ def _with_failures(values: np.ndarray, sent: np.ndarray, failed: np.ndarray) -> 
     return np.concatenate([values, np.full(len(failed), np.inf)])[order]
 
 
-def convoy(found: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:
+def convoy(measured: Latencies, run: Run, window: Window) -> tuple[float | None, float | None, bool]:
     """The window's `ttft_drift_ratio` and `wave_ratio`, and whether TTFT is of the clients' start rather than the
     server's.
 
     Clients that start together and get answers of equal length go on together, and wait for one another's prompts. Seen
     by TTFT that falls by more than CONVOY, and more than chance explains, or by requests that are sent in waves.
     """
-    values = found.seconds["ttft_s"][found.chosen("ttft_s")]
+    values = measured.seconds["ttft_s"][measured.chosen("ttft_s")]
     third = len(values) // 3
     if not window.steady or third == 0 or not values[:third].any():
         return None, None, False
@@ -174,11 +174,11 @@ def _waves(run: Run, window: Window) -> float | None:
     return length if length > 3 / np.sqrt(len(sent)) else 0.0
 
 
-def good(found: Latencies, objectives: dict[str, float]) -> np.ndarray:
+def good(measured: Latencies, objectives: dict[str, float]) -> np.ndarray:
     """Which ok requests meet every objective; a single token has no time per output token to miss."""
-    met_all = np.ones(len(found.seconds["e2e_s"]), dtype=bool)
+    met_all = np.ones(len(measured.seconds["e2e_s"]), dtype=bool)
     for name, bound in objectives.items():
-        values = found.seconds[OBJECTIVES[name]]
+        values = measured.seconds[OBJECTIVES[name]]
         with np.errstate(invalid="ignore"):
             met = values <= bound
         met_all &= met | np.isnan(values) if name == "tpot" else met
@@ -186,12 +186,12 @@ def good(found: Latencies, objectives: dict[str, float]) -> np.ndarray:
 
 
 def goodput(
-    found: Latencies, met: np.ndarray, objectives: dict[str, float], requests: int, within: int
+    measured: Latencies, met: np.ndarray, objectives: dict[str, float], requests: int, within: int
 ) -> dict[str, Any]:
     """The summary's `goodput`. `met`: as from `good`; `requests` in all, `within` the steady window (sent, failures
     too)."""
     total = int(np.count_nonzero(met))
-    steadily = int(np.count_nonzero(met & found.sent_in))
+    steadily = int(np.count_nonzero(met & measured.sent_in))
     return {
         "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
         "met": total,

@@ -48,21 +48,21 @@ def feed_file(summariser: Summariser, path: str) -> None:
         worker.start()
         sender.close()
         workers.append((worker, receiver))
-    found: list[Summariser | None] = [_read(summariser.another(), path, 0, edges[1])]
+    summarisers: list[Summariser | None] = [_read(summariser.another(), path, 0, edges[1])]
     for worker, receiver in workers:
         try:
-            found.append(receiver.recv())
+            summarisers.append(receiver.recv())
         except EOFError:
-            found.append(None)
+            summarisers.append(None)
         worker.join()
-    if None in found:
+    if None in summarisers:
         # Something in it is no record, or a worker died: one process, which can say which line it was.
         with open(path, "rb", buffering=BUFFER_BYTES) as stream:
             feed(summariser, stream, path)
         return
-    for each in found:
-        if each is not None:
-            summariser.merge(each)
+    for summariser_of_part in summarisers:
+        if summariser_of_part is not None:
+            summariser.merge(summariser_of_part)
 
 
 def _read(summariser: Summariser, path: str, start: int, end: int | None) -> Summariser | None:

@@ -94,7 +94,7 @@ class Summariser:
         """The summary record. `objectives`: seconds by name in OBJECTIVES. Needs at least one request."""
         columns, run = self.columns, Run(self.columns)
         window = find(run)
-        found = latencies.of_run(columns, run, window)
+        measured = latencies.of_run(columns, run, window)
         cell, server, host = self.only("cell"), self.only("server"), self.only("host")
         # Of measured records the summary does not have the field at all.
         simulated = {"simulated": True} if columns.clocks.get("simulated") or (host or {}).get("simulated") else {}
@@ -122,24 +122,24 @@ class Summariser:
             if run.start is None or run.end is None
             else {"value": (run.end - run.start) / 1e6, "low": None, "high": None}
         )
-        drift, waves, convoy = latencies.convoy(found, run, window)
+        drift, waves, convoy = latencies.convoy(measured, run, window)
         result["window"] = {**describe(run, window), "ttft_drift_ratio": drift, "wave_ratio": waves}
-        result["latency"] = latencies.distributions(columns, found, run, window)
+        result["latency"] = latencies.distributions(columns, measured, run, window)
         result["latency_failures"] = "infinite"
         result["latency_over"] = "steady" if window.steady else "run"
         result["latency_run"] = (
-            latencies.distributions(columns, found, run, None) if window.steady else result["latency"]
+            latencies.distributions(columns, measured, run, None) if window.steady else result["latency"]
         )
-        good = latencies.good(found, objectives or {})
-        result["throughput"] = _throughput(columns, run, window, found.order, good if objectives else None)
+        good = latencies.good(measured, objectives or {})
+        result["throughput"] = _throughput(columns, run, window, measured.order, good if objectives else None)
         result["goodput"] = None
         if objectives:
             result["goodput"] = latencies.goodput(
-                found, good, objectives, result["n"]["requests"], result["window"]["requests"]
+                measured, good, objectives, result["n"]["requests"], result["window"]["requests"]
             )
         result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
         result["tokens"] = _tokens(columns)
-        result["client"] = client_limits.describe(columns, run, found, result)
+        result["client"] = client_limits.describe(columns, run, measured, result)
         result["client"] |= self._clocks(result, run)
         result["workload"] = _workload(columns)
         result["series"] = series(run)
@@ -281,9 +281,9 @@ def _tokens(columns: Columns) -> dict[str, Any]:
 
 
 def _workload(columns: Columns) -> dict[str, Any]:
-    def one(name: str) -> Any:
-        found = sorted((each for each in columns.names[name] if each is not None), key=str)
-        return None if not found else found[0] if len(found) == 1 else found
+    def only(name: str) -> Any:
+        values = sorted((each for each in columns.names[name] if each is not None), key=str)
+        return None if not values else values[0] if len(values) == 1 else values
 
     distinct, prompts, shares = columns.prompts()
     samplings = sorted(columns.samplings)
@@ -291,11 +291,11 @@ def _workload(columns: Columns) -> dict[str, Any]:
         "prompts": {"distinct": distinct, "sha256": prompts, "shares_sha256": shares},
         "sampling": orjson.loads(samplings[0]) if len(samplings) == 1 else None,
         "sampling_sha256": hashlib.sha256(b"\n".join(samplings)).hexdigest(),
-        "api": one("api"),
-        "model": one("model"),
-        "stream": one("stream"),
-        "engine": one("engine"),
-        "base_urls": one("base_url"),
+        "api": only("api"),
+        "model": only("model"),
+        "stream": only("stream"),
+        "engine": only("engine"),
+        "base_urls": only("base_url"),
     }
 
 

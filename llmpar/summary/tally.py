@@ -251,8 +251,8 @@ def _distribution(slabs: list[_Slab], batches: int) -> dict[str, Any] | None:
         under = batched([slab.sums(slab.durations <= edge) for slab in slabs])
         below[percent] = (under[used], sizes[used])
     totals = batched([slab.sums(slab.durations) for slab in slabs])
-    found = intervals.clustered(histogram, below, totals[used], sizes[used], len(sent))
-    return None if found is None else intervals.scaled(found, 1e6)
+    estimates = intervals.clustered(histogram, below, totals[used], sizes[used], len(sent))
+    return None if estimates is None else intervals.scaled(estimates, 1e6)
 
 
 def in_flight(starts: np.ndarray, ends: np.ndarray, start: int, step: int, count: int) -> np.ndarray:

@@ -354,8 +354,8 @@ def clocks_differ(evidence: Evidence) -> dict[str, Any] | None:
         return None
     wall = evidence.result["wall_s"]["value"]
     limit = min(LARGE_S, LARGE_RATIO * wall) if wall else LARGE_S
-    found = evidence.result["client"]["clocks"] or ()
-    apart = [each for each in found if abs(each["offset_s"]) > limit or each["moved_s"]]
+    clocks = evidence.result["client"]["clocks"] or ()
+    apart = [each for each in clocks if abs(each["offset_s"]) > limit or each["moved_s"]]
     if not apart:
         return None
     worst = max(apart, key=lambda each: max(abs(each["offset_s"]), each["moved_s"]))

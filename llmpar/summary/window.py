@@ -158,10 +158,10 @@ def _find(run: Run) -> Window:
         "the number of requests in flight": steady.drift(flights, level),
         "TTFT": slower,
     }
-    for what, change in changes.items():
+    for series, change in changes.items():
         if abs(change) > DRIFT:
             verb = "rises" if change > 0 else "falls"
-            return Window(reason=f"{what} {verb} by {abs(change):.0%} between ramp and drain")
+            return Window(reason=f"{series} {verb} by {abs(change):.0%} between ramp and drain")
     return Window(first, last, turns=turns)
 
 

@@ -51,28 +51,29 @@ def answer(rows: Sequence[rows.Row]) -> str:
         lead = f"{pays} {lead}"
     noise = Noise(rows)
     effects = [(row, noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest))) for row in rest]
-    compared = [(row, one) for row, one in effects if one is not None]
-    single = [words.name(row) for row, one in compared if one.low is None]
+    compared = [(row, effect) for row, effect in effects if effect is not None]
+    single = [words.name(row) for row, effect in compared if effect.low is None]
     if len(single) == len(rest):
         return f"{lead}. One server session each does not show whether the next would agree: measure with REPEATS=3."
-    undecided = [(row, one) for row, one in compared if one.low is not None and one.low <= 1]
+    undecided = [(row, effect) for row, effect in compared if effect.low is not None and effect.low <= 1]
     if undecided:
         names = shortened(
             [
-                words.name(row) + (f" ({one.ratio:.2f} times as long)" if one.ratio > 1 + MARGIN else "")
-                for row, one in undecided
+                words.name(row) + (f" ({effect.ratio:.2f} times as long)" if effect.ratio > 1 + MARGIN else "")
+                for row, effect in undecided
             ],
             3,
             "; ",
         )
-        sessions = min(min(one.sessions_a, one.sessions_b) for _, one in undecided)
-        found = f"{lead}; with {sessions} server sessions each it cannot be told apart from {names}."
+        sessions = min(min(effect.sessions_a, effect.sessions_b) for _, effect in undecided)
+        sentence = f"{lead}; with {sessions} server sessions each it cannot be told apart from {names}."
     else:
-        row, one = next(each for each in compared if each[1].low is not None)
-        found = f"{lead}; the next, {words.name(row)}, takes {words.ratio(one.ratio, one.low, one.high)} times as long."
+        row, effect = next(each for each in compared if each[1].low is not None)
+        ratio = words.ratio(effect.ratio, effect.low, effect.high)
+        sentence = f"{lead}; the next, {words.name(row)}, takes {ratio} times as long."
     if single:
-        found += f" Measured in one server session only, so not ranked: {shortened(single, 3, '; ')}."
-    return found
+        sentence += f" Measured in one server session only, so not ranked: {shortened(single, 3, '; ')}."
+    return sentence
 
 
 def proven(given: Sequence[rows.Row]) -> rows.Row | None:

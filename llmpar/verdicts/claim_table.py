@@ -35,13 +35,13 @@ class Term:
 
     def picks(self, row: rows.Row, other: rows.Row | None = None) -> bool:
         """Whether the row meets the term; `other` is the A row that a term like `0.5x` refers to."""
-        found = [_text(value) for value in values_of(row, self.key)]
+        values = [_text(value) for value in values_of(row, self.key)]
         if self.operator == "~":
-            return any(value.lower() in one.lower() for one in found for value in self.values)
+            return any(value.lower() in one.lower() for one in values for value in self.values)
         if self.operator == "!=":
-            return not any(one in self.values for one in found)
+            return not any(one in self.values for one in values)
         for value in self.values:
-            if value == "*" and any(found) or value == "-" and not any(found) or value in found:
+            if value == "*" and any(values) or value == "-" and not any(values) or value in values:
                 return True
             factor = re.fullmatch(r"([0-9.]+)x", value)
             if factor and other is not None:

@@ -52,7 +52,7 @@ def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.R
     for row in rows:
         place[id(row)] = (_rest(row, claim.keys), () if anywhere else (row.sweep, row.host))
         alike.setdefault(place[id(row)], []).append(row)
-    found = []
+    matched = []
     for a in rows:
         if not all(term.picks(a) for term in claim.a):
             continue
@@ -62,8 +62,8 @@ def pairs(claim: Claim, rows: Sequence[rows.Row]) -> list[tuple[rows.Row, rows.R
             # At a forced acceptance one pair says only what that length does: `curves` has them all.
             if "speculate" in claim.keys and (break_even.forced(a), break_even.forced(b)) != (None, None):
                 continue
-            found.append((a, b))
-    return found
+            matched.append((a, b))
+    return matched
 
 
 def evaluate(claim: Claim, rows: Sequence[rows.Row], noise: Noise | None = None) -> dict[str, Any]:
@@ -115,53 +115,55 @@ def _curves(claim: Claim, rows: Sequence[rows.Row]) -> list[break_even.Curve]:
 
 
 def _compare(claim: Claim, a: rows.Row, b: rows.Row, count: int, noise: Noise) -> Comparison:
-    one = Comparison(a, b, noise.effect(a, b, claim.metric))
+    comparison = Comparison(a, b, noise.effect(a, b, claim.metric))
     for row, side in ((a, "A"), (b, "B")):
         limited = [name for name in row.limited if claim.metric.startswith(name.removesuffix("_s"))]
         if limited:
-            one.reasons.append(f"{side} is limited by the client: {', '.join(limited)}")
+            comparison.reasons.append(f"{side} is limited by the client: {', '.join(limited)}")
         share = row.failures / max(
             1, sum(int((summary.get("n") or {}).get("requests") or 0) for summary in row.summaries)
         )
         if share > rows.MOST_FAILED:
-            one.reasons.append(f"{share:.0%} of {side}'s requests failed")
+            comparison.reasons.append(f"{share:.0%} of {side}'s requests failed")
     for words, given in (("prompt sets", workload.prompts), ("sampling", workload.asked)):
         if given is not workload.asked or "max_tokens" not in claim.keys:
             sides = [{given(summary) for summary in row.summaries} for row in (a, b)]
             if sides[0] != sides[1]:
-                one.reasons.append(f"the {words} differ")
+                comparison.reasons.append(f"the {words} differ")
     if "speculate" in claim.keys and any(
         "load-format dummy" in str(row.settings.get("engine_args")).replace("=", " ") for row in (a, b)
     ):
-        one.reasons.append("random weights write what n-gram speculation guesses: its gain is not that of real text")
-    if one.effect is None:
-        one.reasons.append(f"no {claim.metric} on one side or both")
-    elif one.effect.low is None:
+        comparison.reasons.append(
+            "random weights write what n-gram speculation guesses: its gain is not that of real text"
+        )
+    if comparison.effect is None:
+        comparison.reasons.append(f"no {claim.metric} on one side or both")
+    elif comparison.effect.low is None:
         counts = " and ".join(str(len(row.by_session(claim.metric))) for row in (a, b))
-        one.reasons.append(f"{counts} server sessions: an interval needs 2 of each")
-    elif not one.effect.method.endswith("paired-log") and (when := times.apart(a.summaries, b.summaries)):
-        one.reasons.append(f"not measured side by side: {when}")
-    if one.reasons:
-        return one
+        comparison.reasons.append(f"{counts} server sessions: an interval needs 2 of each")
+    elif not comparison.effect.method.endswith("paired-log") and (when := times.apart(a.summaries, b.summaries)):
+        comparison.reasons.append(f"not measured side by side: {when}")
+    if comparison.reasons:
+        return comparison
     wide = noise.effect(a, b, claim.metric, confidence=1 - 0.05 / max(1, count))
-    effect = one.effect
+    effect = comparison.effect
     assert effect is not None and effect.low is not None and effect.high is not None
     assert wide is not None and wide.low is not None and wide.high is not None
     same = claim.direction and effects.equivalent(effect)
     if same or wide.high <= claim.low or wide.low >= claim.high:
-        one.outcome = CONTRADICTED
+        comparison.outcome = CONTRADICTED
         if same:
-            one.reasons.append(f"no difference beyond {MARGIN:.0%}")
+            comparison.reasons.append(f"no difference beyond {MARGIN:.0%}")
     elif effect.low > claim.low and effect.high < claim.high:
-        one.outcome = SUPPORTED
+        comparison.outcome = SUPPORTED
     else:
-        one.reasons.append("the interval holds ratios on both sides of what is claimed")
-    return one
+        comparison.reasons.append("the interval holds ratios on both sides of what is claimed")
+    return comparison
 
 
-def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
-    at = {key: value for key, value in one.a.varies.items() if key not in claim.keys and value is not None}
-    at = {"engine": one.a.settings.get("engine"), "model": one.a.settings.get("model")} | at
+def _record(claim: Claim, comparison: Comparison) -> dict[str, Any]:
+    at = {key: value for key, value in comparison.a.varies.items() if key not in claim.keys and value is not None}
+    at = {"engine": comparison.a.settings.get("engine"), "model": comparison.a.settings.get("model")} | at
 
     def side(row: rows.Row) -> dict[str, Any]:
         values = row.by_session(claim.metric)
@@ -177,11 +179,11 @@ def _record(claim: Claim, one: Comparison) -> dict[str, Any]:
 
     return {
         "at": {key: value for key, value in at.items() if value is not None},
-        "a": side(one.a),
-        "b": side(one.b),
-        **effects.described(one.effect),
-        "outcome": one.outcome,
-        "reasons": one.reasons,
+        "a": side(comparison.a),
+        "b": side(comparison.b),
+        **effects.described(comparison.effect),
+        "outcome": comparison.outcome,
+        "reasons": comparison.reasons,
     }
 
 

@@ -36,9 +36,9 @@ def verdicts(
         key = tuple(sorted((name, str(value)) for name, value in pairs.settings(summary).items()))
         cells.setdefault(key, []).append(summary)
     work = []
-    for found in cells.values():
+    for cell_summaries in cells.values():
         by_session: dict[str, list[dict[str, Any]]] = {}
-        for summary in sorted(found, key=lambda each: each.get("started_at") or 0.0):
+        for summary in sorted(cell_summaries, key=lambda each: each.get("started_at") or 0.0):
             by_session.setdefault(str(summary.get("session") or summary.get("started_at")), []).append(summary)
         stretch = list(by_session.values())
         for figure in figures:
@@ -67,7 +67,7 @@ def verdicts(
         earlier, newest = (usable[:-1], usable[-1:]) if nightly[-1] is not None else (usable, [])
         before = earlier[:nights]
         standing = charted.standing if newest else None
-        spoken, told = (standing, None) if id(standing) in tonights else (None, standing)
+        spoken, reported = (standing, None) if id(standing) in tonights else (None, standing)
         pinned = "pinned nights" if len(earlier) > nights else "nights before"
         pair = pairs.Pair(
             {name: value for name, value in pairs.settings(stretch[-1][0]).items() if value is not None},
@@ -101,11 +101,11 @@ def verdicts(
             ],
         }
         changed = _changed(stretch[-2][-1], stretch[-1][-1]) if len(stretch) > 1 else ""
-        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history, spoken, told, changed))
+        prepared.append((pair, figure, effect, *verdict.parted(differ, allow), history, spoken, reported, changed))
     pairs.told_apart([pair for pair, *_ in prepared])
     effects.correct([None if differ else effect for _, _, effect, differ, *_ in prepared], correction, margin)
     records = []
-    for pair, figure, effect, differ, allowed, history, spoken, told, changed in prepared:
+    for pair, figure, effect, differ, allowed, history, spoken, reported, changed in prepared:
         record = verdict.verdict_record(
             pair, figure, effect, differ, allowed, margin, correction, confidence, len(prepared)
         )
@@ -124,13 +124,15 @@ def verdicts(
             elif record["verdict"] == "slower":
                 record["verdict"] = "cannot tell"
                 record["reasons"].insert(0, {"code": "one_night", "message": "one such night is not a change of level"})
-            if told is not None and record["verdict"] != "slower":
-                label = history["nights"][told.index]["session"]
+            if reported is not None and record["verdict"] != "slower":
+                label = history["nights"][reported.index]["session"]
                 message = (
-                    f"{words.percent(told.ratio - 1)}% worse since {label}, which was reported; no worse since then"
+                    f"{words.percent(reported.ratio - 1)}% worse since {label}, which was reported; no worse since then"
                 )
-                if id(told) not in told_alarms:
-                    message = f"{words.percent(told.ratio - 1)}% worse since {label}, reported then with other figures"
+                if id(reported) not in told_alarms:
+                    message = (
+                        f"{words.percent(reported.ratio - 1)}% worse since {label}, reported then with other figures"
+                    )
                 record["reasons"] = [each for each in record["reasons"] if each["code"] != "one_night"]
                 record["reasons"].insert(0, {"code": "told_before", "message": message})
             record["sentence"] = sentences.sentence(record)
@@ -157,15 +159,15 @@ def _told(charts: list[control.Chart], values: list[list[float | None]]) -> tupl
     for chart, nightly in zip(charts, values, strict=True):
         places = [place - len(nightly) for place, value in enumerate(nightly) if value is not None]
         shifted.append([replace(each, index=places[each.index], since=places[each.since]) for each in chart.alarms])
-    told: set[int] = set()
+    reported: set[int] = set()
     tonights: set[int] = set()
     for night, alarms in control.mails(shifted).items():
         which = {id(charts[number].alarms[shifted[number].index(alarm)]) for number, alarm in alarms}
         if night <= -1:
-            told |= which
+            reported |= which
         if night == -1:
             tonights |= which
-    return told, tonights
+    return reported, tonights
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -76,10 +76,10 @@ def _closed(ordered: list[rows.Row]) -> str:
 def _unsure(ordered: list[rows.Row], place: int, best: int) -> str:
     """The loads among which the knee may lie, in words, where server sessions leave that open."""
     values = [row.by_session(RATE) for row in ordered]
-    found = span(values, best)
-    if found is None or found == (place, place):
+    loads = span(values, best)
+    if loads is None or loads == (place, place):
         return ""
-    low, high = (words.number(ordered[at].settings["clients"]) for at in found)
+    low, high = (words.number(ordered[at].settings["clients"]) for at in loads)
     sessions = min(len(each) for each in values)
     return f" The knee is between {low} and {high} clients: {sessions} server sessions each do not narrow it further."
 
@@ -91,9 +91,11 @@ def span(rates: Sequence[Mapping[str, float]], best: int) -> tuple[int, int] | N
     at 95% over all loads (Bonferroni).
     """
     level = 1 - (1 - effects.CONFIDENCE) / max(1, len(rates) - 1)
-    found = [effects.effect(rates[at], rates[best], confidence=level) for at in range(best)]
-    ends = [(one.low, one.high) for one in found if one is not None and one.low is not None and one.high is not None]
-    if len(ends) < len(found):
+    against_best = [effects.effect(rates[at], rates[best], confidence=level) for at in range(best)]
+    ends = [
+        (one.low, one.high) for one in against_best if one is not None and one.low is not None and one.high is not None
+    ]
+    if len(ends) < len(against_best):
         return None
     first = next((at for at, (_, high) in enumerate(ends) if high >= ENOUGH), best)
     last = next((at for at, (low, _) in enumerate(ends) if low >= ENOUGH), best)

@@ -62,13 +62,13 @@ def judge(row: rows.Row, metric: str, most: float) -> Judged:
     sessions two, or one by its two-sided interval). Where single sessions cannot tell, two or more that all have the
     figure do by Student's t over their values.
     """
-    found = state(row, metric, most)
+    states = state(row, metric, most)
     readings = [rows.reading(summary, metric) for summary in row.summaries]
     known = [one.value for one in readings if one.value is not None]
     within = bool(known) and len(known) == len(readings) and math.fsum(known) / len(known) <= most
-    if found == MEETS:
+    if states == MEETS:
         return Judged(MEETS, within=True)
-    if found == MISSES:
+    if states == MISSES:
         return Judged(MISSES, _miss(row, metric, most, known))
     return Judged(UNKNOWN, _unknown(row, metric, most, readings, known), within)
 
@@ -121,8 +121,8 @@ def limits(row: rows.Row, metric: str) -> tuple[float | None, float | None]:
     def rank(most: float) -> int:
         return (MISSES, UNKNOWN, MEETS).index(state(row, metric, most))
 
-    found = [bisect.bisect_left(ordered, least, key=rank) for least in (1, 2)]
-    low, high = (ordered[place] if place < len(ordered) else None for place in found)
+    places = [bisect.bisect_left(ordered, least, key=rank) for least in (1, 2)]
+    low, high = (ordered[place] if place < len(ordered) else None for place in places)
     return low, high
 
 

@@ -49,40 +49,44 @@ class Pair:
 
 def settings(summary: dict[str, Any]) -> dict[str, Any]:
     """Settings that tell cells apart; without a cell, what the records say of themselves."""
-    found = {key: value for key, value in rows.settings(summary).items() if key not in IGNORED}
+    known = {key: value for key, value in rows.settings(summary).items() if key not in IGNORED}
     if not summary.get("cell"):
-        found = {"engine": summary["workload"].get("engine"), "clients": summary["concurrency"].get("asked")}
-    for key, value in found.items():
+        known = {"engine": summary["workload"].get("engine"), "clients": summary["concurrency"].get("asked")}
+    for key, value in known.items():
         if isinstance(value, list | dict):
-            found[key] = str(value)
-    return found
+            known[key] = str(value)
+    return known
 
 
 def against(contenders: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> list[Pair]:
     """Pairs of equal cells of two sets. Settings in which the sets as wholes differ are what is compared."""
-    sides = [[settings(summary) for summary in each] for each in (contenders, baseline)]
-    names = sorted({name for side in sides for each in side for name in each})
+    sides = [[settings(summary) for summary in summaries] for summaries in (contenders, baseline)]
+    names = sorted({name for side in sides for cell_settings in side for name in cell_settings})
     subject = tuple(
-        name for name in names if {each.get(name) for each in sides[0]} != {each.get(name) for each in sides[1]}
+        name for name in names if {own.get(name) for own in sides[0]} != {own.get(name) for own in sides[1]}
     )
-    if len({_key(each, ()) for each in sides[0]}) > 1 or len({_key(each, ()) for each in sides[1]}) > 1:
+    if (
+        len({_key(cell_settings, ()) for cell_settings in sides[0]}) > 1
+        or len({_key(cell_settings, ()) for cell_settings in sides[1]}) > 1
+    ):
         # Sweeps of different extent are compared where they meet.
         subject = tuple(
-            name
-            for name in subject
-            if not ({each.get(name) for each in sides[0]} & {each.get(name) for each in sides[1]})
+            name for name in subject if not ({own.get(name) for own in sides[0]} & {own.get(name) for own in sides[1]})
         )
     cells: dict[tuple[Any, ...], Pair] = {}
-    for place, (side, found) in enumerate(zip(sides, (contenders, baseline), strict=True)):
-        for each, summary in zip(side, found, strict=True):
-            key = _key(each, subject)
+    for place, (side, its_summaries) in enumerate(zip(sides, (contenders, baseline), strict=True)):
+        for cell_settings, summary in zip(side, its_summaries, strict=True):
+            key = _key(cell_settings, subject)
             if key not in cells:
                 cells[key] = Pair(
-                    {name: value for name, value in each.items() if name not in subject}, Side(""), Side(""), subject
+                    {name: value for name, value in cell_settings.items() if name not in subject},
+                    Side(""),
+                    Side(""),
+                    subject,
                 )
             pair = cells[key]
             chosen = pair.b if place else pair.a
-            chosen.label = chosen.label or _label(each, subject, "baseline" if place else "candidate")
+            chosen.label = chosen.label or _label(cell_settings, subject, "baseline" if place else "candidate")
             chosen.summaries.append(summary)
     return told_apart(list(cells.values()))
 
@@ -94,27 +98,29 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     are compared with it, and are named. Raises ValueError for a setting that no cell has, and for a base value that is
     not there.
     """
-    found = [settings(summary) for summary in summaries]
+    all_settings = [settings(summary) for summary in summaries]
     if "host" in names:  # what measured, as its record has it; the column of a table only says where a row belongs
-        found = [each | {"host": rows.where(summary)} for each, summary in zip(found, summaries, strict=True)]
-    _check(names, found)
-    values = [_label(each, names, "unset") for each in found]
-    follow = _following(found, names, values)
+        all_settings = [
+            cell | {"host": rows.where(summary)} for cell, summary in zip(all_settings, summaries, strict=True)
+        ]
+    _check(names, all_settings)
+    values = [_label(cell, names, "unset") for cell in all_settings]
+    follow = _following(all_settings, names, values)
     server = (
         {name for summary in summaries for name in (summary.get("cell") or {}).get("server") or {}}
         if "engine" in names
         else set()
     )
     brought = tuple(name for name in follow if name in server)
-    subject, told = (*names, *brought), (*names, *(name for name in brought if name == "version"))
+    subject, named = (*names, *brought), (*names, *(name for name in brought if name == "version"))
     groups: dict[tuple[Any, ...], dict[str, Side]] = {}
     shared: dict[tuple[Any, ...], dict[str, Any]] = {}
     first: dict[str, dict[str, Any]] = {}  # settings of each value's first cell
-    for summary, each, value in zip(summaries, found, values, strict=True):
-        first.setdefault(value, each)
-        key = _key(each, subject)
-        shared[key] = {name: setting for name, setting in each.items() if name not in subject}
-        groups.setdefault(key, {}).setdefault(value, Side(_label(each, told, "unset"))).summaries.append(summary)
+    for summary, cell, value in zip(summaries, all_settings, values, strict=True):
+        first.setdefault(value, cell)
+        key = _key(cell, subject)
+        shared[key] = {name: setting for name, setting in cell.items() if name not in subject}
+        groups.setdefault(key, {}).setdefault(value, Side(_label(cell, named, "unset"))).summaries.append(summary)
     if not first:
         return []
     chosen = base if base is not None else values[0]
@@ -130,13 +136,13 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
                 own = {
                     name: (mine.get(name), its.get(name))
                     for name in brought
-                    if name not in told and mine.get(name) != its.get(name)
+                    if name not in named and mine.get(name) != its.get(name)
                 }
                 pairs.append(
                     Pair(
                         dict(shared[key]),
                         sides[value],
-                        sides.get(matching, Side(_label(its, told, "unset"))),
+                        sides.get(matching, Side(_label(its, named, "unset"))),
                         subject,
                         others,
                         own,
@@ -145,27 +151,27 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     return told_apart(pairs)
 
 
-def _check(names: tuple[str, ...], found: list[dict[str, Any]]) -> None:
+def _check(names: tuple[str, ...], all_settings: list[dict[str, Any]]) -> None:
     """Raises ValueError for a name that no cell has."""
-    known = sorted({name for each in found for name in each})
+    known = sorted({name for each in all_settings for name in each})
     for name in names:
-        if found and name not in known:
-            vary = [key for key in known if len({str(each.get(key)) for each in found}) > 1]
+        if all_settings and name not in known:
+            vary = [key for key in known if len({str(each.get(key)) for each in all_settings}) > 1]
             close = get_close_matches(name.replace("-", "_"), known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             there = f"these differ: {', '.join(vary)}" if vary else f"there are: {', '.join(known)}, and none differs"
             raise ValueError(f"no cell has a setting '{name}'{hint} ({there})")
 
 
-def _following(found: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:
+def _following(all_settings: list[dict[str, Any]], names: tuple[str, ...], values: list[str]) -> tuple[str, ...]:
     """Settings that follow from `names`, whose values in each cell are `values`: one for each of theirs, and not the
     same for all."""
     follow = []
-    for name in sorted({name for each in found for name in each} - set(names)):
+    for name in sorted({name for own in all_settings for name in own} - set(names)):
         beside: dict[str, set[str]] = {}
-        for value, each in zip(values, found, strict=True):
-            beside.setdefault(value, set()).add(str(each.get(name)))
-        if all(len(each) == 1 for each in beside.values()) and len(set.union(*beside.values())) > 1:
+        for value, own in zip(values, all_settings, strict=True):
+            beside.setdefault(value, set()).add(str(own.get(name)))
+        if all(len(own) == 1 for own in beside.values()) and len(set.union(*beside.values())) > 1:
             follow.append(name)
     return tuple(follow)
 

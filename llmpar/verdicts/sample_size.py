@@ -109,18 +109,18 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _within(summary: dict[str, Any], figure: str) -> float | None:
     """Standard error of the logarithm within one session, from its interval; whole-run rates borrow the steady
     one's."""
-    one = rows.reading(summary, figure)
-    if one.low is None and figure in rows.RATES:
-        one = rows.reading(summary, f"{figure}_steady")
-    if one.low is None and figure == "wall_s":
-        one = rows.reading(summary, "output_tokens_per_s_steady")
-    if one.value is None or one.low is None or one.high is None or one.value <= 0 or one.low <= 0:
+    reading = rows.reading(summary, figure)
+    if reading.low is None and figure in rows.RATES:
+        reading = rows.reading(summary, f"{figure}_steady")
+    if reading.low is None and figure == "wall_s":
+        reading = rows.reading(summary, "output_tokens_per_s_steady")
+    if reading.value is None or reading.low is None or reading.high is None or reading.value <= 0 or reading.low <= 0:
         return None
-    return (math.log(one.high) - math.log(one.low)) / 2 / float(special.ndtri(0.5 + intervals.CONFIDENCE / 2))
+    return (math.log(reading.high) - math.log(reading.low)) / 2 / float(special.ndtri(0.5 + intervals.CONFIDENCE / 2))
 
 
 def options(
-    found: Noise,
+    noise: Noise,
     difference: float,
     power: float = 0.9,
     margin: float = effects.MARGIN,
@@ -128,15 +128,15 @@ def options(
 ) -> list[Option]:
     """Sessions needed for several numbers of requests a session, from a quarter of the pilot's to eight times it."""
     result = []
-    for factor in FACTORS if found.within is not None else (1,):
-        if found.divided:
-            own = min(found.within or 0.0, found.upper)
-            sigma = math.sqrt(found.upper**2 - own**2 + own**2 / factor)
+    for factor in FACTORS if noise.within is not None else (1,):
+        if noise.divided:
+            own = min(noise.within or 0.0, noise.upper)
+            sigma = math.sqrt(noise.upper**2 - own**2 + own**2 / factor)
         else:
-            sigma = found.upper / math.sqrt(min(factor, 1))
-        count = max(round(found.requests * factor), 1)
+            sigma = noise.upper / math.sqrt(min(factor, 1))
+        count = max(round(noise.requests * factor), 1)
         sessions = sessions_needed(sigma, difference, power, margin, confidence)
-        result.append(Option(sessions, count, sigma, _duration(found, sessions, factor)))
+        result.append(Option(sessions, count, sigma, _duration(noise, sessions, factor)))
     return result
 
 
@@ -163,45 +163,45 @@ def least_requests(figure: str) -> int:
     return 1
 
 
-def seen(found: Noise, sessions: int, power: float = 0.9, margin: float = effects.MARGIN) -> float | None:
+def seen(noise: Noise, sessions: int, power: float = 0.9, margin: float = effects.MARGIN) -> float | None:
     """The smallest relative difference beyond the margin, up to 1, that so many sessions of each side see; None beyond
     that."""
     low, high = margin, 1.0
-    if found.upper <= 0:
+    if noise.upper <= 0:
         return margin
-    if power_different(found.upper, high, sessions, margin) < power:
+    if power_different(noise.upper, high, sessions, margin) < power:
         return None
     for _ in range(40):
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if power_different(found.upper, middle, sessions, margin) >= power else (middle, high)
+        low, high = (low, middle) if power_different(noise.upper, middle, sessions, margin) >= power else (middle, high)
     return high
 
 
 def record(
-    found: Noise, choices: list[Option], difference: float, power: float, margin: float = effects.MARGIN
+    noise: Noise, choices: list[Option], difference: float, power: float, margin: float = effects.MARGIN
 ) -> dict[str, Any]:
     """The plan as a record (docs/records.md)."""
-    chosen = best(choices, least_requests(found.figure))
+    chosen = best(choices, least_requests(noise.figure))
     return {
         "kind": "plan",
         "v": 1,
-        "figure": found.figure,
+        "figure": noise.figure,
         "difference_ratio": difference,
         "margin_ratio": margin,
         "power": power,
         "confidence": effects.CONFIDENCE,
         "noise": {
-            "sessions_ratio": found.total,
-            "upper_ratio": found.upper,
-            "freedom": found.freedom,
-            "within_ratio": found.within,
-            "requests": found.requests,
-            "cells": found.cells,
-            "divided": found.divided,
+            "sessions_ratio": noise.total,
+            "upper_ratio": noise.upper,
+            "freedom": noise.freedom,
+            "within_ratio": noise.within,
+            "requests": noise.requests,
+            "cells": noise.cells,
+            "divided": noise.divided,
         },
-        "start_s": found.start_s,
-        "cell_s": found.cell_s,
-        "cells_per_session": found.cells_per_session,
+        "start_s": noise.start_s,
+        "cell_s": noise.cell_s,
+        "cells_per_session": noise.cells_per_session,
         "options": [
             {
                 "sessions": each.sessions,
@@ -216,8 +216,8 @@ def record(
         "duration_s": None if chosen is None else chosen.duration_s,
         "all_cells_duration_s": None
         if chosen is None
-        else _duration(found, chosen.sessions, chosen.requests / found.requests, found.cells_per_session),
-        "least_requests": least_requests(found.figure),
-        "three_sessions_see_ratio": seen(found, 3, power, margin),
-        "five_sessions_see_ratio": seen(found, 5, power, margin),
+        else _duration(noise, chosen.sessions, chosen.requests / noise.requests, noise.cells_per_session),
+        "least_requests": least_requests(noise.figure),
+        "three_sessions_see_ratio": seen(noise, 3, power, margin),
+        "five_sessions_see_ratio": seen(noise, 5, power, margin),
     }

@@ -208,15 +208,17 @@ def where(compared: Sequence[dict[str, Any]]) -> str:
     return "on " + " and ".join(dict.fromkeys(one[side]["device"] for one in compared for side in ("a", "b")))
 
 
-def comparison(one: dict[str, Any], name: str) -> str:
+def comparison(compared: dict[str, Any], name: str) -> str:
     """One comparison of a claim: ratio, interval, sessions, and why it decides nothing."""
-    differ = {key: value for key, value in one["b"]["settings"].items() if one["a"]["settings"].get(key) != value}
+    differ = {
+        key: value for key, value in compared["b"]["settings"].items() if compared["a"]["settings"].get(key) != value
+    }
     text = (
-        f"{words.named(name).axis} {ratio(one['ratio'], one['low'], one['high'])} times those of "
-        f"{settings(differ or one['b']['settings'])}"
+        f"{words.named(name).axis} {ratio(compared['ratio'], compared['low'], compared['high'])} times those of "
+        f"{settings(differ or compared['b']['settings'])}"
     )
-    if one["low"] is not None:
-        text += f", {sessions(min(one['a']['sessions'], one['b']['sessions']))} each"
-    if one["reasons"]:
-        text += "; " + "; ".join(one["reasons"])
+    if compared["low"] is not None:
+        text += f", {sessions(min(compared['a']['sessions'], compared['b']['sessions']))} each"
+    if compared["reasons"]:
+        text += "; " + "; ".join(compared["reasons"])
     return text

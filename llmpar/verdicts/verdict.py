@@ -44,18 +44,18 @@ def _one(values: Iterable[Any]) -> str:
 def version(summary: dict[str, Any]) -> str | None:
     """The engine's version: of the server record, else of the package that the host record lists for it."""
     server = summary.get("server") or {}
-    found = server.get("version")
-    if found is None:
+    known = server.get("version")
+    if known is None:
         packages = ((summary.get("host") or {}).get("software") or {}).get("packages") or {}
         engine = str(server.get("engine") or summary["workload"].get("engine"))
         names = ENGINES[engine].packages if engine in ENGINES else (engine,)
-        found = next((packages[name] for name in names if name in packages), None)
-    return None if found is None else str(found)
+        known = next((packages[name] for name in names if name in packages), None)
+    return None if known is None else str(known)
 
 
 def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
     """Why two sides cannot be compared, as `{"code", "message"}`; codes are those of CHECKS and `client_limited`."""
-    a, b, found = pair.a.summaries, pair.b.summaries, []
+    a, b, reasons = pair.a.summaries, pair.b.summaries, []
 
     def differ(code: str, what: str, values: tuple[list[Any], list[Any]], compared: tuple[str, ...] = ()) -> None:
         known = [[value for value in side if value not in (None, "", [])] for side in values]
@@ -64,7 +64,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
             and {str(value) for value in known[0]} != {str(value) for value in known[1]}
             and not (set(compared) & set(pair.subject))
         ):
-            found.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
+            reasons.append({"code": code, "message": f"{what}: {_one(known[0])} against {_one(known[1])}"})
 
     # Summaries before version 2 know only the set of prompts, not the shares in which they were sent.
     shares = all("shares_sha256" in each["workload"]["prompts"] for each in (*a, *b))
@@ -107,16 +107,16 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
     for side in (pair.a, pair.b):
         failed, requests = _failed(side)
         if failed > rows.MOST_FAILED * requests:
-            found.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
+            reasons.append({"code": "failures", "message": f"{failed} of {requests} requests of {side.label} failed"})
         name = figure.removesuffix("_steady")
         limited = sorted(
             {item for each in side.summaries for item in each["client"].get("limited") or () if _concerns(item, name)}
         )
         if limited:
-            found.append(
+            reasons.append(
                 {"code": "client_limited", "message": f"the client limits {', '.join(limited)} of {side.label}"}
             )
-    found += _latency_over(pair, figure)
+    reasons += _latency_over(pair, figure)
     if figure.startswith(LENGTH_BOUND):
         lengths = [
             [
@@ -132,13 +132,13 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
                 "max_tokens",
                 "prompts",
             } & set(pair.subject):
-                found.append(
+                reasons.append(
                     {
                         "code": "outputs",
                         "message": f"outputs differ in length: {means[0]:.1f} against {means[1]:.1f} tokens",
                     }
                 )
-    return found
+    return reasons
 
 
 def _latency_over(pair: Pair, figure: str) -> list[dict[str, str]]:
@@ -181,19 +181,19 @@ def verdict_records(
     """
     work = [(pair, figure) for pair in pairs for figure in figures]
     noise = Noise(cells if cells is not None else [side for pair in pairs for side in (pair.a, pair.b)])
-    found, reasons, noted = [], [], []
+    effects_found, reasons, noted = [], [], []
     for pair, figure in work:
         effect = noise.effect(pair.a, pair.b, figure, method, confidence)
         forbidding, allowed = parted([*differences(pair, figure), *not_side_by_side(pair, effect)], allow)
-        found.append(effect)
+        effects_found.append(effect)
         reasons.append(forbidding)
         noted.append(allowed)
     effects.correct(
-        [None if differ else effect for effect, differ in zip(found, reasons, strict=True)], correction, margin
+        [None if differ else effect for effect, differ in zip(effects_found, reasons, strict=True)], correction, margin
     )
     return [
         verdict_record(pair, figure, effect, differ, allowed, margin, correction, confidence, len(work))
-        for (pair, figure), effect, differ, allowed in zip(work, found, reasons, noted, strict=True)
+        for (pair, figure), effect, differ, allowed in zip(work, effects_found, reasons, noted, strict=True)
     ]
 
 
@@ -213,7 +213,7 @@ def parted(differ: list[dict[str, str]], allow: tuple[str, ...]) -> tuple[list[d
 def verdict_record(
     pair: Pair,
     figure: str,
-    found: effects.Effect | None,
+    effect: effects.Effect | None,
     differ: list[dict[str, str]],
     allowed: list[dict[str, str]],
     margin: float,
@@ -227,7 +227,7 @@ def verdict_record(
         verdict = "not comparable"
     elif differ:
         verdict = "cannot tell"
-    elif found is None:
+    elif effect is None:
         verdict = "cannot tell"
         for side in (pair.a, pair.b):
             if not side.summaries:
@@ -255,19 +255,19 @@ def verdict_record(
         if not reasons:
             reasons.append({"code": "refused", "message": f"no server session measured {figure} above 0 on both sides"})
     else:
-        verdict = decide(found, higher, margin, confidence)
+        verdict = decide(effect, higher, margin, confidence)
         if verdict == "cannot tell":
-            reasons.append(_why(pair, figure, found, margin, confidence, family))
-            if found.error:
-                sigma = found.error / math.sqrt(sum(1 / len(side.values(figure)) for side in (pair.a, pair.b)))
-                seen = abs(math.log(found.ratio))
+            reasons.append(_why(pair, figure, effect, margin, confidence, family))
+            if effect.error:
+                sigma = effect.error / math.sqrt(sum(1 / len(side.values(figure)) for side in (pair.a, pair.b)))
+                seen = abs(math.log(effect.ratio))
                 # Sides that look alike are taken for equal: the seen difference would be one of noise.
                 difference = math.expm1(seen) if seen > math.log1p(margin) else 0.0
                 many = power.sessions_needed(sigma, difference, margin=margin, confidence=confidence)
                 needed = None if many is None else {"sessions": many}
     reasons += allowed
-    reasons += [*_partial(pair, figure, found), *_few_failed(pair, reasons), *_outlying(pair, figure, margin)]
-    if pair.own and found is not None:
+    reasons += [*_partial(pair, figure, effect), *_few_failed(pair, reasons), *_outlying(pair, figure, margin)]
+    if pair.own and effect is not None:
         reasons.append({"code": "own_settings", "message": sentences.own(pair.a.label, pair.b.label, pair.own)})
     weak = {"low_concurrency", "cached_tokens", "token_dispute", "clock_step", "no_steady_state", "mixed_sampling"}
     for side in (pair.a, pair.b):
@@ -280,15 +280,15 @@ def verdict_record(
         "better": "higher" if higher else "lower",
         "verdict": verdict,
         "at": pair.at,
-        "a": _side(pair.a, figure, found),
-        "b": _side(pair.b, figure, found),
-        "effect": _effect(found, higher),
+        "a": _side(pair.a, figure, effect),
+        "b": _side(pair.b, figure, effect),
+        "effect": _effect(effect, higher),
         "confidence": confidence,
         "margin_ratio": margin,
-        "p_value": None if found is None else found.p_value,
-        "p_adjusted": None if found is None else found.p_adjusted,
-        "p_same": None if found is None else found.p_same,
-        "method": None if found is None else found.method,
+        "p_value": None if effect is None else effect.p_value,
+        "p_adjusted": None if effect is None else effect.p_adjusted,
+        "p_same": None if effect is None else effect.p_same,
+        "method": None if effect is None else effect.method,
         "correction": correction,
         "reasons": reasons,
         "needed": needed,
@@ -297,11 +297,13 @@ def verdict_record(
     return record
 
 
-def _partial(pair: Pair, figure: str, found: effects.Effect | None) -> list[dict[str, str]]:
+def _partial(pair: Pair, figure: str, effect: effects.Effect | None) -> list[dict[str, str]]:
     """Sessions whose values do not count, or that have none."""
     reasons = []
-    if found is not None and found.left_out:
-        measured = "1 server session measured" if found.left_out == 1 else f"{found.left_out} server sessions measured"
+    if effect is not None and effect.left_out:
+        measured = (
+            "1 server session measured" if effect.left_out == 1 else f"{effect.left_out} server sessions measured"
+        )
         reasons.append({"code": "left_out", "message": f"{measured} one side only: left out"})
     for side in (pair.a, pair.b):
         sessions = {rows.session_of(summary) for summary in side.summaries}
@@ -349,32 +351,32 @@ def _outlying(pair: Pair, figure: str, margin: float) -> list[dict[str, str]]:
 
 
 def _why(
-    pair: Pair, figure: str, found: effects.Effect, margin: float, confidence: float, family: int
+    pair: Pair, figure: str, effect: effects.Effect, margin: float, confidence: float, family: int
 ) -> dict[str, str]:
-    if found.p_value is None:
+    if effect.p_value is None:
         unknown = any(summary.get("session") is None for side in (pair.a, pair.b) for summary in side.summaries)
         return {
             "code": "one_session",
             "message": "one server session does not show how sessions differ; measure at least three"
             + (" and name them (llmpar-summarise --session)" if unknown else ""),
         }
-    p_adjusted = found.p_value if found.p_adjusted is None else found.p_adjusted
+    p_adjusted = effect.p_value if effect.p_adjusted is None else effect.p_adjusted
     if p_adjusted <= 1 - confidence:
         return {
             "code": "within_margin",
             "message": f"the difference is significant but may be smaller than the {margin:.0%} margin",
         }
-    if found.p_value <= 1 - confidence:
+    if effect.p_value <= 1 - confidence:
         return {"code": "many_comparisons", "message": f"one of {family} comparisons may look like this by chance"}
     return {"code": "noise", "message": "server sessions differ among themselves as much as the sides do"}
 
 
-def _side(side: Side, figure: str, found: effects.Effect | None) -> dict[str, Any]:
+def _side(side: Side, figure: str, effect: effects.Effect | None) -> dict[str, Any]:
     """A side as the record holds it; `value` is of the sessions that count, where some are left out."""
     by_session = side.values(figure)
     counted = by_session
-    if found is not None and found.left_out and found.sessions_shared:
-        counted = {session: by_session[session] for session in found.sessions_shared}
+    if effect is not None and effect.left_out and effect.sessions_shared:
+        counted = {session: by_session[session] for session in effect.sessions_shared}
     known = [value for value in counted.values() if value > 0]
     mean = math.exp(math.fsum(map(math.log, known)) / len(known)) if known and len(known) == len(counted) else None
     return {
@@ -386,22 +388,22 @@ def _side(side: Side, figure: str, found: effects.Effect | None) -> dict[str, An
     }
 
 
-def _effect(found: effects.Effect | None, higher: bool) -> dict[str, Any] | None:
-    if found is None:
+def _effect(effect: effects.Effect | None, higher: bool) -> dict[str, Any] | None:
+    if effect is None:
         return None
     turned = (
-        [found.ratio, found.low, found.high]
+        [effect.ratio, effect.low, effect.high]
         if higher
         else [
-            1 / found.ratio,
-            None if found.high is None else 1 / found.high,
-            None if found.low is None else 1 / found.low,
+            1 / effect.ratio,
+            None if effect.high is None else 1 / effect.high,
+            None if effect.low is None else 1 / effect.low,
         ]
     )
     return {
-        "ratio": found.ratio,
-        "low": found.low,
-        "high": found.high,
+        "ratio": effect.ratio,
+        "low": effect.low,
+        "high": effect.high,
         "speedup": turned[0],
         "speedup_low": turned[1],
         "speedup_high": turned[2],
