@@ -274,7 +274,7 @@ def _question(name: str, text: str) -> str:
         first, own = prompt_file.parsed(text.encode())
     except ValueError as error:
         raise prompt.BadPrompts(f"cannot read '{name}': {error}") from None
-    return "\n".join(turn.content for turn in own.turns) or first
+    return " ".join(turn.content for turn in own.turns) or first
 
 
 def _check(where: Path) -> int:

@@ -32,7 +32,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request of a trace: seconds since the first, tokens of prompt and answer, blocks that the prompt is made of."""
+    """One request of a trace: seconds since the first, tokens of prompt and answer, blocks the prompt is made of."""
 
     at_s: float
     tokens: int

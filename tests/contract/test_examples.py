@@ -143,7 +143,8 @@ def write_files(tmp_path: Path) -> None:
     Path("artifacts/one").mkdir(parents=True)
     Path("artifacts/one/profile_export.jsonl").write_text("".join(json.dumps(aiperf(n)) + "\n" for n in range(9)))
     Path("azure.csv").write_text(
-        "TIMESTAMP,ContextTokens\n" + "".join(f"2024-05-10 00:00:0{second}.5,10\n" for second in range(9))
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2024-05-10 00:00:0{second}.5,10,4\n" for second in range(9))
     )
     Path("ShareGPT_V3.json").write_text(
         json.dumps(

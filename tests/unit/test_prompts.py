@@ -152,7 +152,7 @@ def test_choosing() -> None:
 
 def test_names_sort_as_they_count() -> None:
     for number in (1, 9, 10, 1000):
-        made = prompt.names("x", number)
+        made = prompt.names("x", [prompt.Prompt("a", 1, "rule", "s")] * number)
         assert made == sorted(made) and len(set(made)) == number
 
 
