@@ -31,13 +31,13 @@ class BadManifest(ValueError):
 
 def files(folder: Path) -> list[str]:
     """The files of results below a folder, as relative paths in order."""
-    found = []
+    names = []
     for path in folder.rglob("*"):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
         if path.is_file() and not hidden and path.suffix != ".part" and path.name not in LEFT_OUT:
-            found.append(inside.as_posix())
-    return sorted(name for name in found if name not in (NAME, f"{NAME}.sig"))
+            names.append(inside.as_posix())
+    return sorted(name for name in names if name not in (NAME, f"{NAME}.sig"))
 
 
 def described(folder: Path, name: str) -> dict[str, Any]:
@@ -130,12 +130,12 @@ def difference(have: bytes, want: bytes) -> str:
         if mine == theirs:
             continue
         try:
-            found = next(_differ(orjson.loads(mine), orjson.loads(theirs), ""), None)
+            field = next(_differ(orjson.loads(mine), orjson.loads(theirs), ""), None)
         except orjson.JSONDecodeError:
-            found = None
+            field = None
         place = f"line {number}: " if have.count(b"\n") > 1 else ""
-        if found:
-            return f"{place}{found[0]} is {_short(found[1])}, recomputed {_short(found[2])}"
+        if field:
+            return f"{place}{field[0]} is {_short(field[1])}, recomputed {_short(field[2])}"
         return f"{place}'{mine[:60].decode(errors='replace')}', recomputed '{theirs[:60].decode(errors='replace')}'"
     return f"{len(have.splitlines())} lines, recomputed {len(want.splitlines())}"
 

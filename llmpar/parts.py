@@ -20,15 +20,15 @@ def name(path: str) -> str:
 
 def clear(path: str) -> None:
     """Remove what writers of `path` left that were killed here; those of other hosts may still live."""
-    for found in glob.glob(f"{glob.escape(path)}.{_place()}-*.part"):
-        match = re.search(r"-(\d+)-(\d+)\.part$", found)
+    for part in glob.glob(f"{glob.escape(path)}.{_place()}-*.part"):
+        match = re.search(r"-(\d+)-(\d+)\.part$", part)
         if match is None or procfs.process_key(int(match[1])) == f"{match[1]}-{match[2]}":
             continue
         with contextlib.suppress(OSError):
-            if os.path.isdir(found) and not os.path.islink(found):
-                shutil.rmtree(found)
+            if os.path.isdir(part) and not os.path.islink(part):
+                shutil.rmtree(part)
             else:
-                os.unlink(found)
+                os.unlink(part)
 
 
 def _place() -> str:

@@ -106,8 +106,8 @@ class Sweep:
         cell = self.under_load(cells)
         if cell is None:
             done = sum(map(self.measured, cells))
-            what = f"cell {done} of {len(cells)} done" if done else f"the engine starts, {now - self.began:.0f} s"
-            return ", ".join([*parts, what])
+            state = f"cell {done} of {len(cells)} done" if done else f"the engine starts, {now - self.began:.0f} s"
+            return ", ".join([*parts, state])
         parts.append(f"cell {cells.index(cell) + 1} of {len(cells)}")
         queue = self.folder / cell / "queue"
         asked = queue.read_bytes().count(b"\0") if queue.exists() else 0

@@ -18,12 +18,12 @@ def told(environ: Mapping[str, str] | None = None) -> list[str] | None:
 
 def words(text: str) -> list[str]:
     """The words of a list of GPUs up to the first that can name none."""
-    found = []
+    names = []
     for word in map(str.strip, text.split(",")):
         if not (word.isdecimal() or word.startswith(("GPU-", "MIG-"))):
             break
-        found.append(word)
-    return found
+        names.append(word)
+    return names
 
 
 def within(chosen: str, visible: Sequence[str] | None) -> str:
@@ -49,7 +49,7 @@ def within(chosen: str, visible: Sequence[str] | None) -> str:
 
 def indices(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
     """The numbers of named GPUs among all of the machine, whose UUIDs are given in the driver's order."""
-    found = []
+    numbers = []
     for word in names:
         if word.isdecimal():
             place = int(word) if int(word) < len(uuids) else None
@@ -57,5 +57,5 @@ def indices(names: Sequence[str], uuids: Sequence[str]) -> list[int]:
             place = next((place for place, uuid in enumerate(uuids) if uuid.startswith(word)), None)
         if place is None:
             break
-        found.append(place)
-    return found
+        numbers.append(place)
+    return numbers

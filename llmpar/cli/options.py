@@ -89,8 +89,8 @@ def verify(ca: str | None, insecure: bool) -> bool | str:
         try:
             ssl.create_default_context(cafile=ca)
         except (OSError, ValueError) as error:
-            what = getattr(error, "strerror", None) or error
-            raise Failure(f"cannot read certificates from '{ca}': {what}", exit_codes.USAGE) from None
+            reason = getattr(error, "strerror", None) or error
+            raise Failure(f"cannot read certificates from '{ca}': {reason}", exit_codes.USAGE) from None
     return not insecure and (ca or os.environ.get("SSL_CERT_FILE") or True)
 
 
@@ -121,17 +121,19 @@ def known_figures(names: Iterable[str]) -> None:
 
 def prices_of(given: Sequence[str]) -> dict[str, float]:
     """--price NAME=AMOUNT or AMOUNT to a mapping; the bare amount under the empty name."""
-    found = {}
-    for one in given:
-        name, _, amount = one.rpartition("=")
+    prices = {}
+    for price in given:
+        name, _, amount = price.rpartition("=")
         try:
             value = float(amount)
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise Failure(f"price '{one}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5")
-        found[name.strip()] = value
-    return found
+            raise Failure(
+                f"price '{price}' is not NAME=AMOUNT an hour", exit_codes.USAGE, "for example --price H100=2.5"
+            )
+        prices[name.strip()] = value
+    return prices
 
 
 class Seconds(click.ParamType):

@@ -52,12 +52,12 @@ def main(hosts: tuple[str, ...], questions: int, timeout_s: float, output: str |
             if len(command) == 1:
                 command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", command[0]]
             try:
-                found = clocks.ask(command, questions, timeout_s)
+                reading = clocks.ask(command, questions, timeout_s)
             except (clocks.NoAnswer, OSError) as error:
                 cli.say(NAME, f"the clock of '{host}' is not known: {error}")
                 status = exit_codes.UNAVAILABLE
                 continue
-            out.write(records.encode(found.record()))
+            out.write(records.encode(reading.record()))
     return status
 
 

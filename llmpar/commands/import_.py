@@ -85,17 +85,17 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
             return None
 
     with cli.opened(name) as stream:
-        found = other_tools.found_in(stream.read(), form, beside)
-    if not found:
+        files = other_tools.found_in(stream.read(), form, beside)
+    if not files:
         raise other_tools.BadImport("it holds no runs")
-    if run is None and len(found) > 1:
-        listed = "; ".join(f"{number}: {other_tools.describe(*each)}" for number, each in enumerate(found, 1))
+    if run is None and len(files) > 1:
+        listed = "; ".join(f"{number}: {other_tools.describe(*each)}" for number, each in enumerate(files, 1))
         raise failure.Failure(
-            f"'{name}' holds {len(found)} runs", exit_codes.USAGE, f"choose one with --run N ({listed})"
+            f"'{name}' holds {len(files)} runs", exit_codes.USAGE, f"choose one with --run N ({listed})"
         )
-    if run is not None and run > len(found):
-        raise failure.Failure(f"'{name}' holds only {len(found)} runs", exit_codes.USAGE)
-    return found[(run or 1) - 1]
+    if run is not None and run > len(files):
+        raise failure.Failure(f"'{name}' holds only {len(files)} runs", exit_codes.USAGE)
+    return files[(run or 1) - 1]
 
 
 if __name__ == "__main__":

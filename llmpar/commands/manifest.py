@@ -91,13 +91,13 @@ def _host(root: Path, names: list[str]) -> list[str]:
 
 def _prompts(root: Path, names: list[str]) -> dict[str, str]:
     """Hash by prompt name, from the request records."""
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for name in names:
         if name.endswith("requests.jsonl"):
             for record in cli.read_records((str(root / name),), records.Read()):
                 if record["kind"] == "request" and record.get("prompt_sha256"):
-                    found[str(record.get("prompt"))] = record["prompt_sha256"]
-    return dict(sorted(found.items()))
+                    hashes[str(record.get("prompt"))] = record["prompt_sha256"]
+    return dict(sorted(hashes.items()))
 
 
 def _sign(path: Path, key: str) -> None:

@@ -139,16 +139,18 @@ def main(
     try:
         base = _base(table, settings)
         if question == "find":
-            found, where = _find(summaries, base, slo, axis, least, most or 1024, start)
+            record, where = _find(summaries, base, slo, axis, least, most or 1024, start)
         elif question == "decide":
-            found, where = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
+            record, where = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
         else:
-            found, where = _best(summaries, base, space, slo, least, most or 256, margin, minutes, seed, folder, prices)
+            record, where = _best(
+                summaries, base, space, slo, least, most or 256, margin, minutes, seed, folder, prices
+            )
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
-    if server_session and found["kind"] == "cell" and found["session"] != server_session:
+    if server_session and record["kind"] == "cell" and record["session"] != server_session:
         return exit_codes.OK
-    _write(found, folder, where)
+    _write(record, folder, where)
     return exit_codes.OK
 
 
@@ -303,25 +305,25 @@ def _best(
         return best_answer.answer(candidates, now, question, spent), ""
     row = load | now.cell.candidate.settings | {"clients": int(now.cell.level), "count": now.cell.count}
     row |= spaces.prompts_of(now.cell, len(list(Path(load.get("prompts", sweeps.DEFAULTS["prompts"])).glob("*.txt"))))
-    found = cell(row, now.cell.name, "best", now.cell.server_session)
-    return found, best_answer.progress(candidates, now, question, spent)
+    record = cell(row, now.cell.name, "best", now.cell.server_session)
+    return record, best_answer.progress(candidates, now, question, spent)
 
 
-def _write(found: dict[str, Any], folder: str | None, progress: str) -> None:
+def _write(record: dict[str, Any], folder: str | None, progress: str) -> None:
     if folder is None:
-        click.echo(records.encode(found), nl=False)
+        click.echo(records.encode(record), nl=False)
         return
     where = Path(folder)
-    if found["kind"] == "answer":
+    if record["kind"] == "answer":
         from llmpar.search import best_answer, decide, find
 
         where.mkdir(parents=True, exist_ok=True)
-        text = {"find": find, "decide": decide, "best": best_answer}[found["question"]].sentence(found)
-        for name, data in (("answer.json", records.encode(found)), ("answer.txt", text.encode())):
+        text = {"find": find, "decide": decide, "best": best_answer}[record["question"]].sentence(record)
+        for name, data in (("answer.json", records.encode(record)), ("answer.txt", text.encode())):
             with cli.writing(str(where / name)) as stream:
                 stream.write(data)
         return
-    if not (where / found["id"] / "cell.json").exists():  # asked again within its server session: announced before
+    if not (where / record["id"] / "cell.json").exists():  # asked again within its server session: announced before
         cli.say(NAME, progress)
     cells: dict[str, dict[str, Any]] = {}
     for path in sorted(where.glob("*/cell.json"), key=os.path.getmtime):
@@ -334,8 +336,8 @@ def _write(found: dict[str, Any], folder: str | None, progress: str) -> None:
         if wrong:
             raise failure.Failure(f"cannot read '{path}': {wrong}", exit_codes.BAD_INPUT, "move its folder away")
         cells[path.parent.name] = old
-    sweep_folder.write([*(old for name, old in cells.items() if name != found["id"]), found], folder)
-    click.echo(found["id"])
+    sweep_folder.write([*(old for name, old in cells.items() if name != record["id"]), record], folder)
+    click.echo(record["id"])
 
 
 if __name__ == "__main__":

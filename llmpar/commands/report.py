@@ -165,15 +165,15 @@ def published(table: str | None) -> study.Walls | None:
 
 def commands(rows: Sequence[rows.Row], beside: dict[int, Path]) -> dict[str, str]:
     """What scripts/run-cell ran for each cell, from command.txt beside its summary."""
-    found = {}
+    commands_of = {}
     for row in rows:
         for summary in row.summaries:
             try:
                 line = (beside[id(summary)] / "command.txt").read_text("utf-8", "replace").strip()
             except (OSError, KeyError):
                 continue
-            found[f"{row.sweep}/{(summary.get('cell') or {}).get('id') or row.cell}"] = abridged(line)
-    return found
+            commands_of[f"{row.sweep}/{(summary.get('cell') or {}).get('id') or row.cell}"] = abridged(line)
+    return commands_of
 
 
 def abridged(line: str) -> str:
@@ -202,9 +202,9 @@ def as_html(document: document.Document, rows: Sequence[rows.Row], beside: dict[
     lines, shown = [], tracks.chosen(rows, most)
     for row in shown:
         summary = row.summaries[0]
-        one = tracks.of(row, summary, samples(beside.get(id(summary))))
-        if one is not None:
-            lines.append(charts.of_timeline(one))
+        timeline = tracks.of(row, summary, samples(beside.get(id(summary))))
+        if timeline is not None:
+            lines.append(charts.of_timeline(timeline))
     left = len(rows) - len(shown)
     return report_html.page(
         document, drawn, lines, f"{len(shown)} of {len(rows)} cells: each sweep's quickest first." if left else ""

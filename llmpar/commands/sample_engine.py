@@ -99,9 +99,9 @@ def idle(stop: threading.Event) -> None:
 
 
 def _from_environment() -> tuple[str, ...]:
-    told = os.environ.get("LLMPAR_METRICS_URLS")
-    if told is not None:
-        return tuple(told.split())
+    urls = os.environ.get("LLMPAR_METRICS_URLS")
+    if urls is not None:
+        return tuple(urls.split())
     base = os.environ.get("LLMPAR_BASE_URL")
     if not base:
         return ()

@@ -152,11 +152,11 @@ def main(
         with cli.opened(cell) as stream:
             try:
                 whole = records.decode(stream.read())
-                found, settings = launches.from_cell(whole)
+                named, settings = launches.from_cell(whole)
                 load = whole.get("load")
             except (ValueError, KeyError) as error:
                 raise failure.Failure(f"cannot read '{cell}': {error}", exit_codes.BAD_INPUT) from None
-        engine = engine or found
+        engine = engine or named
     given["version"] = given.pop("engine_version")
     settings |= {name: value for name, value in given.items() if value is not None}
     if prefix_cache is not None:

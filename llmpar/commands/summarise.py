@@ -110,26 +110,26 @@ def main(
         raise failure.Failure(
             "there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some"
         )
-    found = summariser.summary(objectives, label, session, clients, cli.version())
+    summary = summariser.summary(objectives, label, session, clients, cli.version())
     with cli.writing(output) as out:
         from llmpar.render import summaries as rendered
 
         if text:
-            out.write(rendered.summary(outside.printable_words(found)).encode())
+            out.write(rendered.summary(outside.printable_words(summary)).encode())
         elif shell:
-            types = ", ".join(f"{count} {name}" for name, count in found["failures"].items())
+            types = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
             out.write(
                 cli.assignments(
                     {
-                        "requests": found["n"]["requests"],
-                        "ok": found["n"]["ok"],
+                        "requests": summary["n"]["requests"],
+                        "ok": summary["n"]["ok"],
                         "errors": types,
-                        "row": rendered.row(found),
+                        "row": rendered.row(summary),
                     }
                 ).encode()
             )
         else:
-            out.write(records.encode(found))
+            out.write(records.encode(summary))
     return exit_codes.OK
 
 
@@ -140,12 +140,12 @@ def _objectives(given: tuple[str, ...]) -> dict[str, float]:
     from llmpar.summary.summariser import parse_objective
     from llmpar.verdicts.objectives import parse
 
-    found: dict[str, float] = {}
+    objectives: dict[str, float] = {}
     try:
         for text in given:
             if not re.search("[<≤]", text):
                 name, seconds = parse_objective(text)
-                found[name] = seconds
+                objectives[name] = seconds
                 continue
             for metric, most in sorted(parse(text).items()):
                 name, _, statistic = metric.removesuffix("_s").rpartition("_")
@@ -154,10 +154,10 @@ def _objectives(given: tuple[str, ...]) -> dict[str, float]:
                         "llmpar-summarise", f"no goodput: {name} {statistic} is not an objective on single requests"
                     )
                     return {}
-                found[name] = most  # of several percentiles the highest, which most requests have to meet
+                objectives[name] = most  # of several percentiles the highest, which most requests have to meet
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return found
+    return objectives
 
 
 if __name__ == "__main__":

@@ -62,13 +62,13 @@ def _read(root: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     path = root / manifest.NAME
     if not path.exists():
         raise Failure(f"there is no '{path}'", exit_codes.BAD_INPUT, "llmpar-manifest makes one")
-    found = list(cli.read_records((str(path),)))
-    if not found or found[0]["kind"] != "manifest":
+    lines = list(cli.read_records((str(path),)))
+    if not lines or lines[0]["kind"] != "manifest":
         raise Failure(f"'{path}' does not begin with a manifest record", exit_codes.BAD_INPUT)
-    listed = {str(record["path"]): record for record in found[1:] if record["kind"] == "file"}
-    if len(listed) != found[0].get("files"):
-        raise Failure(f"'{path}' lists {len(listed)} files, and says {found[0].get('files')}", exit_codes.CHECK_FAILED)
-    return found[0], listed
+    listed = {str(record["path"]): record for record in lines[1:] if record["kind"] == "file"}
+    if len(listed) != lines[0].get("files"):
+        raise Failure(f"'{path}' lists {len(listed)} files, and says {lines[0].get('files')}", exit_codes.CHECK_FAILED)
+    return lines[0], listed
 
 
 def _hashes(root: Path, listed: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -121,25 +121,25 @@ def tools(facts: dict[str, Any]) -> Iterator[Finding]:
         ("nginx", "nginx-light", "several replicas behind one address", False),
         ("docker", "docker.io", "engines from images", False),
     ):
-        found = have.get(name)
-        state = OK if found else MISSING if must else NOTE
-        if name == "docker" and found and host.output(["docker", "info", "--format", "{{.ServerVersion}}"]) is None:
+        version = have.get(name)
+        state = OK if version else MISSING if must else NOTE
+        if name == "docker" and version and host.output(["docker", "info", "--format", "{{.ServerVersion}}"]) is None:
             yield Finding(
                 name,
                 NOTE,
-                f"{found}, but its daemon does not answer this user",
+                f"{version}, but its daemon does not answer this user",
                 needed_for,
                 f"{'' if os.geteuid() == 0 else 'sudo '}systemctl start docker, or join its group: usermod -aG "
                 "docker USER",
             )
             continue
-        other = name == "parallel" and not found and shutil.which(name)
+        other = name == "parallel" and not version and shutil.which(name)
         yield Finding(
             name,
             state,
-            found or ("another command of this name (moreutils)" if other else "not found"),
+            version or ("another command of this name (moreutils)" if other else "not found"),
             needed_for,
-            None if found else f"{installer()} {package}" + (NO_ROOT if name == "parallel" and os.geteuid() else ""),
+            None if version else f"{installer()} {package}" + (NO_ROOT if name == "parallel" and os.geteuid() else ""),
         )
 
 
@@ -239,11 +239,11 @@ def clocks(facts: dict[str, Any]) -> Iterator[Finding]:
     )
     error = kernel_stamp_error()
     bad = error is None or abs(error) > 0.05
-    found = "not offered" if error is None else f"{error * 1e3:+.3f} ms from the sender's clock on loopback"
+    offset = "not offered" if error is None else f"{error * 1e3:+.3f} ms from the sender's clock on loopback"
     yield Finding(
         "kernel time stamps",
         NOTE if bad else OK,
-        found,
+        offset,
         "arrival times that a busy client cannot distort",
         "nothing to do: llmpar stamps at the read and records it (`clock: user`)" if bad else None,
     )
@@ -270,11 +270,11 @@ def kernel_stamp_error() -> float | None:
 
 def places(facts: dict[str, Any]) -> Iterator[Finding]:
     try:
-        found, state, fix = runtime_directory.directory(), OK, None
+        directory, state, fix = runtime_directory.directory(), OK, None
     except OSError as error:
-        found, state = str(error), MISSING
+        directory, state = str(error), MISSING
         fix = "export XDG_RUNTIME_DIR=$(mktemp -d)"
-    yield Finding("runtime directory", state, found, "the pool of llmpar-request", fix)
+    yield Finding("runtime directory", state, directory, "the pool of llmpar-request", fix)
     try:
         with tempfile.TemporaryFile():
             pass

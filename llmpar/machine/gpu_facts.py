@@ -17,7 +17,7 @@ def facts() -> dict[str, Any]:
     nvml.start()
     try:
         cuda = nvml.optional(nv.nvmlSystemGetCudaDriverVersion)
-        found: dict[str, Any] = {
+        machine: dict[str, Any] = {
             "driver": nvml.optional(nv.nvmlSystemGetDriverVersion),
             "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
             "gpus": [],
@@ -25,9 +25,9 @@ def facts() -> dict[str, Any]:
         for index in range(nvml.optional(nv.nvmlDeviceGetCount) or 0):
             handle = nvml.optional(nv.nvmlDeviceGetHandleByIndex, index)
             if handle is not None:
-                found["gpus"].append(_gpu(index, handle))
-        _mark_used(found["gpus"])
-        return found
+                machine["gpus"].append(_gpu(index, handle))
+        _mark_used(machine["gpus"])
+        return machine
     except nvml.Lost as error:
         raise nvml.Unavailable(f"NVML says: {error}") from None
     finally:

@@ -88,10 +88,10 @@ def gpus() -> dict[str, Any]:
     except ModuleNotFoundError as error:  # the doctor before anything is installed
         return {"driver": None, "cuda": None, "gpus": [], "gpus_reason": f"the package {error.name} is not installed"}
     try:
-        found = gpu_facts.facts()
+        facts = gpu_facts.facts()
     except nvml.Unavailable as error:
         return {"driver": None, "cuda": None, "gpus": [], "gpus_reason": str(error)}
-    return {**found, "gpus_reason": None if found["gpus"] else "the driver runs, but sees no GPU"}
+    return {**facts, "gpus_reason": None if facts["gpus"] else "the driver runs, but sees no GPU"}
 
 
 def software(root: Path | None = None) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def checkout(root: Path | None) -> dict[str, Any]:
     the copy. `changed` is null then. Both null where nobody knows.
     """
     root = root or Path(__file__).resolve().parents[2]
-    told = os.environ.get("LLMPAR_COMMIT", "")
-    if re.fullmatch(r"[0-9a-f]{7,40}", told):
-        return {"commit": told, "changed": None}
+    named = os.environ.get("LLMPAR_COMMIT", "")
+    if re.fullmatch(r"[0-9a-f]{7,40}", named):
+        return {"commit": named, "changed": None}
     commit = output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if commit is None or output(["git", "-C", str(root), "rev-parse", "--show-toplevel"]) != str(root):
         return {"commit": None, "changed": None}
@@ -137,8 +137,8 @@ def tool_version(name: str) -> str | None:
     text = output(TOOLS[name], with_errors=True)
     if text is None or name == "parallel" and not text.startswith("GNU parallel"):
         return None
-    found = re.search(r"\d+(\.\d+)*", text)
-    return found.group() if found else None
+    number = re.search(r"\d+(\.\d+)*", text)
+    return number.group() if number else None
 
 
 def cpu_model() -> str | None:

@@ -48,12 +48,12 @@ def add(*packages: str) -> list[str]:
 
 def requirements(*extras: str) -> list[str]:
     """What the extras bring, as the installed package states it: `matplotlib>=3.8`."""
-    found = []
+    needed = []
     for requirement in metadata.requires("llmpar") or ():
         name, _, marker = requirement.partition(";")
         if any(f"extra == '{extra}'" in marker.replace('"', "'") for extra in extras):
-            found.append(name.strip())
-    return found
+            needed.append(name.strip())
+    return needed
 
 
 def missing(*extras: str) -> list[str]:

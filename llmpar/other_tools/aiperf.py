@@ -65,13 +65,13 @@ def _model(configuration: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _request(number: int, each: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    told, metrics = made.mapping(each["metadata"]), made.mapping(each.get("metrics"))
-    error = each.get("error")
-    status = "cancelled" if told.get("was_cancelled") else "error" if error else "ok"
+def _request(number: int, line: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    metadata, metrics = made.mapping(line["metadata"]), made.mapping(line.get("metrics"))
+    error = line.get("error")
+    status = "cancelled" if metadata.get("was_cancelled") else "error" if error else "ok"
     ok = status == "ok"
-    start = told["request_start_ns"] / 1e9
-    issued = told.get("credit_issued_ns")
+    start = metadata["request_start_ns"] / 1e9
+    issued = metadata.get("credit_issued_ns")
     ttft = _in_seconds(metrics, "time_to_first_token")
     e2e = _in_seconds(metrics, "request_latency")
     # A stream of one chunk has no gaps; an answer that was not streamed has no first token.
@@ -82,13 +82,14 @@ def _request(number: int, each: dict[str, Any], common: dict[str, Any]) -> dict[
         number,
         "aiperf",
         **common,
-        prompt=f"{told.get('conversation_id') or told.get('session_num', number)}-{told.get('turn_index') or 0}",
+        prompt=f"{metadata.get('conversation_id') or metadata.get('session_num', number)}"
+        f"-{metadata.get('turn_index') or 0}",
         status=status,
         error=None if ok else made.failure(*_error(error, status)),
         launched_at=made.seconds(start if issued is None else issued / 1e9),
         sent_at=made.seconds(start),
         ttft_s=made.seconds(ttft),
-        e2e_s=made.seconds(e2e if ok else (told["request_end_ns"] - told["request_start_ns"]) / 1e9),
+        e2e_s=made.seconds(e2e if ok else (metadata["request_end_ns"] - metadata["request_start_ns"]) / 1e9),
         event_s=made.events(ttft, gaps) if ok else [],
         prompt_tokens=_either(metrics, "usage_prompt_tokens", "input_sequence_length"),
         cached_tokens=_value(metrics, "usage_prompt_cache_read_tokens"),
@@ -115,9 +116,9 @@ def _either(metrics: dict[str, Any], *names: str) -> Any:
 
 def _in_seconds(metrics: dict[str, Any], name: str) -> Any:
     """A metric of time, or a list of them, in seconds; None where it is missing. KeyError for a unit unknown."""
-    told = made.mapping(metrics.get(name))
-    value = told.get("value")
+    metric = made.mapping(metrics.get(name))
+    value = metric.get("value")
     if value is None:
         return None
-    scale = IN_SECONDS[told["unit"]]
+    scale = IN_SECONDS[metric["unit"]]
     return [each * scale for each in value] if isinstance(value, list) else value * scale

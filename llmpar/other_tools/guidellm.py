@@ -51,16 +51,20 @@ def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Ite
     return (partial(_request, at, each, status, engine, clients) for at, (each, status) in enumerate(whole))
 
 
-def _request(number: int, each: dict[str, Any], status: str, engine: str | None, asked: int | None) -> dict[str, Any]:
-    info = each.get("info") or each.get("scheduler_info") or {}
+def _request(
+    number: int, request: dict[str, Any], status: str, engine: str | None, asked: int | None
+) -> dict[str, Any]:
+    info = request.get("info") or request.get("scheduler_info") or {}
     timings = info.get("timings") or info.get("request_timings") or {}
-    start = _first(timings.get("request_start"), each.get("request_start_time"), each.get("start_time"))
-    end = _first(timings.get("request_end"), each.get("request_end_time"), each.get("end_time"))
-    first = _first(timings.get("first_token_iteration"), timings.get("first_iteration"), each.get("first_token_time"))
-    prompt = each.get("request_args") if isinstance(each.get("request_args"), str) else each.get("prompt")
+    start = _first(timings.get("request_start"), request.get("request_start_time"), request.get("start_time"))
+    end = _first(timings.get("request_end"), request.get("request_end_time"), request.get("end_time"))
+    first = _first(
+        timings.get("first_token_iteration"), timings.get("first_iteration"), request.get("first_token_time")
+    )
+    prompt = request.get("request_args") if isinstance(request.get("request_args"), str) else request.get("prompt")
     error = None
     if status != "ok":
-        error = made.failure(info.get("error") or each.get("error") or status, status)
+        error = made.failure(info.get("error") or request.get("error") or status, status)
     return made.record(
         number,
         "guidellm",
@@ -72,10 +76,10 @@ def _request(number: int, each: dict[str, Any], status: str, engine: str | None,
         sent_at=made.seconds(start),
         ttft_s=None if first is None or start is None else made.seconds(first - start),
         e2e_s=None if end is None or start is None else made.seconds(end - start),
-        prompt_tokens=_count(each, "prompt_tokens", "input_metrics"),
-        output_tokens=_count(each, "output_tokens", "output_metrics") if status == "ok" else None,
+        prompt_tokens=_count(request, "prompt_tokens", "input_metrics"),
+        output_tokens=_count(request, "output_tokens", "output_metrics") if status == "ok" else None,
         token_source="engine" if status == "ok" else None,
-        text=each.get("output"),
+        text=request.get("output"),
         prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest() if isinstance(prompt, str) else None,
     )
 

@@ -31,7 +31,7 @@ def describe(run: dict[str, Any]) -> str:
 def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[made.Entry]:
     """Instants are of a clock without a date and the file has none: the first request is put at the epoch's second day.
     Stages of the load are not told apart in the file."""
-    found = sorted(
+    ordered = sorted(
         (
             each
             for each in made.listed(run.get("inference_perf"))
@@ -39,25 +39,27 @@ def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Ite
         ),
         key=lambda each: float(each["start_time"]),
     )
-    if not found:
+    if not ordered:
         raise made.BadImport("it holds no requests")
-    offset = made.DAY_ONE - float(found[0]["start_time"])
+    offset = made.DAY_ONE - float(ordered[0]["start_time"])
     asked = made.clients(clients, None)
-    return (partial(_request, number, each, engine, asked, offset) for number, each in enumerate(found))
+    return (partial(_request, number, each, engine, asked, offset) for number, each in enumerate(ordered))
 
 
-def _request(number: int, each: dict[str, Any], engine: str | None, asked: int | None, offset: float) -> dict[str, Any]:
-    info = made.mapping(each.get("info"))
+def _request(
+    number: int, entry: dict[str, Any], engine: str | None, asked: int | None, offset: float
+) -> dict[str, Any]:
+    info = made.mapping(entry.get("info"))
     answer = made.mapping(info.get("response_metrics"))
     usage = made.mapping(answer.get("server_usage"))
-    start, error = each["start_time"], each.get("error")
-    body = _body(each.get("request"))
+    start, error = entry["start_time"], entry.get("error")
+    body = _body(entry.get("request"))
     # Chunks with text are the receipts; releases of 2025 have output_token_times, one for a token, instead.
     times = answer.get("chunk_times") or answer.get("output_token_times") or []
     prompt = made.mapping(made.mapping(info.get("request_metrics")).get("text")).get("input_tokens")
     counted = usage.get("completion_tokens")
     ok = error is None
-    told = made.mapping(error)
+    cause = made.mapping(error)
     words = body.get("prompt")
     return made.record(
         number,
@@ -68,11 +70,11 @@ def _request(number: int, each: dict[str, Any], engine: str | None, asked: int |
         prompt_sha256=hashlib.sha256(words.encode("utf-8", "replace")).hexdigest() if isinstance(words, str) else None,
         concurrency=asked,
         status="ok" if ok else "error",
-        error=None if ok else made.failure(told.get("error_msg") or error, str(told.get("error_type") or "other")),
+        error=None if ok else made.failure(cause.get("error_msg") or error, str(cause.get("error_type") or "other")),
         launched_at=made.seconds(start + offset),
         sent_at=made.seconds(start + offset),
         ttft_s=made.seconds(times[0] - start) if times else None,
-        e2e_s=made.seconds(each["end_time"] - start),
+        e2e_s=made.seconds(entry["end_time"] - start),
         event_s=[round(at - start, 6) for at in times] if ok else [],
         prompt_tokens=usage.get("prompt_tokens", prompt if prompt is not None else info.get("input_tokens")),
         cached_tokens=made.mapping(usage.get("prompt_tokens_details")).get("cached_tokens"),

@@ -42,13 +42,13 @@ def manifest(where: Path) -> list[dict[str, Any]]:
 
 def texts(where: Path) -> dict[str, str]:
     """The files' contents by name. Raises BadPrompts for one that is not UTF-8."""
-    found = {}
+    by_name = {}
     for name in digests(where):
         try:
-            found[name] = (where / name).read_bytes().decode()
+            by_name[name] = (where / name).read_bytes().decode()
         except UnicodeDecodeError as error:
             raise BadPrompts(f"cannot read '{where / name}': not UTF-8 at byte {error.start}") from None
-    return found
+    return by_name
 
 
 def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replace: bool) -> bool:
@@ -83,18 +83,18 @@ def write(where: Path, entries: list[dict[str, Any]], made: list[Prompt], replac
     return True
 
 
-def _exchange(one: Path, other: Path) -> None:
+def _exchange(first: Path, other: Path) -> None:
     """Let two directories swap names at once, so that neither name is ever without a whole set."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
-        if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0:  # AT_FDCWD, RENAME_EXCHANGE
+        if libc.renameat2(-100, os.fsencode(first), -100, os.fsencode(other), 2) == 0:  # AT_FDCWD, RENAME_EXCHANGE
             return
     except AttributeError:
         pass
-    aside = one.with_name(one.name + ".old")  # a file system that cannot: two steps
+    aside = first.with_name(first.name + ".old")  # a file system that cannot: two steps
     other.rename(aside)
-    one.rename(other)
-    aside.rename(one)
+    first.rename(other)
+    aside.rename(first)
 
 
 def set_hash(entries: Iterable[tuple[str, str]]) -> str:

@@ -134,10 +134,10 @@ class Long(Protocol):
 Entry = TypeVar("Entry", bound=Long)
 
 
-def choose(found: Iterable[Entry], number: int | None, seed: int | None, least: int, most: int | None) -> list[Entry]:
+def choose(entries: Iterable[Entry], number: int | None, seed: int | None, least: int, most: int | None) -> list[Entry]:
     """Those of `least` to `most` tokens; the first `number`, or with a seed a random sample of so many, in file
     order."""
-    fits = [prompt for prompt in found if prompt.tokens >= least and (most is None or prompt.tokens <= most)]
+    fits = [entry for entry in entries if entry.tokens >= least and (most is None or entry.tokens <= most)]
     if number is None or number >= len(fits):
         return fits
     if seed is None:

@@ -88,12 +88,12 @@ def _last(samples: list[dict[str, Any]], field: str) -> Any:
 
 def _servers(samples: list[dict[str, Any]]) -> list[list[tuple[float, dict[str, Any]]]]:
     """The samples of each server by itself, as (instant, fields)."""
-    found: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    by_url: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for sample in samples:
         replicas = sample.get("replicas")
         for replica in replicas if replicas else [{**sample, "url": ""}]:
-            found.setdefault(replica.get("url", ""), []).append((sample["at"], replica))
-    return list(found.values())
+            by_url.setdefault(replica.get("url", ""), []).append((sample["at"], replica))
+    return list(by_url.values())
 
 
 def _growth(

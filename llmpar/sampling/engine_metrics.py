@@ -138,22 +138,22 @@ def _iterations(document: bytes) -> dict[str, Any]:
         value = orjson.loads(document)
     except orjson.JSONDecodeError:
         raise ValueError("not metrics: neither Prometheus text nor JSON") from None
-    found: dict[str, Any] = dict.fromkeys(FIELDS)
+    figures: dict[str, Any] = dict.fromkeys(FIELDS)
     if isinstance(value, list) and not value:
-        return found  # drained by the last reading: no new iteration
+        return figures  # drained by the last reading: no new iteration
     last = value[-1] if isinstance(value, list) else value
     if not isinstance(last, dict) or "numActiveRequests" not in last:
         raise ValueError("no metric of a known engine")
     count = outside.count
-    found["running"], found["waiting"] = count(last["numActiveRequests"]), count(last.get("numQueuedRequests"))
+    figures["running"], figures["waiting"] = count(last["numActiveRequests"]), count(last.get("numQueuedRequests"))
     cache = last.get("kvCacheStats")
     cache = cache if isinstance(cache, dict) else {}
     blocks, used, size = (count(cache.get(name)) for name in ("maxNumBlocks", "usedNumBlocks", "tokensPerBlock"))
     if blocks:
-        found["kv_usage_ratio"] = None if used is None else used / blocks
+        figures["kv_usage_ratio"] = None if used is None else used / blocks
         if size:
-            found["kv_capacity_tokens"] = blocks * size
-    return found
+            figures["kv_capacity_tokens"] = blocks * size
+    return figures
 
 
 def slots(document: bytes) -> tuple[int, int]:
@@ -168,14 +168,14 @@ def slots(document: bytes) -> tuple[int, int]:
 
 def combine(replicas: list[dict[str, Any]]) -> dict[str, Any]:
     """One view of several servers: sums; the highest use of KV cache; None where any server is unknown or silent."""
-    found: dict[str, Any] = dict.fromkeys(FIELDS)
+    figures: dict[str, Any] = dict.fromkeys(FIELDS)
     for field in FIELDS:
         values = [replica.get(field) for replica in replicas]
         if not values or any(value is None for value in values):
             continue
         if field == "counters_at_end":
-            found[field] = any(values)
+            figures[field] = any(values)
         else:
             numbers = [value for value in values if value is not None]
-            found[field] = max(numbers) if field in _HIGHEST else sum(numbers)
-    return found
+            figures[field] = max(numbers) if field in _HIGHEST else sum(numbers)
+    return figures

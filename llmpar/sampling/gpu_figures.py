@@ -86,7 +86,7 @@ def reduce(samples: list[Sample], start: float, end: float) -> dict[str, Any]:
     inside = {key: [sample for sample in unit if start <= sample["at"] <= end] for key, unit in units.items()}
     counted = [sample for unit in inside.values() for sample in unit]
     step = median([later["at"] - sooner["at"] for unit in units.values() for sooner, later in pairwise(unit)] or [0.0])
-    found: dict[str, Any] = {
+    reduced: dict[str, Any] = {
         "gpus": len(wholes),
         "gpus_chosen_by": by,
         "instances": sum(1 for key in units if key[2]),
@@ -96,21 +96,21 @@ def reduce(samples: list[Sample], start: float, end: float) -> dict[str, Any]:
         "step_s": round(step, 6),
         "gaps": _gaps(inside.values(), start, end, step),
     }
-    found |= _energy(list(wholes.values()), start, end, step)
+    reduced |= _energy(list(wholes.values()), start, end, step)
     for name in ADDED + AVERAGED:
         keys = [(*key, "") for key in wholes] if name in OF_THE_WHOLE else list(units)
         pool = [wholes[key[0], key[1]] if name in OF_THE_WHOLE else units[key] for key in keys]
         figures = [figure for figure in (_figure(unit, name, start, end) for unit in pool) if figure]
-        found[name] = _together(figures, name in ADDED) if figures and len(figures) == len(pool) else None
+        reduced[name] = _together(figures, name in ADDED) if figures and len(figures) == len(pool) else None
     for counter, rate in COUNTERS.items():
-        if found[rate] is None:
+        if reduced[rate] is None:
             rates = [_rate(unit, counter, start, end) for unit in wholes.values()]
             known = [value for value in rates if value is not None]
             if known and len(known) == len(rates):
-                found[rate] = {"mean": sum(known), "max": None, "n": len(counted)}
-    found["power_source"] = next((sample["power_source"] for sample in counted if sample.get("power_source")), None)
-    found["clock_limits"] = _limits([sample for sample in counted if sample.get("clock_limits") is not None])
-    return found
+                reduced[rate] = {"mean": sum(known), "max": None, "n": len(counted)}
+    reduced["power_source"] = next((sample["power_source"] for sample in counted if sample.get("power_source")), None)
+    reduced["clock_limits"] = _limits([sample for sample in counted if sample.get("clock_limits") is not None])
+    return reduced
 
 
 def _units(samples: Iterable[Sample]) -> dict[tuple[str, int, str], list[Sample]]:
@@ -277,18 +277,18 @@ def _between(grown: list[tuple[float, float]], unit: list[Sample]) -> list[tuple
         for sample in unit
         if sample.get("power_w") is not None and sample.get("energy_counter_j") is None
     ]
-    found = grown[:1]
+    pieces = grown[:1]
     for (before, low), (after, high) in pairwise(grown):
         inside = powers[bisect_right(powers, (before, float("inf"))) : bisect_left(powers, (after, float("-inf")))]
         if inside:
             joules = _cumulated([(before, inside[0][1]), *inside, (after, inside[-1][1])])
             if joules[-1] > 0:
-                found += [
+                pieces += [
                     (at, low + (high - low) * part / joules[-1])
                     for (at, _), part in zip(inside, joules[1:-1], strict=True)
                 ]
-        found.append((after, high))
-    return found
+        pieces.append((after, high))
+    return pieces
 
 
 def _reach(points: list[tuple[float, float]], instant: float, step: float) -> float | None:

@@ -90,13 +90,13 @@ def start() -> None:
     try:
         nv.nvmlInit()
     except nv.NVMLError as error:
-        what = {
+        hint = {
             nv.NVML_ERROR_LIBRARY_NOT_FOUND: "NVIDIA's driver is not installed (libnvidia-ml.so.1 is not found)",
             nv.NVML_ERROR_DRIVER_NOT_LOADED: "NVIDIA's driver is installed, but not loaded",
             nv.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "NVIDIA's driver was updated and not reloaded yet",
             nv.NVML_ERROR_NO_PERMISSION: "this user may not open NVIDIA's devices",
         }
-        raise Unavailable(what.get(error.value, f"NVML says: {error}")) from None
+        raise Unavailable(hint.get(error.value, f"NVML says: {error}")) from None
 
 
 def stop() -> None:
@@ -231,7 +231,7 @@ class Device:
             sample[name] = None if kilobytes is None else kilobytes * 1024
 
     def _fields(self, handle: Any, names: Iterable[str]) -> dict[str, float | None]:
-        found: dict[str, float | None] = dict.fromkeys(FIELDS)
+        readings: dict[str, float | None] = dict.fromkeys(FIELDS)
         wanted = [name for name in names if name not in self.unsupported]
         values = wanted and self._ask(
             "fields", nv.nvmlDeviceGetFieldValues, handle, [FIELDS[name][:2] for name in wanted]
@@ -239,16 +239,16 @@ class Device:
         for name, value in zip(wanted, values or (), strict=False):
             if value.nvmlReturn == nv.NVML_SUCCESS:
                 number = getattr(value.value, VALUE[value.valueType]) if value.valueType < len(VALUE) else None
-                found[name] = None if number is None else round(number * FIELDS[name][2], 6)
+                readings[name] = None if number is None else round(number * FIELDS[name][2], 6)
                 self._answered.add(name)
             else:
                 self._refused(name, value.nvmlReturn)
-        return found
+        return readings
 
     def _load(self, whole: Any, now: bool, slow: bool) -> dict[str, Any]:
         load = self._ask("utilisation", nv.nvmlDeviceGetUtilizationRates, self.handle) if now else None
         reasons = self._ask("clock_limits", _clock_limits, whole) if slow else None
-        found = {
+        readings = {
             "gpu_util_ratio": None if load is None else load.gpu / 100,
             "memory_util_ratio": None if load is None else load.memory / 100,
             "sm_clock_mhz": None,
@@ -257,12 +257,14 @@ class Device:
             "clock_limits": None if reasons is None else [name for bit, name in CLOCK_LIMITS if reasons & bit],
         }
         if slow:
-            found["sm_clock_mhz"] = self._ask("sm_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_SM)
-            found["memory_clock_mhz"] = self._ask("memory_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_MEM)
-            found["temperature_c"] = self._ask(
+            readings["sm_clock_mhz"] = self._ask("sm_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_SM)
+            readings["memory_clock_mhz"] = self._ask(
+                "memory_clock", nv.nvmlDeviceGetClockInfo, whole, nv.NVML_CLOCK_MEM
+            )
+            readings["temperature_c"] = self._ask(
                 "temperature", nv.nvmlDeviceGetTemperature, whole, nv.NVML_TEMPERATURE_GPU
             )
-        return found
+        return readings
 
     def _memory(self, now: bool, slow: bool) -> dict[str, Any]:
         memory = None
@@ -277,11 +279,11 @@ class Device:
         engine: int | None = None
         if running is not None:
             processes = []
-            for each in running:
-                mine = self._owns(each.pid)
-                processes.append({"pid": each.pid, "memory_bytes": each.usedGpuMemory, "engine": mine})
-                if mine and each.usedGpuMemory is not None:
-                    engine = (engine or 0) + each.usedGpuMemory
+            for process in running:
+                mine = self._owns(process.pid)
+                processes.append({"pid": process.pid, "memory_bytes": process.usedGpuMemory, "engine": mine})
+                if mine and process.usedGpuMemory is not None:
+                    engine = (engine or 0) + process.usedGpuMemory
         return {
             "memory_used_bytes": None if memory is None else memory.used,
             "memory_total_bytes": None if memory is None else memory.total,
@@ -304,22 +306,22 @@ def devices(owns: Callable[[int], bool | None], wanted: Sequence[str] = ()) -> l
 
     Raises Unavailable where none is left.
     """
-    found: list[Device] = []
+    all_devices: list[Device] = []
     lost: Lost | None = None
     for index in range(optional(nv.nvmlDeviceGetCount) or 0):
         try:
-            found += _parts(index, owns)
+            all_devices += _parts(index, owns)
         except Lost as error:
             lost = error
-    if not found:
+    if not all_devices:
         raise Unavailable(f"NVML says: {lost}" if lost else "the driver runs, but sees no GPU")
     if not wanted:
-        return found
-    chosen = [device for device in found if any(_named(device, word) for word in wanted)]
+        return all_devices
+    chosen = [device for device in all_devices if any(_named(device, word) for word in wanted)]
     if not chosen:
         raise Unavailable(
             f"no GPU '{', '.join(wanted)}'; there are: "
-            + ", ".join(f"{device.index} {device.uuid}" for device in found)
+            + ", ".join(f"{device.index} {device.uuid}" for device in all_devices)
         )
     return chosen
 
@@ -415,11 +417,11 @@ class Reader:
         stop()
         try:
             start()
-            found = {device.uuid: device for device in devices(self._owns, self._wanted)}
+            by_uuid = {device.uuid: device for device in devices(self._owns, self._wanted)}
         except (Unavailable, Lost):
             gone = next(iter(self._lost.values()))
             self._lost |= {device.uuid: gone for device in self.devices if device.uuid not in self._lost}
             return
-        self.devices = [found.pop(device.uuid, device) for device in self.devices] + list(found.values())
+        self.devices = [by_uuid.pop(device.uuid, device) for device in self.devices] + list(by_uuid.values())
         here = {device.uuid for device in self.devices if device.open}
         self._lost = {uuid: error for uuid, error in self._lost.items() if uuid not in here}

@@ -75,14 +75,14 @@ class Gpm:
     def read(self, refused: Callable[[str, int], None]) -> dict[str, Any]:
         """The metrics since the last reading, null at first or when it is too soon; `refused` hears of NVML's
         errors."""
-        found = dict(NOTHING)
+        figures = dict(NOTHING)
         now = time.monotonic()
         if self._broken or self._taken_at is not None and now - self._taken_at < SHORTEST_S:
-            return found
+            return figures
         try:
             self._take()
             if self._taken_at is not None:
-                self._get(found, now - self._taken_at)
+                self._get(figures, now - self._taken_at)
             self._taken_at = now
             self._samples.reverse()
         except nv.NVMLError as error:
@@ -90,16 +90,16 @@ class Gpm:
             # Another profiler may hold the counters; that does not change from one tick to the next.
             self._broken = error.value in (nv.NVML_ERROR_NOT_SUPPORTED, nv.NVML_ERROR_NO_PERMISSION)
             refused("gpm", error.value)
-        return found
+        return figures
 
-    def _get(self, found: dict[str, Any], elapsed: float) -> None:
+    def _get(self, figures: dict[str, Any], elapsed: float) -> None:
         asked = self._asked
         asked.sample1, asked.sample2 = self._samples
         for place, (identifier, _) in enumerate(METRICS.values()):
             asked.metrics[place].metricId = identifier
         nv.nvmlGpmMetricsGet(asked)
-        found["gpm_s"] = round(elapsed, 6)
+        figures["gpm_s"] = round(elapsed, 6)
         for place, (name, (_, factor)) in enumerate(METRICS.items()):
             metric = asked.metrics[place]
             if metric.nvmlReturn == nv.NVML_SUCCESS and math.isfinite(metric.value):
-                found[name] = round(metric.value * factor, 6)
+                figures[name] = round(metric.value * factor, 6)

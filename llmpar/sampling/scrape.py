@@ -35,19 +35,19 @@ class Server:
 
     def read(self) -> dict[str, Any]:
         try:
-            found = engine_metrics.parse(self._get(self.url))
-            if self._prometheus and not any(value is not None for value in found.values()):
-                found = self._tensorrt(found)
+            figures = engine_metrics.parse(self._get(self.url))
+            if self._prometheus and not any(value is not None for value in figures.values()):
+                figures = self._tensorrt(figures)
         except Exception as error:  # whatever a server says costs this sample alone
             return {"url": self.url, "error": _why(error), **dict.fromkeys(engine_metrics.FIELDS)}
-        used = found.pop("kv_used_tokens", None)
+        used = figures.pop("kv_used_tokens", None)
         if used is not None:
-            found["kv_capacity_tokens"] = self._tgi_capacity()
-        elif found["counters_at_end"] and found["kv_usage_ratio"] is None and self._slots:
-            used, found["kv_capacity_tokens"] = self._llamacpp_slots()
-        if used is not None and found["kv_capacity_tokens"]:
-            found["kv_usage_ratio"] = used / found["kv_capacity_tokens"]
-        return {"url": self.url, "error": None, **found}
+            figures["kv_capacity_tokens"] = self._tgi_capacity()
+        elif figures["counters_at_end"] and figures["kv_usage_ratio"] is None and self._slots:
+            used, figures["kv_capacity_tokens"] = self._llamacpp_slots()
+        if used is not None and figures["kv_capacity_tokens"]:
+            figures["kv_usage_ratio"] = used / figures["kv_capacity_tokens"]
+        return {"url": self.url, "error": None, **figures}
 
     def _get(self, url: str) -> bytes:
         deadline = time.monotonic() + self._timeout_s
