@@ -66,10 +66,10 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
     with a `timestamp` in milliseconds, as Mooncake's traces have it, or with `at_s`, as the manifest of a prompt
     set made of a trace. Raises BadTrace.
     """
-    found: list[float] = []
+    instants: list[float] = []
     for number, line in enumerate(lines, 1):
         if line.lstrip("\ufeff \t").startswith("{"):
-            found.append(_timestamp(line, name, number))
+            instants.append(_timestamp(line, name, number))
             continue
         text = re.split(r"[,;\t]", line.removeprefix("\ufeff").strip(), maxsplit=1)[0].strip().strip('"')
         if not text:
@@ -82,9 +82,9 @@ def trace(lines: Iterable[str], name: str) -> list[float]:
             at = math.nan
         if not math.isfinite(at):
             raise BadTrace(f"cannot read '{name}' line {number}: '{text[:40]}' is neither a time in seconds nor a date")
-        found.append(at)
-    found.sort()
-    return [at - found[0] for at in found]
+        instants.append(at)
+    instants.sort()
+    return [at - instants[0] for at in instants]
 
 
 def _timestamp(line: str, name: str, number: int) -> float:

@@ -203,14 +203,14 @@ def trusted(path: str | None) -> str | None:
 
 
 def _header(text: str) -> tuple[str, str]:
-    found = _HEADER.match(text)
-    if found is None or not text.isascii():
+    match = _HEADER.match(text)
+    if match is None or not text.isascii():
         raise Wrong(f"'{text}' is not a header", "write it as --header 'Name: value'")
-    if found[1].lower() == "authorization":
+    if match[1].lower() == "authorization":
         raise Wrong("a key in --header would be seen in the list of processes", "give --api-key-file FILE")
-    if found[1].lower() in ("host", "content-length", "transfer-encoding", "connection"):
-        raise Wrong(f"the header '{found[1]}' is llmpar-request's own")
-    return found[1], found[2]
+    if match[1].lower() in ("host", "content-length", "transfer-encoding", "connection"):
+        raise Wrong(f"the header '{match[1]}' is llmpar-request's own")
+    return match[1], match[2]
 
 
 def _key(path: str | None) -> str | None:

@@ -59,17 +59,17 @@ def cpu_wait() -> int | None:
 
     Second field of /proc/thread-self/schedstat (Documentation/scheduler/sched-stats.rst).
     """
-    found = getattr(_local, "schedstat", None)
+    pid_and_file = getattr(_local, "schedstat", None)
     # A forked child inherits the descriptor, which still names its parent's thread.
-    if found is None or found[0] != os.getpid():
+    if pid_and_file is None or pid_and_file[0] != os.getpid():
         try:
-            found = (os.getpid(), os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC))
+            pid_and_file = (os.getpid(), os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
-            found = (os.getpid(), -1)
-        _local.schedstat = found
-    if found[1] < 0:
+            pid_and_file = (os.getpid(), -1)
+        _local.schedstat = pid_and_file
+    if pid_and_file[1] < 0:
         return None
     try:
-        return int(os.pread(found[1], 100, 0).split()[1])
+        return int(os.pread(pid_and_file[1], 100, 0).split()[1])
     except (OSError, IndexError, ValueError):
         return None

@@ -186,9 +186,9 @@ def _list(value: Any) -> list[Any]:
 def refused(status: int, headers: dict[str, str], body: bytes) -> dict[str, Any]:
     """The error of a response whose status is not 2xx, whatever its body."""
     value, _ = load(body)
-    found = envelope(value, status)
-    if found is not None:
-        return found
+    error = envelope(value, status)
+    if error is not None:
+        return error
     if isinstance(value, dict) and value.get("message"):
         return failure(value.get("type"), value["message"], status)
     text = body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace").strip()
@@ -258,12 +258,12 @@ def objects(body: bytes, reply: Reply, status: int) -> Iterator[tuple[int, dict[
                 what = "is not UTF-8" if bad == "invalid_utf8" else "is not JSON"
                 reply.error = reply.error or failure(bad, f"event {number} of the stream {what}", status)
         if name == b"error":
-            found = envelope(value, status)
-            if found is None:
+            error = envelope(value, status)
+            if error is None:
                 said = data.decode("utf-8", "replace") if value is None else value
                 flat = value if isinstance(value, dict) else {}
-                found = failure(flat.get("type") or _coded(flat, status), flat.get("message") or said, status)
-            reply.error = reply.error or found
+                error = failure(flat.get("type") or _coded(flat, status), flat.get("message") or said, status)
+            reply.error = reply.error or error
         elif isinstance(value, dict):
             yield offset, value
 

@@ -49,14 +49,14 @@ def header(path: str) -> dict[str, Any]:
 
 def kv_bytes_per_token(path: str, bytes_per_value: int = 2) -> int | None:
     """Bytes of keys and values that one token holds in all layers; None where the header does not tell."""
-    found = header(path)
-    kind = found.get("general.architecture")
-    layers = found.get(f"{kind}.block_count")
-    heads = found.get(f"{kind}.attention.head_count_kv", found.get(f"{kind}.attention.head_count"))
-    width = found.get(f"{kind}.attention.key_length")
-    if width is None and found.get(f"{kind}.embedding_length") and found.get(f"{kind}.attention.head_count"):
-        width = found[f"{kind}.embedding_length"] // found[f"{kind}.attention.head_count"]
-    values = found.get(f"{kind}.attention.value_length", width)
+    metadata = header(path)
+    kind = metadata.get("general.architecture")
+    layers = metadata.get(f"{kind}.block_count")
+    heads = metadata.get(f"{kind}.attention.head_count_kv", metadata.get(f"{kind}.attention.head_count"))
+    width = metadata.get(f"{kind}.attention.key_length")
+    if width is None and metadata.get(f"{kind}.embedding_length") and metadata.get(f"{kind}.attention.head_count"):
+        width = metadata[f"{kind}.embedding_length"] // metadata[f"{kind}.attention.head_count"]
+    values = metadata.get(f"{kind}.attention.value_length", width)
     if not (layers and heads and width and values):
         return None
     # One number for all layers, or one for each.

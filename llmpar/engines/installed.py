@@ -83,19 +83,19 @@ def installed(python: str | None, *distributions: str) -> tuple[str, str] | None
     return None
 
 
-def same_version(settings: Settings, found: tuple[str, str] | None) -> str | None:
+def same_version(settings: Settings, installed_package: tuple[str, str] | None) -> str | None:
     """The version to launch locally: what is installed, else what was asked. Raises Unsupported where they differ."""
-    if found is None:
+    if installed_package is None:
         return settings.version
-    asked, have = number(settings.version), number(found[1])
+    asked, have = number(settings.version), number(installed_package[1])
     if asked is not None and have is not None and have[: len(asked)] != asked:
+        name, there = installed_package
+        wanted = settings.version.lstrip("v") if settings.version else ""
         raise Unsupported(
-            f"version {settings.version} was asked, and {found[0]} {found[1]} is installed: "
-            f"pip install '{found[0]}=={settings.version.lstrip('v') if settings.version else ''}', use --runtime "
-            "docker, "
-            "or name another Python in LLMPAR_ENGINE_PYTHON"
+            f"version {settings.version} was asked for, and {name} {there} is installed: "
+            f"pip install '{name}=={wanted}', use --runtime docker, or name another Python in LLMPAR_ENGINE_PYTHON"
         )
-    return found[1]
+    return installed_package[1]
 
 
 def needs_python(engine: str, module: str, install: str, executable: str | None = None) -> str | None:

@@ -77,23 +77,23 @@ def measured(settings: Settings, device: Device) -> Device:
     quantisation that the files do not have): then they are counted from the configuration.
     """
     shards = settings.shards or 1
-    found = config(settings.model)
+    configuration = config(settings.model)
     weights, per_token = device.weight_bytes, device.kv_bytes_per_token
-    if found is not None and per_token is None:
+    if configuration is not None and per_token is None:
         try:
-            per_token = memory.kv_bytes_per_token(found, shards)
+            per_token = memory.kv_bytes_per_token(configuration, shards)
         except (KeyError, TypeError, ZeroDivisionError):
             pass
     if weights is None:
         stored = stored_bytes(settings.model)
-        own = found.get("torch_dtype") or found.get("dtype") if found else None
+        own = configuration.get("torch_dtype") or configuration.get("dtype") if configuration else None
         loaded = settings.dtype in (None, "auto", own, {"float16": "half"}.get(str(own)))
-        in_files = found is not None and "quantization_config" in found
+        in_files = configuration is not None and "quantization_config" in configuration
         if stored is not None and (in_files or loaded and settings.quantize is None):
             weights = stored // shards
-        elif found is not None:
+        elif configuration is not None:
             try:
-                weights = memory.weight_bytes(found, settings.dtype, settings.quantize, shards)
+                weights = memory.weight_bytes(configuration, settings.dtype, settings.quantize, shards)
             except (KeyError, ValueError, TypeError):
                 weights = stored // shards if stored is not None else None
     return replace(device, weight_bytes=weights, kv_bytes_per_token=per_token)

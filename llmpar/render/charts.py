@@ -96,10 +96,10 @@ def against(name: str, given: Sequence[rows.Row], key: str, everything: Sequence
 def _curve(label: str, members: Sequence[rows.Row], metric: str, key: str, index: int) -> Series:
     points = []
     for row in members:
-        one = row.figure(metric)
-        if one.value is not None:
-            title = f"{words.name(row)}: {words.title(metric)} {words.measured(metric, one)}"
-            points.append(Point(float(row.settings[key]), one.value, row, title, one.low, one.high))
+        figure = row.figure(metric)
+        if figure.value is not None:
+            title = f"{words.name(row)}: {words.title(metric)} {words.measured(metric, figure)}"
+            points.append(Point(float(row.settings[key]), figure.value, row, title, figure.low, figure.high))
     return Series(label or "cells", points, index, simulated=any(row.simulated for row in members))
 
 
@@ -254,14 +254,14 @@ class Timeline:
     tracks: list[Track]
 
 
-def of_timeline(one: tracks.Timeline) -> Timeline:
+def of_timeline(timeline: tracks.Timeline) -> Timeline:
     """A cell's requests in flight with its samples beside them, each thinned to what a panel can show."""
-    seconds, counts = [at for at, _ in one.flight], [float(count) for _, count in one.flight]
+    seconds, counts = [at for at, _ in timeline.flight], [float(count) for _, count in timeline.flight]
     span = max(seconds[-1], 1e-9)
     drawn = [_track("requests in flight", seconds, counts, span, 0)]
-    drawn += [_track(label, at, values, span, 1 + number) for number, (label, at, values) in enumerate(one.tracks)]
-    session = f" (server session {one.session})" if one.session else ""
-    return Timeline(words.name(one.row, sweep=True) + session, drawn)
+    drawn += [_track(label, at, values, span, 1 + number) for number, (label, at, values) in enumerate(timeline.tracks)]
+    session = f" (server session {timeline.session})" if timeline.session else ""
+    return Timeline(words.name(timeline.row, sweep=True) + session, drawn)
 
 
 def _track(title: str, seconds: Sequence[float], values: Sequence[float | None], span: float, index: int) -> Track:
@@ -287,10 +287,10 @@ def thinned(seconds: Sequence[float], values: Sequence[float | None]) -> list[tu
     count = len(seconds)
     if count <= MOST_STEPS:
         return list(zip(seconds, values, strict=True))
-    found: list[tuple[float, float | None]] = []
+    points: list[tuple[float, float | None]] = []
     for part in range(MOST_STEPS - 1):
         first, last = part * count // (MOST_STEPS - 1), (part + 1) * count // (MOST_STEPS - 1)
         known = [value for value in values[first:last] if value is not None]
         middle = sum(seconds[first:last]) / (last - first)
-        found.append((middle, sum(known) / len(known) if known else None))
-    return [*found, (seconds[-1], values[-1])]
+        points.append((middle, sum(known) / len(known) if known else None))
+    return [*points, (seconds[-1], values[-1])]

@@ -19,8 +19,9 @@ def as_text(made: list[dict[str, Any]], details: bool) -> str:
         indent = " " * 14
         lines += textwrap.wrap(sentences.claim(record) + stated, 108, initial_indent=indent, subsequent_indent=indent)
         if details:
-            for one in record["comparisons"]:
-                text = f"{one['outcome']}: {sides(one)}: {sentences.comparison(one, record['metric'])}"
+            for comparison in record["comparisons"]:
+                seen = sentences.comparison(comparison, record["metric"])
+                text = f"{comparison['outcome']}: {sides(comparison)}: {seen}"
                 lines += textwrap.wrap(text, 106, initial_indent=indent + "- ", subsequent_indent=indent + "  ")
     lines.append("")
     lines.append(

@@ -84,13 +84,13 @@ def _instant(at: float | None) -> str | None:
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def _length(told: dict[str, Any] | None) -> dict[str, Any] | None:
+def _length(distribution: dict[str, Any] | None) -> dict[str, Any] | None:
     """`{"n", "min", "max", "mean", "p50"}` of tokens as statistics."""
-    if not told or told.get("mean") is None:
+    if not distribution or distribution.get("mean") is None:
         return None
     return {
         "units": "count",
-        **{name: told[name] for name in ("mean", "min", "max", "p50") if told.get(name) is not None},
+        **{name: distribution[name] for name in ("mean", "min", "max", "p50") if distribution.get(name) is not None},
     }
 
 
@@ -110,12 +110,12 @@ def _requests(summary: dict[str, Any]) -> dict[str, Any]:
 def _latency(latencies: dict[str, Any]) -> dict[str, Any]:
     made = {}
     for name, (ours, unit) in LATENCIES.items():
-        told = latencies.get(ours) or {}
-        mean = (told.get("mean") or {}).get("value")
+        latency = latencies.get(ours) or {}
+        mean = (latency.get("mean") or {}).get("value")
         if mean is None:
             continue
-        values = {key: told.get(key) for key in ("min", "max")}
-        values |= {key: (told.get(key) or {}).get("value") for key in PERCENTILES}
+        values = {key: latency.get(key) for key in ("min", "max")}
+        values |= {key: (latency.get(key) or {}).get("value") for key in PERCENTILES}
         made[name] = {"units": unit, "mean": mean, **{key: value for key, value in values.items() if value is not None}}
     return made
 

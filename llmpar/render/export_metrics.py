@@ -59,13 +59,13 @@ class _Summaries(Collector):
     def _family(
         self, name: str, unit: str, what: str, more: tuple[str, ...], figures: dict[tuple[str, ...], str], end: str
     ) -> Iterator[GaugeMetricFamily]:
-        found: dict[tuple[tuple[str, ...], float | None], float] = {}
+        samples: dict[tuple[tuple[str, ...], float | None], float] = {}
         for summary in self.summaries:
             for labels, figure in figures.items():
                 value = getattr(rows.reading(summary, figure), end)
                 if value is not None:
-                    found[(*labels_of(summary), *labels), self._at(summary)] = value
-        yield from self._made(f"{name}_{unit}", what, more, found)
+                    samples[(*labels_of(summary), *labels), self._at(summary)] = value
+        yield from self._made(f"{name}_{unit}", what, more, samples)
 
     def _counts(self, name: str, what: str, label: str, of: Any) -> Iterator[GaugeMetricFamily]:
         found = {
@@ -79,11 +79,11 @@ class _Summaries(Collector):
         return summary.get("ended_at") if self.instants else None
 
     def _made(
-        self, name: str, what: str, more: tuple[str, ...], found: dict[tuple[tuple[str, ...], float | None], float]
+        self, name: str, what: str, more: tuple[str, ...], samples: dict[tuple[tuple[str, ...], float | None], float]
     ) -> Iterator[GaugeMetricFamily]:
-        if found:
+        if samples:
             family = GaugeMetricFamily(name, what, labels=(*LABELS, *more))
-            for (labels, at), value in sorted(found.items(), key=lambda item: item[0][0]):
+            for (labels, at), value in sorted(samples.items(), key=lambda item: item[0][0]):
                 family.add_metric(labels, value, timestamp=at)
             yield family
 

@@ -118,37 +118,39 @@ class Panel:
     def placed(self) -> list[tuple[Series, list[tuple[float, float, Point]]]]:
         """Every series with where its points lie."""
         shift = self.dodge if len(self.series) <= 5 else 0.0
-        found = []
+        placed_series = []
         for number, each in enumerate(self.series):
             aside = shift * (number - (len(self.series) - 1) / 2)
-            found.append((each, [(round(self.x.at(one.x) + aside, 1), self.y.at(one.y), one) for one in each.points]))
-        return found
+            placed_series.append(
+                (each, [(round(self.x.at(one.x) + aside, 1), self.y.at(one.y), one) for one in each.points])
+            )
+        return placed_series
 
     def bars(self, places: Sequence[tuple[float, float, Point]]) -> str:
         """The path of the intervals; an end beyond the picture is an arrow."""
         scale = self.x if self.names else self.y
         near, far = sorted((scale.at(scale.low), scale.at(scale.high)))
-        found = []
-        for x, y, one in places:
-            if one.low is None or one.high is None:
+        paths = []
+        for x, y, figure in places:
+            if figure.low is None or figure.high is None:
                 continue
-            ends = [scale.at(max(one.low, scale.low if scale.log else 0.0)), scale.at(one.high)]
+            ends = [scale.at(max(figure.low, scale.low if scale.log else 0.0)), scale.at(figure.high)]
             low, high = (min(max(end, near), far) for end in ends)
             cut = ends[1] > far + 0.5 if self.names else ends[1] < near - 0.5
             if self.names:
                 cap = f"M{high:g} {y - 3:g}v6" if not cut else f"M{high - 4:g} {y - 4:g}l4 4l-4 4"
-                found.append(f"M{low:g} {y - 3:g}v6m0 -3H{high:g}{cap}")
+                paths.append(f"M{low:g} {y - 3:g}v6m0 -3H{high:g}{cap}")
             else:
                 cap = f"M{x - 3:g} {high:g}h6" if not cut else f"M{x - 4:g} {high + 4:g}l4 -4l4 4"
-                found.append(f"M{x - 3:g} {low:g}h6m-3 0V{high:g}{cap}")
-        return "".join(found)
+                paths.append(f"M{x - 3:g} {low:g}h6m-3 0V{high:g}{cap}")
+        return "".join(paths)
 
     def texts(self) -> list[tuple[float, float, str, str]]:
         """Labels of points, crosses, levels and marks, placed so that none covers another or a point: x, y, anchor and
         words. A point's label that has no place is left out; its title has it."""
         points = [(x, y) for _, places in self.placed() for x, y, _ in places]
         taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in points]
-        found: list[tuple[float, float, str, str]] = []
+        labels: list[tuple[float, float, str, str]] = []
 
         def put(text: str, places: Iterable[tuple[float, float, str]], must: bool) -> None:
             places = list(places)
@@ -159,11 +161,11 @@ class Panel:
                 inside = box[0] >= LEFT - 2 and box[2] <= WIDTH and box[1] >= TOP - 8 and box[3] <= self.bottom
                 if inside and not any(_meet(box, other) for other in taken):
                     taken.append(box)
-                    found.append((round(x, 1), round(y, 1), anchor, text))
+                    labels.append((round(x, 1), round(y, 1), anchor, text))
                     return
             if must:
                 x, y, anchor = places[0]
-                found.append((round(x, 1), round(y, 1), anchor, text))
+                labels.append((round(x, 1), round(y, 1), anchor, text))
 
         for value, text in self.marks:
             x = self.x.at(value)
@@ -175,13 +177,13 @@ class Panel:
             put(text, [(RIGHT, y - 4, "end"), (RIGHT, y + 11, "end"), (LEFT + 4, y - 4, "start")], False)
         said: list[tuple[float, float, str]] = []
         for _, places in self.placed():
-            for x, y, one in places:
+            for x, y, figure in places:
                 # What a neighbour says already is not said again.
-                near = any(text == one.label and abs(x - a) < 45 and abs(y - b) < 30 for a, b, text in said)
-                if one.label and not near:
-                    put(one.label, around(x, y), False)
-                    said.append((x, y, one.label))
-        return found
+                near = any(text == figure.label and abs(x - a) < 45 and abs(y - b) < 30 for a, b, text in said)
+                if figure.label and not near:
+                    put(figure.label, around(x, y), False)
+                    said.append((x, y, figure.label))
+        return labels
 
     def alt(self) -> str:
         """The values in words, in order; the page's tables have the rest."""
@@ -221,11 +223,11 @@ def of_dots(title: str, metric: str, factor: float, given: Sequence[rows.Row], n
     points: list[Point] = []
     guesses: list[Point] = []
     for number, (row, name) in enumerate(zip(given, names, strict=True)):
-        one = row.figure(metric)
-        if one.value is not None:
-            said = f"{name}: {words.title(metric)} {words.measured(metric, one)}"
+        figure = row.figure(metric)
+        if figure.value is not None:
+            said = f"{name}: {words.title(metric)} {words.measured(metric, figure)}"
             found = guesses if row.simulated else points
-            found.append(Point(one.value, number + 0.72, row, said, one.low, one.high))
+            found.append(Point(figure.value, number + 0.72, row, said, figure.low, figure.high))
     drawn = [Series("measured", points, 0, False), Series("simulated", guesses, 1, False, True)]
     across = scale([top], 8.0, RIGHT - 6, zero=True, factor=factor)
     cut = [textwrap.shorten(name, MOST_WIDE, placeholder=" …") for name in names]

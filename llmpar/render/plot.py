@@ -143,9 +143,9 @@ def _curves(axis: Any, groups: dict[str, list[rows.Row]], key: str, metric: str,
             capsize=3,
             elinewidth=1.1,
         )
-        for left, (_, one, row) in zip(x, points, strict=True):
-            title = f"{words.name(row, sweep=False)}: {words.title(metric)} {words.measured(metric, one)}"
-            spot(axis, left, one.value or 0.0, row, title, colour, marker)
+        for left, (_, figure, row) in zip(x, points, strict=True):
+            title = f"{words.name(row, sweep=False)}: {words.title(metric)} {words.measured(metric, figure)}"
+            spot(axis, left, figure.value or 0.0, row, title, colour, marker)
         series(axis, name, colour, marker, dash, guess)
     # An interval of two server sessions may be so long that the curves would be flat: it leaves the picture.
     axis.set_ylim(0, max(highest * 1.08, min(highest_bar * 1.03, highest * 1.6)) or None)
@@ -277,19 +277,19 @@ def dots(
     figure, axes = panels(len(metrics), look, height)
     for number, (axis, metric) in enumerate(zip(axes, metrics, strict=True)):
         for place, row in enumerate(rows):
-            one = row.figure(metric)
-            if one.value is None:
+            value = row.figure(metric)
+            if value.value is None:
                 continue
             colour = SIMULATED if row.simulated else COLOURS[0]
-            axis.errorbar([one.value], [place], xerr=_bars([one]), color=colour, capsize=3)
-            title = f"{names[place]}: {words.title(metric)} {words.measured(metric, one)}"
-            spot(axis, one.value, place, row, title, colour, "o")
+            axis.errorbar([value.value], [place], xerr=_bars([value]), color=colour, capsize=3)
+            title = f"{names[place]}: {words.title(metric)} {words.measured(metric, value)}"
+            spot(axis, value.value, place, row, title, colour, "o")
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_yticks(range(len(rows)))
         axis.set_yticklabels(wrapped if number == 0 or look.narrow else [""] * len(rows))
-        known = [one for one in (row.figure(metric) for row in rows) if one.value is not None]
-        highest = max(one.value or 0.0 for one in known)
-        furthest = max([one.high for one in known if one.high is not None], default=0.0)
+        known = [value for value in (row.figure(metric) for row in rows) if value.value is not None]
+        highest = max(value.value or 0.0 for value in known)
+        furthest = max([value.high for value in known if value.high is not None], default=0.0)
         axis.set_xlim(0, max(highest * 1.08, min(furthest * 1.03, highest * 1.6)) or None)
         dressed(axis, "", layout.axis_label(metric, highest), look)
         axis.grid(axis="y", visible=False)
@@ -324,7 +324,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = out.getvalue().decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
-    text = re.sub(r'<g id="(point-([0-9a-f]+)-\d+-\d+)">', lambda found: _titled(found, titles), text)
+    text = re.sub(r'<g id="(point-([0-9a-f]+)-\d+-\d+)">', lambda match: _titled(match, titles), text)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(?:xlink:)?href="#', f'href="#{prefix}-', text)
     return re.sub(r"url\(#", f"url(#{prefix}-", text)

@@ -52,12 +52,12 @@ def states(given: Sequence[rows.Row], document: document.Document) -> list[State
     if not document.objectives:
         return [State() for _ in given]
     judged = {choice.row.key: choice.state for choice in document.choices}
-    found = []
+    by_row = []
     for row in given:
         state = judged.get(row.key) or _predicted(row, document.objectives)
         kind = "unknown" if state == objectives.UNKNOWN else state
-        found.append(State(kind, f"{SIGNS[state]} {state}{' (predicted)' if row.simulated else ''}"))
-    return found
+        by_row.append(State(kind, f"{SIGNS[state]} {state}{' (predicted)' if row.simulated else ''}"))
+    return by_row
 
 
 def _predicted(row: rows.Row, wanted: Mapping[str, float]) -> str:
@@ -73,17 +73,17 @@ def limits(given: Sequence[rows.Row], document: document.Document) -> dict[str, 
 
     `states`: what a row is whatever the objectives, by its failures and its client; empty where they decide.
     """
-    found: dict[str, list[list[float | None]]] = {}
+    by_objective: dict[str, list[list[float | None]]] = {}
     for stem in STEMS:
         for statistic in rows.STATISTICS:
             metric = f"{stem}_{statistic}_s"
             if any(row.figure(metric).value is not None or row.figure(metric).needed for row in given):
-                found[charts.named(metric)] = [_ends(row, metric) for row in given]
+                by_objective[charts.named(metric)] = [_ends(row, metric) for row in given]
     return {
         "rows": [row.key for row in given],
         "predicted": [place for place, row in enumerate(given) if row.simulated],
         "states": ["" if row.simulated else objectives.whatever(row) for row in given],
-        "limits": found,
+        "limits": by_objective,
     }
 
 

@@ -42,8 +42,8 @@ def rows(given: Sequence[Row]) -> str:
             " ".join(row.limited),
         ]
         for metric in metrics:
-            one = row.figure(metric)
-            line += [one.value, one.low, one.high]
+            figure = row.figure(metric)
+            line += [figure.value, figure.low, figure.high]
         writer.writerow(["" if value is None else _inert(value) for value in line])
     return out.getvalue()
 

@@ -31,12 +31,12 @@ def estimate(item: dict[str, Any] | None, show: Any = number) -> str:
     return f"{show(item['value'])} ({show(item['low'])} to {show(item['high'])})"
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(record: dict[str, Any]) -> str:
     """One summary in a screen: what happened, the figures with their intervals, warnings."""
-    n, window, tokens = found["n"], found["window"], found["tokens"]
+    n, window, tokens = record["n"], record["window"], record["tokens"]
     lines = []
-    workload = found["workload"]
-    head = [str(part) for part in (found["label"], workload["engine"], workload["model"]) if part]
+    workload = record["workload"]
+    head = [str(part) for part in (record["label"], workload["engine"], workload["model"]) if part]
     if head:
         lines.append(" · ".join(head))
     states = [f"{n['ok']} ok"] + [f"{n[name]} {name}" for name in ("error", "timeout", "cancelled") if n[name]]
@@ -44,10 +44,10 @@ def summary(found: dict[str, Any]) -> str:
         f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
         f"{number(tokens['output'])} output tokens"
     )
-    concurrency = found["concurrency"]
+    concurrency = record["concurrency"]
     asked = f" of {concurrency['asked']} asked" if concurrency["asked"] else ""
     lines.append(
-        f"wall {number(found['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
+        f"wall {number(record['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
         f"peak {concurrency['peak']}"
     )
     if window["steady"]:
@@ -63,24 +63,24 @@ def summary(found: dict[str, Any]) -> str:
         ("requests_per_s", "requests/s"),
         ("goodput_per_s", "goodput/s"),
     ):
-        rate = found["throughput"][name]
+        rate = record["throughput"][name]
         if rate is not None:
             rows.append([title, number(rate["wall"]["value"]), estimate(rate["steady"])])
     lines.append(plain.table(["throughput", "whole run", "steady (95% interval)"], rows))
-    over = found.get("latency_over", "run")
+    over = record.get("latency_over", "run")
     title = "latency in the steady window, ms" if over == "steady" else "latency, ms"
-    lines += _latencies(found["latency"], title, lambda item: estimate(item, milliseconds))
+    lines += _latencies(record["latency"], title, lambda item: estimate(item, milliseconds))
     if over == "steady":
         title = "latency of the whole run, ms"
-        lines += _latencies(found["latency_run"], title, lambda item: milliseconds(item["value"]))
-    if found["goodput"]:
-        good = found["goodput"]
+        lines += _latencies(record["latency_run"], title, lambda item: milliseconds(item["value"]))
+    if record["goodput"]:
+        good = record["goodput"]
         share = f"{words.percent(good['ratio'])}% of requests ({good['met']} of {n['requests']})"
         lines.append(f"{share} met {words.slo(good['objectives'])}\n")
-    beside = samples(found)
+    beside = samples(record)
     if beside:
         lines.append("\n".join(beside) + "\n")
-    lines += warnings([found])
+    lines += warnings([record])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -98,18 +98,18 @@ LATENCIES = {
 ROW = ("cell", "wall s", "tokens/s", "TTFT p50", "p95", "TPOT p50", "p95", "ok")
 
 
-def row(found: dict[str, Any]) -> str:
+def row(record: dict[str, Any]) -> str:
     """A cell's figures on one line under ROW, as it ends: over the whole run, latencies in ms."""
 
     def latency(name: str, percentile: str) -> str:
-        figure = (found["latency"][name] or {}).get(percentile)
+        figure = (record["latency"][name] or {}).get(percentile)
         return milliseconds(figure["value"] if figure else None)
 
     cells = [
-        number(found["wall_s"]["value"]),
-        number(found["throughput"]["output_tokens_per_s"]["wall"]["value"]),
+        number(record["wall_s"]["value"]),
+        number(record["throughput"]["output_tokens_per_s"]["wall"]["value"]),
         *(latency(name, percentile) for name in ("ttft_s", "tpot_s") for percentile in ("p50", "p95")),
-        f"{found['n']['ok']}/{found['n']['requests']}",
+        f"{record['n']['ok']}/{record['n']['requests']}",
     ]
     return "  ".join(cell.rjust(max(len(title), 6)) for cell, title in zip(cells, ROW[1:], strict=True))
 
@@ -127,9 +127,9 @@ def _latencies(latency: dict[str, Any], title: str, show: Any) -> list[str]:
 def warnings(summaries: list[dict[str, Any]]) -> list[str]:
     """Warnings by code, each with the cells it concerns, and what to try."""
     where: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for place, found in enumerate(summaries, 1):
-        for warning in found.get("warnings") or []:
-            where.setdefault(warning["code"], []).append((str(found.get("label") or place), warning))
+    for place, summary in enumerate(summaries, 1):
+        for warning in summary.get("warnings") or []:
+            where.setdefault(warning["code"], []).append((str(summary.get("label") or place), warning))
     lines = []
     for code, cells in where.items():
         _, first = cells[0]
@@ -142,9 +142,9 @@ def warnings(summaries: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def samples(found: dict[str, Any]) -> list[str]:
+def samples(record: dict[str, Any]) -> list[str]:
     """What GPU and engine did meanwhile, as far as it was sampled, and what held them back."""
-    joined, gpu, engine = found.get("joined"), found.get("gpu") or {}, found.get("engine") or {}
+    joined, gpu, engine = record.get("joined"), record.get("gpu") or {}, record.get("engine") or {}
     if not joined:
         return []
     lines = []
@@ -156,7 +156,7 @@ def samples(found: dict[str, Any]) -> list[str]:
             f"{number(joined['energy_per_output_token_j'])} J per output token (from {source}, "
             f"to {number(joined['energy_per_output_token_resolution_j'])} J)"
         )
-    told = [
+    facts = [
         f"{title} {value}"
         for title, value in (
             ("busy", share(gpu.get("gpu_util_ratio"), "mean")),
@@ -166,9 +166,9 @@ def samples(found: dict[str, Any]) -> list[str]:
         )
         if value
     ]
-    if told:
-        lines.append("GPU: " + ", ".join(told))
-    told = [
+    if facts:
+        lines.append("GPU: " + ", ".join(facts))
+    facts = [
         f"{title} {value}"
         for title, value in (
             ("KV cache at most", share(engine.get("kv_usage_ratio"), "max")),
@@ -176,13 +176,13 @@ def samples(found: dict[str, Any]) -> list[str]:
         )
         if value
     ]
-    told += [
+    facts += [
         f"{title} {milliseconds(joined[name])} ms"
         for title, name in (("queue", "queue_s_mean"), ("prefill", "prefill_s_mean"), ("decode", "decode_s_mean"))
         if joined[name] is not None
     ]
-    if told:
-        lines.append("engine: " + ", ".join(told))
+    if facts:
+        lines.append("engine: " + ", ".join(facts))
     return lines + [cause["message"] for cause in joined["causes"]]
 
 
@@ -257,37 +257,37 @@ def _columns(
     rows: list[rows.Row], names: dict[str, str], clients: dict[str, Any], best: rows.Row | None
 ) -> list[tuple[str, list[str]]]:
     """Titles and cells. A column that would say nothing is left out, so that the usual table fits a terminal."""
-    found: list[tuple[str, list[str]]] = []
+    columns: list[tuple[str, list[str]]] = []
     if len(set(names.values())) > 1 or not all(clients.values()):
-        found.append(("cell", [names[row.key] or row.cell for row in rows]))
+        columns.append(("cell", [names[row.key] or row.cell for row in rows]))
     opened = all(row.settings.get("launcher") == "open" for row in rows)
     if not opened:  # an open load's clients are but a bound
-        found.append(("clients", [str(clients[row.key] or DASH) for row in rows]))
+        columns.append(("clients", [str(clients[row.key] or DASH) for row in rows]))
     if any(len(row.summaries) > 1 for row in rows):
-        found.append(("sessions", [str(len(row.summaries)) for row in rows]))
+        columns.append(("sessions", [str(len(row.summaries)) for row in rows]))
     if opened:  # how long such a load takes says nothing of the server
-        found.append(("requests/s", [number(row.figure("requests_per_s").value) for row in rows]))
+        columns.append(("requests/s", [number(row.figure("requests_per_s").value) for row in rows]))
     else:
         walls = [(row, row.figure("wall_s").value) for row in rows]
-        found.append(
+        columns.append(
             (
                 "wall",
                 [DASH if wall is None else words.duration(wall) + ("*" if row is best else "") for row, wall in walls],
             )
         )
-    found.append(("tokens/s", [number(row.figure("output_tokens_per_s").value) for row in rows]))
+    columns.append(("tokens/s", [number(row.figure("output_tokens_per_s").value) for row in rows]))
     for stem in ("ttft", "tpot"):
         name = shown(rows, stem)
         if any(row.figure(name).value is not None for row in rows):
-            found.append((words.title(name), [_latency(name, row.figure(name)) for row in rows]))
+            columns.append((words.title(name), [_latency(name, row.figure(name)) for row in rows]))
     if any(row.figure("goodput_ratio").value is not None for row in rows):
         shares = [row.figure("goodput_ratio").value for row in rows]
-        found.append(("goodput", [words.quantity("goodput_ratio", share) for share in shares]))
+        columns.append(("goodput", [words.quantity("goodput_ratio", share) for share in shares]))
     flight = [row.figure("concurrency").value for row in rows]
     if any(
         count is not None and count < 0.95 * (clients[row.key] or 0) for row, count in zip(rows, flight, strict=True)
     ):
-        found.append(("in flight", list(map(number, flight))))
+        columns.append(("in flight", list(map(number, flight))))
     counts = [
         (
             sum(summary["n"]["ok"] for summary in row.summaries),
@@ -295,8 +295,8 @@ def _columns(
         )
         for row in rows
     ]
-    found.append(("ok", [f"{ok}/{requests}" for ok, requests in counts]))
-    return found
+    columns.append(("ok", [f"{ok}/{requests}" for ok, requests in counts]))
+    return columns
 
 
 def _latency(name: str, one: rows.Figure) -> str:
@@ -317,5 +317,5 @@ def _wall(
     name: str,
     count: int,
 ) -> str:
-    found = [walls[row.key] for row in rows if names[row.key] == name and clients[row.key] == count]
-    return number(found[0]) if found else ""
+    of_count = [walls[row.key] for row in rows if names[row.key] == name and clients[row.key] == count]
+    return number(of_count[0]) if of_count else ""

@@ -23,35 +23,35 @@ WEAKENING = ("own_settings", "failures", "outlier", "times", "left_out")
 def text(verdicts: list[dict[str, Any]]) -> str:
     """One sentence a verdict, and under it what weakens it."""
     lines = []
-    for each in verdicts:
-        lines.append(each["sentence"])
-        said = each["sentence"]
-        lines += [f"  note: {reason['message']}" for reason in each["reasons"] if reason["message"] not in said]
+    for record in verdicts:
+        lines.append(record["sentence"])
+        said = record["sentence"]
+        lines += [f"  note: {reason['message']}" for reason in record["reasons"] if reason["message"] not in said]
     return "\n".join(lines) + "\n"
 
 
 def markdown(verdicts: list[dict[str, Any]]) -> str:
     """A summary line, a table with one row a verdict, and the reasons of those that say nothing."""
-    counts = {name: sum(each["verdict"] == name for each in verdicts) for name in MARKS}
+    counts = {name: sum(record["verdict"] == name for record in verdicts) for name in MARKS}
     head = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     rows = []
-    for each in verdicts:
+    for record in verdicts:
         seen = size = interval = ""
-        if each["effect"]:
-            seen = sentences.values(each["figure"], each["a"]["value"], each["b"]["value"])
-            size, interval = sentences.change({**each, "verdict": "cannot tell"})
-        at = ", ".join(words.setting_phrase(name, value) for name, value in each["at"].items())
+        if record["effect"]:
+            seen = sentences.values(record["figure"], record["a"]["value"], record["b"]["value"])
+            size, interval = sentences.change({**record, "verdict": "cannot tell"})
+        at = ", ".join(words.setting_phrase(name, value) for name, value in record["at"].items())
         rows.append(
             [
-                MARKS[each["verdict"]],
-                each["a"]["label"],
-                each["b"]["label"],
+                MARKS[record["verdict"]],
+                record["a"]["label"],
+                record["b"]["label"],
                 at,
-                words.title(each["figure"]),
+                words.title(record["figure"]),
                 seen,
                 size,
                 interval,
-                f"{each['a']['sessions']} / {each['b']['sessions']}",
+                f"{record['a']['sessions']} / {record['b']['sessions']}",
             ]
         )
     table = tables.table(
@@ -60,13 +60,13 @@ def markdown(verdicts: list[dict[str, Any]]) -> str:
         (5, 6, 7, 8),
     )
     notes = [
-        f"- {tables.escape(each['sentence'])}\n"
-        for each in verdicts
-        if each["verdict"] in ("cannot tell", "not comparable")
+        f"- {tables.escape(record['sentence'])}\n"
+        for record in verdicts
+        if record["verdict"] in ("cannot tell", "not comparable")
     ]
     said = "".join(notes)
     weakened = dict.fromkeys(
-        reason["message"] for each in verdicts for reason in each["reasons"] if reason["code"] in WEAKENING
+        reason["message"] for record in verdicts for reason in record["reasons"] if reason["code"] in WEAKENING
     )
     notes += [f"- {escaped}\n" for message in weakened if (escaped := tables.escape(message)) not in said]
     return f"**{head}**\n\n{table}" + ("\n" + "".join(notes) if notes else "")

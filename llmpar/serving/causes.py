@@ -173,10 +173,10 @@ def _own_cgroup(listing: Path = Path("/proc/self/cgroup"), mount: Path = Path("/
     for _, controllers, path in rows:
         if "memory" in controllers.split(","):
             # In a container the path is the host's, and the mount shows the container's own group at its top.
-            found = mount / "memory" / path.lstrip("/")
-            return found if found.is_dir() else mount / "memory"
+            group = mount / "memory" / path.lstrip("/")
+            return group if group.is_dir() else mount / "memory"
     for number, _, path in rows:
         if number == "0":
-            found = mount / path.lstrip("/")
-            return found if found.is_dir() else mount
+            group = mount / path.lstrip("/")
+            return group if group.is_dir() else mount
     return None

