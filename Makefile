@@ -95,7 +95,7 @@ endif
 # LLMPAR_INSTALLED: llmpar is an installed package, and `llmpar` has called make. What it needs is looked at each time.
 ready := $(if $(LLMPAR_INSTALLED),installed,$(VENV)/.ready-run)
 # What a summary is computed with: summaries are remade when it changes, measurements are not.
-code := $(wildcard $(addprefix $(package)/,summary/*.py stats/intervals.py sampling/*_figures.py records.py))
+code := $(wildcard $(addprefix $(package)/,summary/*.py stats/intervals.py stats/batch_means.py stats/order_statistics.py stats/steady.py sampling/*_figures.py records.py))
 
 table_names = $(sort $(foreach folder,$(tables),$(patsubst $(folder)/%.tsv,%,$(wildcard $(folder)/*.tsv $(folder)/*/*.tsv))))
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from llmpar.simulate.scheduler import Batch, ClosedLoop, Limits, OpenLoop, gamma_lengths, simulate
+from llmpar.simulate.batch import Batch, Limits
+from llmpar.simulate.scheduler import ClosedLoop, OpenLoop, gamma_lengths, simulate
 from llmpar.summary import read
 from llmpar.summary.summariser import Summariser
 

@@ -18,8 +18,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from llmpar.simulate import cards, models, step_time
+from llmpar.simulate.batch import Limits
 from llmpar.simulate.predict import LAUNCHES_PER_S, MAX_SEQUENCES, figures_of
-from llmpar.simulate.scheduler import ClosedLoop, Limits, simulate
+from llmpar.simulate.scheduler import ClosedLoop, simulate
 
 SUMMARIES = Path(__file__).resolve().parent.parent / "docs" / "results" / "h100" / "summaries.jsonl"
 FIGURES = {"output_tokens_per_s": 1.0, "tpot_mean_s": 1.0, "ttft_mean_s": 0.1}

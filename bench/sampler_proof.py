@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pynvml as nv
 
-from llmpar.sampling import gpu_figures, nvml
+from llmpar.sampling import gpu_figures, nvml_device
 
 # Not counted at a phase's start: readings that cover the time before it, and clocks that still change.
 SETTLE_S = 0.7
@@ -264,7 +264,7 @@ def calls(repeats: int = 40) -> dict[str, list[float] | None]:
     }
     asked |= {
         f"field {name}": (lambda field=field: nv.nvmlDeviceGetFieldValues(handle, [field[:2]]))
-        for name, field in nvml.FIELDS.items()
+        for name, field in nvml_device.FIELDS.items()
     }
     sample = attempt("GPM", nv.nvmlGpmSampleAlloc)
     if sample is not None:

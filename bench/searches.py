@@ -20,8 +20,9 @@ import numpy as np
 import tables
 
 from llmpar.search import best, best_answer, decide, ending, find, levels
-from llmpar.simulate.scheduler import ClosedLoop, Limits, Run, gamma_lengths, simulate
-from llmpar.stats import intervals
+from llmpar.simulate.batch import Limits
+from llmpar.simulate.scheduler import ClosedLoop, Run, gamma_lengths, simulate
+from llmpar.stats import intervals, order_statistics
 from llmpar.verdicts import objectives
 
 START_S = 93.0  # an engine's start, as measured on an H100
@@ -132,7 +133,7 @@ def distribution(values: np.ndarray) -> dict[str, Any]:
     """Percentiles by nearest rank, as a summary has them."""
     ordered = np.sort(values)
     count = len(ordered)
-    known = {f"p{p}": {"value": float(ordered[intervals.rank(count, p) - 1])} for p in intervals.PERCENTS}
+    known = {f"p{p}": {"value": float(ordered[order_statistics.rank(count, p) - 1])} for p in intervals.PERCENTS}
     return {"n": count, "min": float(ordered[0]), "max": float(ordered[-1]), **known}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from llmpar.stats import effects, intervals
+from llmpar.stats import effects, intervals, order_statistics
 from llmpar.stats.effects import CORRECTIONS, adjust, welch
 from llmpar.summary import read, tally
 from llmpar.summary.summariser import Summariser
@@ -115,7 +115,9 @@ def _gaps(trials: int, seed: int) -> Iterator[Row]:
     random = np.random.default_rng([seed, 77])
     _, many = _requests(random, 60_000, 32)
     ordered = np.sort(many.reshape(-1))
-    truth = {f"p{percent}": ordered[intervals.rank(len(ordered), percent) - 1] / 1e6 for percent in intervals.PERCENTS}
+    truth = {
+        f"p{percent}": ordered[order_statistics.rank(len(ordered), percent) - 1] / 1e6 for percent in intervals.PERCENTS
+    }
     truth["mean"] = float(many.mean()) / 1e6
     hits: dict[str, list[bool]] = {key: [] for key in ("mean", "p50", "p90", "p95", "p99")}
     for _ in range(trials):

@@ -8,7 +8,7 @@ from typing import Any
 import pynvml as nv
 
 from llmpar import visible_gpus
-from llmpar.sampling import nvml, nvml_gpm
+from llmpar.sampling import nvml, nvml_device, nvml_gpm
 
 
 def facts() -> dict[str, Any]:
@@ -16,19 +16,19 @@ def facts() -> dict[str, Any]:
     nvml.Unavailable."""
     nvml.start()
     try:
-        cuda = nvml.optional(nv.nvmlSystemGetCudaDriverVersion)
+        cuda = nvml_device.optional(nv.nvmlSystemGetCudaDriverVersion)
         machine: dict[str, Any] = {
-            "driver": nvml.optional(nv.nvmlSystemGetDriverVersion),
+            "driver": nvml_device.optional(nv.nvmlSystemGetDriverVersion),
             "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
             "gpus": [],
         }
-        for index in range(nvml.optional(nv.nvmlDeviceGetCount) or 0):
-            handle = nvml.optional(nv.nvmlDeviceGetHandleByIndex, index)
+        for index in range(nvml_device.optional(nv.nvmlDeviceGetCount) or 0):
+            handle = nvml_device.optional(nv.nvmlDeviceGetHandleByIndex, index)
             if handle is not None:
                 machine["gpus"].append(_gpu(index, handle))
         _mark_used(machine["gpus"])
         return machine
-    except nvml.Lost as error:
+    except nvml_device.Lost as error:
         raise nvml.Unavailable(f"NVML says: {error}") from None
     finally:
         nvml.stop()
@@ -36,7 +36,7 @@ def facts() -> dict[str, Any]:
 
 def _gpu(index: int, handle: Any) -> dict[str, Any]:
     def ask(function: Callable[..., Any], *arguments: Any) -> Any:
-        return nvml.optional(function, handle, *arguments)
+        return nvml_device.optional(function, handle, *arguments)
 
     def watts(function: Callable[..., Any]) -> float | None:
         value = ask(function)

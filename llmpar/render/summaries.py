@@ -10,11 +10,11 @@ from llmpar.report import provenance
 from llmpar.results import rows, words
 from llmpar.results.rows import group, shown
 from llmpar.results.words import DASH, number
-from llmpar.stats import intervals
+from llmpar.stats import order_statistics
 from llmpar.summary import causes
 from llmpar.verdicts.best import answer, proven
 
-PERCENTILES = {f"p{percent}": intervals.needed(percent) for percent in (50, 90, 95, 99)}
+PERCENTILES = {f"p{percent}": order_statistics.needed(percent) for percent in (50, 90, 95, 99)}
 
 
 def milliseconds(value: float | None) -> str:

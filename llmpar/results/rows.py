@@ -16,6 +16,7 @@ from typing import Any
 
 from llmpar import sizes
 from llmpar.results.simulated import is_simulated
+from llmpar.stats import batch_means
 
 CONFIDENCE = 0.95
 MOST_FAILED = 0.01  # the share of failed requests over which a cell's figures are not comparable
@@ -230,14 +231,13 @@ def across(values: list[float]) -> Figure:
 
     No figure can be negative, so the interval ends at 0.
     """
-    from llmpar.stats import intervals  # scipy: not for those who only group rows
 
     n = len(values)
     mean = math.fsum(values) / n
     if n < 2:
         return Figure(mean, sessions=n)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = intervals.student(n - 1, CONFIDENCE) * spread / math.sqrt(n)
+    half = batch_means.student(n - 1, CONFIDENCE) * spread / math.sqrt(n)
     return Figure(mean, max(0.0, mean - half), mean + half, n)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmpar.simulate.batch import Limits
 from llmpar.simulate.cards import Card
 from llmpar.simulate.models import Model, Refused
-from llmpar.simulate.scheduler import ClosedLoop, Limits, OpenLoop, Run, simulate
+from llmpar.simulate.scheduler import ClosedLoop, OpenLoop, Run, simulate
 from llmpar.simulate.step_time import FIT, StepTime
 
 # vLLM 0.23's share of the card's memory, and what it takes of that beside weights and KV cache: on docs/results/h100.

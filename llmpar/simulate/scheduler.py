@@ -8,7 +8,8 @@ admitted only in a step that preempted none. Not modelled: priorities, sharding'
 share (a cached prefix saves its computation, not its blocks).
 
     import numpy as np
-    from llmpar.simulate.scheduler import ClosedLoop, Limits, OpenLoop, gamma_lengths, simulate
+    from llmpar.simulate.batch import Limits
+    from llmpar.simulate.scheduler import ClosedLoop, OpenLoop, gamma_lengths, simulate
 
     random = np.random.default_rng(1)
     prompts = random.integers(115, 587, 2000)
@@ -32,53 +33,12 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-
-class Batch(NamedTuple):
-    """What one step computes."""
-
-    start_s: float
-    prompt_tokens: int  # of prompts, in this step
-    prompt_pairs: float  # query-key pairs of those: each prompt token times the tokens it attends to
-    sequences: int  # that generate
-    kv_tokens: float  # cached tokens that these attend to, over all of them
-    sampled: int  # rows of logits: sequences that generate, with their drafts, and prompts that end in this step
-    draft_tokens: int  # guessed tokens verified for each sequence that generates
-
+from llmpar.simulate.batch import Batch, BatchSequence, Limits, Server
 
 StepTime = Callable[[Batch], float]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one server. `kv_tokens` None: unlimited.
-
-    `draft_tokens` are guessed and verified in each step, of which `tokens_per_step` (the acceptance length, 1 to
-    1 + draft_tokens) come out.
-    """
-
-    token_budget: int = 8192
-    max_sequences: int = 256
-    kv_tokens: int | None = None
-    block_tokens: int = 16
-    draft_tokens: int = 0
-    tokens_per_step: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(self.token_budget, self.max_sequences, self.block_tokens) < 1:
-            raise ValueError("token_budget, max_sequences and block_tokens must be at least 1")
-        if self.token_budget < self.max_sequences * (1 + self.draft_tokens):
-            raise ValueError(
-                f"a token budget of {self.token_budget} does not hold one step of {self.max_sequences} sequences "
-                f"with {1 + self.draft_tokens} tokens each"
-            )
-        if not 1 <= self.tokens_per_step <= 1 + self.draft_tokens:
-            raise ValueError(
-                f"acceptance length {self.tokens_per_step}: at least 1, at most 1 + {self.draft_tokens} draft tokens"
-            )
 
 
 @dataclass(frozen=True)
@@ -144,172 +104,6 @@ class Run:
         return tokens
 
 
-class _Sequence:
-    __slots__ = (
-        "request",
-        "prompt",
-        "output",
-        "generated",
-        "cached",
-        "computed",
-        "blocks",
-        "joined",
-        "epoch",
-        "order",
-        "spans",
-    )
-
-    def __init__(self, request: int, prompt: int, output: int, cached: int) -> None:
-        self.request, self.prompt, self.output, self.cached = request, prompt, output, cached
-        self.generated = 0  # before the present span; after a preemption these are part of what is computed again
-        self.computed = cached  # prompt tokens in the KV cache
-        self.blocks = 0
-        self.joined = -1  # step that computed the end of the prompt; -1: still in its prompt, or waiting
-        self.epoch = 0  # entries of the calendar made before a preemption are void
-        self.order = 0
-        self.spans: list[tuple[int, int]] = []
-
-
-class _Server:
-    """One engine: its queue, its batch, and a calendar of which step needs a block for whom and ends whom."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.waiting: deque[_Sequence] = deque()
-        self.running: dict[_Sequence, None] = {}  # in order of admission
-        self.prompt: _Sequence | None = None  # the one that is part way through its prompt
-        self.free = limits.kv_tokens // limits.block_tokens if limits.kv_tokens is not None else 1 << 60
-        self.generating = 0
-        self.kv_tokens = 0.0
-        self.due: dict[int, list[tuple[_Sequence, int]]] = {}
-        self.ending: dict[int, list[tuple[_Sequence, int]]] = {}
-        self.prompts_done: list[_Sequence] = []
-        self.ends: list[float] = []
-        self.admitted = self.preemptions = self.most_running = 0
-        self.in_flight = 0
-        self.busy = False
-
-    def _context(self, sequence: _Sequence, steps: int) -> float:
-        """Cached tokens of a sequence `steps` after the end of its prompt, the step's own token included."""
-        return sequence.prompt + sequence.generated + 1 + (steps - 1) * self.limits.tokens_per_step
-
-    def _preempt(self, step: int) -> _Sequence:
-        victim, _ = self.running.popitem()
-        if victim.joined >= 0:
-            steps = step - victim.joined
-            self.generating -= 1
-            self.kv_tokens -= self._context(victim, steps)
-            victim.spans.append((victim.joined, steps))
-            victim.generated += 1 + int((steps - 1) * self.limits.tokens_per_step)
-        if victim is self.prompt:
-            self.prompt = None
-        self.free += victim.blocks
-        victim.blocks, victim.computed = 0, victim.cached
-        victim.joined = -1
-        victim.epoch += 1
-        self.waiting.appendleft(victim)
-        self.preemptions += 1
-        return victim
-
-    def _plan(self, sequence: _Sequence, after: int) -> None:
-        """Notes the step, later than `after`, for which a sequence needs its next block."""
-        limits = self.limits
-        room = sequence.blocks * limits.block_tokens - sequence.prompt - sequence.generated - limits.draft_tokens - 1
-        step = max(after + 1, sequence.joined + int(room // limits.tokens_per_step) + 2)
-        self.due.setdefault(step, []).append((sequence, sequence.epoch))
-
-    def begin(self, now: float) -> Batch | None:
-        """Chooses what the next step computes; None: there is nothing to do."""
-        limits, step = self.limits, len(self.ends)
-        preempted = False
-        due = self.due.pop(step, None)
-        if due:
-            due.sort(key=lambda entry: entry[0].order)
-            for sequence, epoch in due:
-                if sequence.epoch != epoch:
-                    continue
-                tokens = self._context(sequence, step - sequence.joined) + limits.draft_tokens
-                needed = int(-(-tokens // limits.block_tokens)) - sequence.blocks
-                while needed > self.free:
-                    preempted = True
-                    if self._preempt(step) is sequence:
-                        break
-                else:
-                    self.free -= needed
-                    sequence.blocks += needed
-                    self._plan(sequence, step)
-        budget = limits.token_budget - self.generating * (1 + limits.draft_tokens)
-        prompt_tokens, pairs = 0, 0.0
-        self.prompts_done = []
-        while budget > 0:
-            sequence = self.prompt  # type: ignore[assignment]
-            if sequence is None:
-                if preempted or not self.waiting or len(self.running) >= limits.max_sequences:
-                    break
-                sequence = self.waiting[0]
-            chunk = min(sequence.prompt + sequence.generated - sequence.computed, budget)
-            needed = -(-(sequence.computed + chunk) // limits.block_tokens) - sequence.blocks
-            if needed > self.free:
-                if sequence is not self.prompt:
-                    break
-                # Part of its prompt is computed: it is the one admitted last, so it goes itself.
-                preempted = True
-                self._preempt(step)
-                continue
-            if sequence is not self.prompt:
-                self.waiting.popleft()
-                self.admitted += 1
-                sequence.order = self.admitted
-                self.running[sequence] = None
-                self.most_running = max(self.most_running, len(self.running))
-            self.free -= needed
-            sequence.blocks += needed
-            pairs += chunk * (sequence.computed + (chunk + 1) / 2)
-            sequence.computed += chunk
-            prompt_tokens += chunk
-            budget -= chunk
-            if sequence.computed == sequence.prompt + sequence.generated:
-                self.prompts_done.append(sequence)
-                self.prompt = None
-            else:
-                self.prompt = sequence
-        if not prompt_tokens and not self.generating:
-            return None
-        sampled = self.generating * (1 + limits.draft_tokens) + len(self.prompts_done)
-        return Batch(now, prompt_tokens, pairs, self.generating, self.kv_tokens, sampled, limits.draft_tokens)
-
-    def finish(self, now: float) -> tuple[list[_Sequence], list[_Sequence]]:
-        """Ends the step: the sequences whose prompt is done, and those that ended."""
-        limits, step = self.limits, len(self.ends)
-        self.ends.append(now)
-        ended: list[_Sequence] = []
-        self.kv_tokens += self.generating * limits.tokens_per_step
-        for sequence, epoch in self.ending.pop(step, ()):
-            if sequence.epoch == epoch:
-                steps = step - sequence.joined
-                self.generating -= 1
-                self.kv_tokens -= self._context(sequence, steps + 1)
-                sequence.spans.append((sequence.joined, steps + 1))
-                ended.append(sequence)
-        for sequence in self.prompts_done:
-            left = sequence.output - sequence.generated - 1
-            sequence.joined = step
-            if left <= 0:
-                sequence.spans.append((step, 1))
-                ended.append(sequence)
-                continue
-            self.generating += 1
-            self.kv_tokens += self._context(sequence, 1)
-            steps = int(-(-left // limits.tokens_per_step))
-            self.ending.setdefault(step + steps, []).append((sequence, sequence.epoch))
-            self._plan(sequence, step)
-        for sequence in ended:
-            del self.running[sequence]
-            self.free += sequence.blocks
-            sequence.epoch += 1
-        return self.prompts_done, ended
-
-
 def gamma_lengths(
     random: np.random.Generator, count: int, mean: float, shape: float, most: int | None = None
 ) -> np.ndarray:
@@ -361,12 +155,12 @@ def simulate(
     _check(prompts, outputs, limits)
     count = len(prompts)
     delays = _values(load.send_delay_s, count)
-    servers = [_Server(limits) for _ in range(replicas)]
+    servers = [Server(limits) for _ in range(replicas)]
     cached = np.broadcast_to(np.asarray(cached_tokens, dtype=np.int64), (count,))
     if (cached < 0).any() or (cached >= prompts).any():
         raise ValueError("cached tokens must not be negative and must be fewer than the prompt's")
     lengths = zip(prompts.tolist(), outputs.tolist(), cached.tolist(), strict=True)
-    sequences = [_Sequence(request, *sizes) for request, sizes in enumerate(lengths)]
+    sequences = [BatchSequence(request, *sizes) for request, sizes in enumerate(lengths)]
     launched, first, end = [0.0] * count, [0.0] * count, [0.0] * count
     chosen = [0] * count
     calendar: list[tuple[float, int, int]] = []  # when, request or -1, server

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmpar.simulate.batch import Batch
 from llmpar.simulate.cards import MEMORY_REACHED, Card
 from llmpar.simulate.models import Model
-from llmpar.simulate.scheduler import Batch
 
 MOST_TOKENS = 16_384  # of one step
 ATTENTION_REACHED = (

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from llmpar.stats import intervals
+from llmpar.stats import batch_means, intervals
 
 GROUP = 5
 LEAST_GROUPS = 10
@@ -70,7 +70,7 @@ def drift(values: np.ndarray, level: float = 0.99) -> float:
         # Residuals of a fit to so few batches correlate by about -3/batches of themselves.
         lag = min(max(float((rest[1:] * rest[:-1]).sum()) / squares + 3 / batches, 0.0), 0.8)
         error *= math.sqrt((1 + lag) / (1 - lag))
-    if abs(slope) <= intervals.student(batches - 3, level) * error:
+    if abs(slope) <= batch_means.student(batches - 3, level) * error:
         return 0.0
     return slope * batches / float(sums.mean())
 

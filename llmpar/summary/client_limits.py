@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llmpar.stats import intervals
+from llmpar.stats import intervals, order_statistics
 from llmpar.summary.columns import NONE, Columns, in_seconds
 from llmpar.summary.latencies import Latencies
 from llmpar.summary.window import Run
@@ -78,8 +78,8 @@ def _seconds_spread(values: np.ndarray) -> dict[str, Any] | None:
     return {
         "n": n,
         "mean": int(np.rint(values * 1e6).astype(np.int64).sum()) / 1e6 / n,
-        "p50": float(values[intervals.rank(n, 50) - 1]),
-        "p99": float(values[intervals.rank(n, 99) - 1]),
+        "p50": float(values[order_statistics.rank(n, 50) - 1]),
+        "p99": float(values[order_statistics.rank(n, 99) - 1]),
         "max": float(values[-1]),
     }
 
@@ -124,7 +124,7 @@ def _limited(
             continue
         moved = np.sort((measured.seconds[name] - off)[kept])
         if _moves(figure["mean"], float(moved.mean())) or any(
-            _moves(figure[f"p{percent}"], float(moved[intervals.rank(len(moved), percent) - 1]))
+            _moves(figure[f"p{percent}"], float(moved[order_statistics.rank(len(moved), percent) - 1]))
             for percent in intervals.PERCENTS
         ):
             limited.append(name)

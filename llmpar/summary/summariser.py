@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from llmpar import records, sizes
-from llmpar.stats import intervals
+from llmpar.stats import order_statistics
 from llmpar.summary import client_limits, clocks, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
@@ -147,7 +147,7 @@ class Summariser:
         result["warnings"] = []  # filled below, once the samples are joined; here for its place in the record
         result["provenance"] = {
             "llmpar": version,
-            "confidence": intervals.CONFIDENCE,
+            "confidence": order_statistics.CONFIDENCE,
             "options": {"slo": dict(sorted((objectives or {}).items())), "clients": clients},
             "records_sha256": columns.checksum(),
         }
@@ -256,7 +256,7 @@ def _tokens_spread(values: np.ndarray) -> dict[str, Any] | None:
         "min": int(ordered[0]),
         "max": int(ordered[-1]),
         "mean": int(values.sum()) / len(values),
-        "p50": int(ordered[intervals.rank(len(ordered), 50) - 1]),
+        "p50": int(ordered[order_statistics.rank(len(ordered), 50) - 1]),
     }
 
 

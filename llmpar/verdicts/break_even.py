@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpar.results.rows import CONFIDENCE, Row
-from llmpar.stats import intervals
+from llmpar.stats import batch_means
 
 METRIC = "wall_s"
 # In these a row with speculation may differ from the one without.
@@ -111,7 +111,7 @@ def find(curve: Curve) -> BreakEven:
         return math.log(between(lengths[at - 1], left, lengths[at], right, none))
 
     error, freedom = _spread(values, (walls[at - 1], walls[at], base), at_walls)
-    half = intervals.student(freedom, CONFIDENCE) * error
+    half = batch_means.student(freedom, CONFIDENCE) * error
     # It is known to lie where acceptance is possible at all.
     return BreakEven(
         length, max(1.0, length * math.exp(-half)), min(curve.speculate + 1.0, length * math.exp(half)), sessions

@@ -13,7 +13,7 @@ from typing import Any
 from llmpar.results import rows, words
 from llmpar.stats import control, effects
 from llmpar.stats.control import LEAST, predicted
-from llmpar.verdicts import pairs, sentences, verdict
+from llmpar.verdicts import comparable, pairs, sentences, verdict
 
 
 def verdicts(
@@ -78,7 +78,7 @@ def verdicts(
             ),
             (),
         )
-        differ = verdict.differences(pair, figure) if before and newest else []
+        differ = comparable.differences(pair, figure) if before and newest else []
         effect = (
             predicted([value for value, _ in before], [value for value, _ in newest], confidence)
             if before and newest

@@ -17,7 +17,7 @@ from typing import Any
 
 from llmpar import sizes
 from llmpar.results import rows, words
-from llmpar.stats import intervals, special
+from llmpar.stats import intervals, order_statistics, special
 
 MEETS, MISSES, UNKNOWN = "meets", "misses", "cannot tell"
 RISK = 0.05
@@ -193,7 +193,7 @@ def _ranks(distribution: dict[str, Any], count: int) -> dict[int, float]:
     """What is known of the `count` values in order: the value at some ranks."""
     known = [(1, distribution.get("min")), (count, distribution.get("max"))]
     for percent in intervals.PERCENTS:
-        known.append((intervals.rank(count, percent), (distribution.get(f"p{percent}") or {}).get("value")))
+        known.append((order_statistics.rank(count, percent), (distribution.get(f"p{percent}") or {}).get("value")))
     return {rank: value for rank, value in known if value is not None and 1 <= rank <= count}
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpar.results import rows
-from llmpar.stats import effects, intervals, special
+from llmpar.stats import effects, intervals, order_statistics, special
 from llmpar.stats.power import power_different, sessions_needed
 
 FACTORS = (0.25, 0.5, 1, 2, 4, 8)
@@ -116,7 +116,11 @@ def _within(summary: dict[str, Any], figure: str) -> float | None:
         reading = rows.reading(summary, "output_tokens_per_s_steady")
     if reading.value is None or reading.low is None or reading.high is None or reading.value <= 0 or reading.low <= 0:
         return None
-    return (math.log(reading.high) - math.log(reading.low)) / 2 / float(special.ndtri(0.5 + intervals.CONFIDENCE / 2))
+    return (
+        (math.log(reading.high) - math.log(reading.low))
+        / 2
+        / float(special.ndtri(0.5 + order_statistics.CONFIDENCE / 2))
+    )
 
 
 def options(
@@ -159,7 +163,7 @@ def least_requests(figure: str) -> int:
     """Requests that the figure itself needs in each session: a percentile's interval must exist."""
     for percent in intervals.PERCENTS:
         if f"_p{percent}_" in figure:
-            return intervals.needed(percent)
+            return order_statistics.needed(percent)
     return 1
 
 

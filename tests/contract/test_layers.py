@@ -144,7 +144,14 @@ ONLY = {
 OUTSIDE = {
     "click": {"cli", "commands"},
     "requests": {"http_session", "prompts.tokens", "sampling.scrape", "serving.readiness", "serving.running_server"},
-    "pynvml": {"machine.gpu_facts", "sampling.nvml", "sampling.nvml_gpm", "serving.gpu_memory", "serving.power_limit"},
+    "pynvml": {
+        "machine.gpu_facts",
+        "sampling.nvml",
+        "sampling.nvml_device",
+        "sampling.nvml_gpm",
+        "serving.gpu_memory",
+        "serving.power_limit",
+    },
 }
 
 

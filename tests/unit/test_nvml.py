@@ -12,7 +12,7 @@ from fake_nvml import GIB, Gpu, Library, Mig
 
 from llmpar import records
 from llmpar.machine import gpu_facts
-from llmpar.sampling import engine_pids, nvml, nvml_gpm
+from llmpar.sampling import engine_pids, nvml, nvml_device, nvml_gpm
 
 
 class Clock:
@@ -240,7 +240,7 @@ def test_mig_instances_have_their_memory_and_the_parents_power(clock: Clock) -> 
     assert first["tensor_ratio"] == 0.34  # GPM asks by instance
 
 
-@pytest.mark.parametrize("code", sorted(nvml.LOST))
+@pytest.mark.parametrize("code", sorted(nvml_device.LOST))
 def test_a_lost_gpu_makes_samples_with_an_error_and_comes_back(clock: Clock, code: int) -> None:
     gpu = Gpu(lost=(1.0, 3.0), lost_code=code)
     watch = reader(clock, gpu)

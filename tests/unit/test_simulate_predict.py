@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from llmpar.simulate import cards, models
+from llmpar.simulate.batch import Batch
 from llmpar.simulate.intervals import INTERVALS, interval
 from llmpar.simulate.models import Refused
 from llmpar.simulate.predict import Scenario, lengths, predict, scale_of
-from llmpar.simulate.scheduler import Batch, ClosedLoop
+from llmpar.simulate.scheduler import ClosedLoop
 from llmpar.simulate.step_time import ATTENTION_REACHED, FIT, StepTime
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmpar.simulate.scheduler import Batch, ClosedLoop, Limits, OpenLoop, gamma_lengths, simulate
+from llmpar.simulate.batch import Batch, Limits
+from llmpar.simulate.scheduler import ClosedLoop, OpenLoop, gamma_lengths, simulate
 
 
 def step_time(batch: Batch) -> float:

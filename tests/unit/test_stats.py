@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpar.stats import intervals, steady
+from llmpar.stats import intervals, order_statistics, steady
 
 
 def binomial_at_most(count: int, n: int, percent: int) -> Fraction:
@@ -24,15 +24,15 @@ def test_nearest_rank_is_the_smallest_value_with_that_share_at_or_below(values: 
     wanted = next(
         each for each in ordered if sum(1 for value in values if value <= each) * 100 >= percent * len(values)
     )
-    assert ordered[intervals.rank(len(values), percent) - 1] == wanted
+    assert ordered[order_statistics.rank(len(values), percent) - 1] == wanted
 
 
 @pytest.mark.parametrize("percent", intervals.PERCENTS)
 @pytest.mark.parametrize("n", [5, 6, 7, 35, 36, 71, 72, 100, 367, 368, 401])
 def test_order_statistics_cover_by_exact_binomial_sums(n: int, percent: int) -> None:
-    found = intervals.ranks(n, percent)
+    found = order_statistics.ranks(n, percent)
     exists = 1 - Fraction(percent, 100) ** n >= Fraction(39, 40)
-    assert (found is not None) == exists == (n >= intervals.needed(percent))
+    assert (found is not None) == exists == (n >= order_statistics.needed(percent))
     if found:
         low, high = found
         covers = binomial_at_most(high - 1, n, percent) - binomial_at_most(low - 1, n, percent)
@@ -46,7 +46,7 @@ def test_order_statistics_cover_by_exact_binomial_sums(n: int, percent: int) -> 
 
 
 def test_needed_is_what_the_text_table_says() -> None:
-    assert [intervals.needed(percent) for percent in intervals.PERCENTS] == [6, 36, 72, 368]
+    assert [order_statistics.needed(percent) for percent in intervals.PERCENTS] == [6, 36, 72, 368]
 
 
 def test_too_few_values_keep_the_value_and_say_how_many_an_interval_needs() -> None:
@@ -61,7 +61,7 @@ def test_too_few_values_keep_the_value_and_say_how_many_an_interval_needs() -> N
 @pytest.mark.parametrize("percent", intervals.PERCENTS)
 @pytest.mark.parametrize("n", [3, 4, 5, 28, 29, 30, 58, 59, 60, 150, 298, 299, 300])
 def test_one_sided_bounds_hold_by_exact_binomial_sums(n: int, percent: int) -> None:
-    low, high = intervals.one_sided_ranks(n, percent)
+    low, high = order_statistics.one_sided_ranks(n, percent)
     # 59 values suffice for p95: the largest lies below it only with probability 0.95 ** 59.
     assert (high is not None) == (1 - Fraction(percent, 100) ** n >= Fraction(19, 20))
     assert (low is not None) == (1 - Fraction(100 - percent, 100) ** n >= Fraction(19, 20))
@@ -70,7 +70,7 @@ def test_one_sided_bounds_hold_by_exact_binomial_sums(n: int, percent: int) -> N
     if low is not None:
         assert binomial_at_most(low - 1, n, percent) <= Fraction(1, 20) < binomial_at_most(low, n, percent)
     # As shares of an effective number of values: not the same, but near.
-    for rank, share in zip((low, high), intervals.one_sided(percent, n), strict=True):
+    for rank, share in zip((low, high), order_statistics.one_sided(percent, n), strict=True):
         assert (rank is None) == (share is None)
         assert rank is None or share is None or abs(share * n - rank) <= 3
 
@@ -196,7 +196,7 @@ def test_histogram_is_a_sorted_list(pairs: list[tuple[int, int]]) -> None:
     assert histogram.total == len(plain)
     assert histogram.mean() == sum(plain) / len(plain)
     for percent in intervals.PERCENTS:
-        assert histogram.percentile(percent) == plain[intervals.rank(len(plain), percent) - 1]
+        assert histogram.percentile(percent) == plain[order_statistics.rank(len(plain), percent) - 1]
 
 
 def test_unevenness_is_of_the_level_and_not_of_the_values() -> None:

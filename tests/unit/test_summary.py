@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_requests import START, failed, request
 
 from llmpar import records
-from llmpar.stats import intervals
+from llmpar.stats import intervals, order_statistics
 from llmpar.summary import read, summariser, tally
 from llmpar.summary import read as summary_read
 from llmpar.summary.summariser import Summariser
@@ -117,12 +117,12 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
             values += [math.inf] * sum(each["status"] in ("error", "timeout") for each in made)
         for percent in intervals.PERCENTS:
             estimate = figure[f"p{percent}"]
-            value = values[intervals.rank(len(values), percent) - 1]
+            value = values[order_statistics.rank(len(values), percent) - 1]
             if math.isinf(value):
                 assert estimate["failed"] and estimate["value"] is None and estimate["high"] is None
                 continue
             assert estimate["value"] == pytest.approx(value, abs=1e-9)
-            enclosing = intervals.ranks(len(values), percent)
+            enclosing = order_statistics.ranks(len(values), percent)
             if enclosing and math.isinf(values[enclosing[1] - 1]):
                 assert estimate["low"] is None and estimate["high"] is None and estimate["at_most"] is None
                 continue
@@ -135,7 +135,7 @@ def test_summary_agrees_with_the_reference(made: list[dict[str, Any]]) -> None:
                     assert estimate["low"] == pytest.approx(values[enclosing[0] - 1])
                     assert estimate["high"] == pytest.approx(values[enclosing[1] - 1])
                 else:
-                    assert estimate["needed"] == intervals.needed(percent)
+                    assert estimate["needed"] == order_statistics.needed(percent)
     assert found["wall_s"]["value"] == pytest.approx(wanted["wall_s"], abs=1e-6)
     assert found["concurrency"]["peak"] == wanted["peak"]
     if wanted["achieved"] is None:

@@ -11,7 +11,7 @@ from made_requests import request
 
 from llmpar.summary import read
 from llmpar.summary.summariser import Summariser
-from llmpar.verdicts import pairs, verdict
+from llmpar.verdicts import comparable, pairs, verdict
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -45,7 +45,7 @@ def test_the_verdict_has_the_documented_fields() -> None:
     assert found["verdict"] in verdict.VERDICTS
 
 
-@pytest.mark.parametrize("code", verdict.CHECKS)
+@pytest.mark.parametrize("code", comparable.CHECKS)
 def test_every_check_is_allowed_by_name(code: str) -> None:
     from llmpar.commands import compare as command
 
