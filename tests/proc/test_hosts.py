@@ -144,10 +144,11 @@ def test_a_killed_sshd_loses_no_record_and_the_cell_does_not_count(lab, tmp_path
         kept = lab["load2"].run("cat", f"{there}/requests.jsonl").stdout.splitlines()
         statuses = [json.loads(line)["status"] for line in kept]
         assert len(set(json.loads(line)["prompt"] for line in kept)) == len(kept)
-        # What the engine saw of that host, finished or broken off, is what that host has.
-        mine = {f"x of {int(json.loads(line)['prompt'][1:4])}" for line in kept}
-        seen = {each.get("prompt_text") for each in asked(truth)} - {None}
-        assert not seen or {text for text in seen if int(text.split()[-1]) % 2} <= mine
+        # What the engine saw of that host's prompts (every second one), finished or broken off, is what that host has.
+        mine = {int(json.loads(line)["prompt"][1:4]): json.loads(line)["status"] for line in kept}
+        seen = {int(each["prompt"].split()[-1]) for each in asked(truth) if each["prompt"].startswith("x of ")}
+        assert {number for number in seen if number % 2} <= set(mine) and not any(number % 2 == 0 for number in mine)
+        assert {number for number, status in mine.items() if status == "ok"} <= seen
         assert statuses.count("ok") >= 1
         lab["load2"].sshd()
         status, out = sweep.make()
@@ -195,8 +196,8 @@ def test_a_queue_over_hosts_sends_nothing(lab, engine, tmp_path):
     url, truth = engine
     (tmp_path / "list").write_text("".join(f"{name}\n" for name in prompts(tmp_path / "prompts", 8)))
     request = shlex.join([str(ROOT / "bin/llmpar-request"), "--base-url", url, "--queue", str(tmp_path / "list")])
-    done = lab.run("parallel", "-S", "load1,load2", "-j4", "-N0", request, ":::", *"12345678")
-    assert done.returncode != 0 and "every host would ask every prompt" in done.stderr
+    done = lab.run("parallel", "-S", "load1,load2", "-j4", "-N0", "--halt", "soon,fail=1", request, ":::", *"12345678")
+    assert done.returncode == 2 and "every host would ask every prompt" in done.stderr
     assert "parallel -S 1/HOST,1/HOST" in done.stderr and not asked(truth)
 
 
@@ -210,6 +211,20 @@ def test_equal_numbers_of_two_parallels_are_no_second_attempts(lab, engine, tmp_
         )
         made = [records.decode(line.encode()) for line in done.stdout.splitlines()]
         assert [each["attempt"] for each in made] == [1] * 6 and {each["host"] for each in made} == {"load1"}
+
+
+def test_a_second_queue_from_equal_numbers_sends_all_of_it(lab, engine, tmp_path):
+    url, truth = engine
+    (tmp_path / "list").write_text("".join(f"{name}\n" for name in prompts(tmp_path / "prompts", 6)))
+    request = shlex.join([str(ROOT / "bin/llmpar-request"), "--base-url", url, "--queue", str(tmp_path / "list")])
+    for round_ in (1, 2):
+        done = lab.run(
+            "unshare", "--fork", "--pid", "--mount-proc", "parallel", "-S", "1/load1", "--env", "PATH", "-N0",
+            f"parallel -j2 -N0 {request} ::: 1 2", ":::", "1",
+        )  # fmt: skip
+        made = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [each["status"] for each in made] == ["ok"] * 6, done.stderr
+        assert len({each["prompt"] for each in made}) == 6 and len(asked(truth)) == 6 * round_
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="no libfaketime: apt-get install faketime")

@@ -110,3 +110,12 @@ def test_machines_of_one_name_and_the_same_words_are_two_hosts() -> None:
     first, second, third = rows.group(given)
     assert first.host == third.host != second.host
     assert first.host.endswith(", machine 1)") and second.host.endswith(", machine 2)")
+
+
+def test_pods_of_one_node_are_one_row_and_its_sessions_repeats() -> None:
+    given = [made.summary(repeat=repeat) for repeat in (1, 2, 3)]
+    for number, each in enumerate(given):
+        # As llmpar-doctor writes it with LLMPAR_HOST=n1, in pods that boot and live apart.
+        each["host"] = {"host": "n1", "gpus": [], "boot": f"pod-{number}", "at": 1.79e9 + number}
+    (row,) = rows.group(given)
+    assert row.host == "n1" and len({each["session"] for each in row.summaries}) == 3

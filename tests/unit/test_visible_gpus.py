@@ -107,3 +107,20 @@ def test_the_sampler_reads_the_jobs_gpus(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(nvml.Unavailable, match="leaves none"):
         sample_gpu._visible()
+
+
+@pytest.mark.usefixtures("two_cards")
+@pytest.mark.parametrize("told, share", [("0", 0.49), (None, 0.98)])
+def test_the_cache_is_a_share_of_the_jobs_card(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: str | None, share: float
+) -> None:
+    from llmpar import cli
+    from llmpar.commands import serve
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if told is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+    words = "--engine vllm --engine-version 0.10.0 --runtime docker --model m --kv-bytes 8GiB --weight-bytes 14GiB"
+    assert cli.run(serve.NAME, serve.main.command, [*words.split(), "--dry-run"]) == 0
+    line = capsys.readouterr().out.split()
+    assert float(line[line.index("--gpu-memory-utilization") + 1]) == pytest.approx(share, abs=0.01)
