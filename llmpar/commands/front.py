@@ -6,11 +6,10 @@ import difflib
 import importlib
 import os
 import pkgutil
-import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import click
 
 from llmpar import cli, commands, exit_codes
 from llmpar.failure import Failure
-from llmpar.machine import checkup, installation
+from llmpar.machine import installation, make
 
 MEASURE = "Measure"
 READ = "Read results: of runs/, or of the files and folders named"
@@ -114,50 +113,8 @@ def job(section: str, text: str) -> Callable[[Callable[..., Any]], click.Command
 # Jobs that make runs
 
 
-def environment() -> dict[str, str]:
-    """What the Makefile and the scripts have to know of this installation."""
-    variables = dict(os.environ, LLMPAR_PYTHON=sys.executable)
-    if installation.how() == installation.CHECKOUT:
-        variables["VENV"] = str(installation.home() / ".venv")
-    else:
-        variables.update(LLMPAR_INSTALLED=installation.how(), VENV=sys.prefix, PYTHON=sys.executable)
-        # Of a user's installation the commands are not in the prefix's bin.
-        beside = os.path.dirname(shutil.which(sys.argv[0]) or "")
-        variables["PATH"] = os.pathsep.join(filter(None, (beside, os.environ.get("PATH", ""))))
-    return variables
-
-
-def need(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            package = {"flock": "util-linux", "awk": "mawk"}.get(tool, tool)
-            raise Failure(f"'{tool}' is missing", exit_codes.UNAVAILABLE, f"type: {checkup.installer()} {package}")
-
-
-def run_make(target: str, settings: dict[str, Any], words: Sequence[str], flags: Sequence[str] = ()) -> None:
-    """Become make, with the Makefile of this installation, in the directory at hand."""
-    need("make", "bash", "perl", "flock", "awk")
-    given = [f"{name.upper()}={value}" for name, value in settings.items() if value is not None]
-    for word in words:
-        if not word.partition("=")[0].isidentifier() or "=" not in word:
-            raise Failure(
-                f"'{word}' is not NAME=VALUE", exit_codes.USAGE, "for example REPEATS=3; `llmpar sweep --help`"
-            )
-    makefile = str(installation.home() / "Makefile")
-    os.execvpe("make", ["make", "-f", makefile, *flags, target, *given, *words], environment())
-
-
-def tables() -> list[str]:
-    """Names of sweep tables: those of the directory at hand and those that came with llmpar."""
-    folders = (Path("sweeps"), installation.home() / "sweeps")
-    names = {
-        path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.tsv")
-    }
-    return sorted(names)
-
-
 def table_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in tables() if name.startswith(incomplete)]
+    return [name for name in make.tables() if name.startswith(incomplete)]
 
 
 def options(*made: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -218,7 +175,7 @@ def sweep(sweep: str | None, words: tuple[str, ...], dry_run: bool, keep_going: 
     engine on a CPU. `llmpar init` copies the tables here to edit. Exit status: make's; 2 something failed.
     """
     sweep, words = one_or_word(sweep, words)
-    run_make("sweep", {"sweep": sweep, **settings}, words, make_flags(dry_run, keep_going))
+    make.run("sweep", {"sweep": sweep, **settings}, words, make_flags(dry_run, keep_going))
 
 
 slo = click.option("--slo", metavar="SLO", help="Objectives: 'ttft-p95<500ms tpot-p95<50ms'.")
@@ -244,7 +201,7 @@ def find(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
     Settings come from the first row of TABLE; without --base-url its server is launched.
     """
     sweep, words = one_or_word(sweep, words)
-    run_make("find", {"sweep": sweep, **settings}, words)
+    make.run("find", {"sweep": sweep, **settings}, words)
 
 
 @job(MEASURE, "whether setting A is faster than setting B")
@@ -262,7 +219,7 @@ def decide(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
       llmpar decide clients --a 'speculate=0' --b 'speculate=2'
     """
     sweep, words = one_or_word(sweep, words)
-    run_make("decide", {"sweep": sweep, **settings}, words)
+    make.run("decide", {"sweep": sweep, **settings}, words)
 
 
 @job(MEASURE, "the best row of a table within objectives and minutes")
@@ -279,7 +236,7 @@ def best(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
       llmpar best --space candidates.tsv --slo 'ttft-p95<500ms' --minutes 60
     """
     sweep, words = one_or_word(sweep, words)
-    run_make("best", {"sweep": sweep, **settings}, words)
+    make.run("best", {"sweep": sweep, **settings}, words)
 
 
 @job(MEASURE, "the study's sweeps that this machine can run")
@@ -287,8 +244,8 @@ def best(sweep: str | None, words: tuple[str, ...], **settings: Any) -> None:
 def study(names: tuple[str, ...]) -> None:
     """Run the study's sweeps: on a host with a GPU the tables of sweeps/, without one those of sweeps/cpu/."""
     for name in names[:1]:
-        run_make(f"study-{name}", {}, ())
-    run_make("study", {}, ())
+        make.run(f"study-{name}", {}, ())
+    make.run("study", {}, ())
 
 
 @job(MEASURE, "measure once and compare with earlier nights, for cron")
@@ -299,8 +256,8 @@ def nightly(words: tuple[str, ...]) -> None:
     \b
       cd ~/nights && llmpar nightly SWEEP=quick
     """
-    need("make", "bash", "perl", "flock", "awk")
-    os.execvpe("bash", ["bash", str(installation.home() / "scripts" / "nightly"), *words], environment())
+    make.need("make", "bash", "perl", "flock", "awk")
+    os.execvpe("bash", ["bash", str(installation.home() / "scripts" / "nightly"), *words], make.environment())
 
 
 Front.sections[READ] = list(READERS)
@@ -310,43 +267,17 @@ Front.sections[SET_UP] = ["doctor"]
 @job(SET_UP, "install what is missing: GNU parallel, embedded engine, plots")
 def setup() -> None:
     """Install what the main job needs, GNU parallel included: through apt where that is allowed, else without root."""
-    run_make("setup", {}, ())
-
-
-MAKEFILE = """\
-# Made by `llmpar init`. `make help` lists what there is; settings go into config.mk, tables into sweeps/.
-llmpar := $(shell llmpar home)
-ifeq ($(llmpar),)
-$(error llmpar is not installed, or not on the PATH)
-endif
-export VENV := $(word 2,$(llmpar))
-export PYTHON := $(word 3,$(llmpar))
-export LLMPAR_INSTALLED := $(word 4,$(llmpar))
-include $(firstword $(llmpar))/Makefile
-"""
+    make.run("setup", {}, ())
 
 
 @job(SET_UP, "copy tables, prompts and a Makefile here, to edit")
 @click.argument("folder", default=".", type=click.Path(file_okay=False))
 def init(folder: str) -> int:
     """Copy sweep tables, prompts, claims and a Makefile to FOLDER. What is there already is kept."""
-    home, target = installation.home(), Path(folder)
-    if target.resolve() == home.resolve():
+    target = Path(folder)
+    if target.resolve() == installation.home().resolve():
         raise Failure("this is the checkout: its tables are here", exit_codes.USAGE)
-    kept = 0
-    for name in ("sweeps", "prompts", "prompts-short", "study"):
-        for source in sorted((home / name).rglob("*")):
-            copy = target / source.relative_to(home)
-            if source.is_file() and copy.exists():
-                kept += 1
-            elif source.is_file():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
-    makefile = target / "Makefile"
-    if makefile.exists():
-        kept += 1
-    else:
-        makefile.write_text(MAKEFILE)
+    kept = make.copy_project(target)
     cli.say(
         "llmpar", f"'{target}' has the tables" + (f"; {kept} files were there already and are kept" if kept else "")
     )
@@ -356,7 +287,7 @@ def init(folder: str) -> int:
 @front.command(name="home", hidden=True)
 def home() -> int:
     """For the Makefile of `init`: the folder of the packaged one, the environment, its Python, how it was installed."""
-    variables = environment()
+    variables = make.environment()
     python = variables.get("PYTHON", "python3")
     click.echo(" ".join((str(installation.home()), variables["VENV"], python, variables.get("LLMPAR_INSTALLED", ""))))
     return exit_codes.OK

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpar.report.table import Table
-from llmpar.results import rows, words
-from llmpar.results.rows import host_of
+from llmpar.results import hosts, rows, words
+from llmpar.results.hosts import host_of
 from llmpar.results.words import plural, utc
 
 
@@ -63,7 +63,7 @@ def model(summary: Mapping[str, Any]) -> str:
 def machine(summary: Mapping[str, Any]) -> str:
     """A host's GPUs, else that it has none and which processor it has."""
     host = summary.get("host") or {}
-    gpus = ", ".join(dict.fromkeys(rows.gpus_of(dict(summary))))
+    gpus = ", ".join(dict.fromkeys(hosts.gpus_of(dict(summary))))
     cpu = f"{host['cpu']}, {plural(int(host['cpus']), 'core')}" if host.get("cpu") and host.get("cpus") else ""
     return gpus or "no GPU" + (f" ({cpu})" if cpu else "")
 

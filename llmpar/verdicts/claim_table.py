@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpar import sizes
-from llmpar.results import rows
+from llmpar.results import hosts, rows
 
 COLUMNS = ("id", "sweep", "sentence", "metric", "a", "b", "expect", "stated", "note")
 
@@ -173,9 +173,9 @@ def values_of(row: rows.Row, key: str) -> list[Any]:
     if key == "host":
         return [row.host]
     if key == "gpu":
-        return rows.gpus_of(row.summaries[0]) or [None]
+        return hosts.gpus_of(row.summaries[0]) or [None]
     if key == "device":
-        return [rows.device(row.summaries[0])]
+        return [hosts.device(row.summaries[0])]
     return [row.settings.get(key)]
 
 

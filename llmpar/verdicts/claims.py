@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar.results import rows, workload
+from llmpar.results import hosts, rows, workload
 from llmpar.results.rows import Row
 from llmpar.stats import effects
 from llmpar.stats.effects import MARGIN, Effect
@@ -172,7 +172,7 @@ def _record(claim: Claim, comparison: Comparison) -> dict[str, Any]:
             "sweep": row.sweep,
             "cell": row.cell,
             "host": row.host,
-            "device": rows.hardware(row.summaries[0]),
+            "device": hosts.hardware(row.summaries[0]),
             "sessions": len(values),
             "values": list(values.values()),
         }

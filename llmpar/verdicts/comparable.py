@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmpar.engines import ENGINES
-from llmpar.results import rows, words, workload
+from llmpar.results import hosts, rows, words, workload
 from llmpar.verdicts.pairs import Pair, Side
 
 # What two sides must share unless it is what is compared or is allowed by name.
@@ -81,7 +81,7 @@ def differences(pair: Pair, figure: str) -> list[dict[str, str]]:
         ("version", "engine"),
     )
     differ(
-        "host", "hosts differ", ([rows.where(each) for each in a], [rows.where(each) for each in b]), ("host", "gpus")
+        "host", "hosts differ", ([hosts.where(each) for each in a], [hosts.where(each) for each in b]), ("host", "gpus")
     )
     for side in (pair.a, pair.b):
         failures, requests = failed(side)

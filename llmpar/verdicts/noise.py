@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from llmpar.results import rows
+from llmpar.results import hosts, rows
 from llmpar.stats import borrowed, effects
 from llmpar.stats.borrowed import Borrowed
 
@@ -96,7 +96,7 @@ class Noise:
 
 def _places(summaries: Iterable[dict[str, Any]]) -> Places:
     """Sweep and host of each summary."""
-    return frozenset((str((each.get("cell") or {}).get("sweep") or ""), rows.host_of(each)) for each in summaries)
+    return frozenset((str((each.get("cell") or {}).get("sweep") or ""), hosts.host_of(each)) for each in summaries)
 
 
 def _settings(cell: Cell) -> dict[str, str]:

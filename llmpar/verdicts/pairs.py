@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from llmpar import sizes
-from llmpar.results import rows, words
+from llmpar.results import hosts, rows, words
 
 # Settings that follow from others or name things, not what the engine did.
 IGNORED = ("timeout_s", "warmup", "host", "sampling_seed")
@@ -101,7 +101,7 @@ def by(summaries: list[dict[str, Any]], names: tuple[str, ...], base: str | None
     all_settings = [settings(summary) for summary in summaries]
     if "host" in names:  # what measured, as its record has it; the column of a table only says where a row belongs
         all_settings = [
-            cell | {"host": rows.where(summary)} for cell, summary in zip(all_settings, summaries, strict=True)
+            cell | {"host": hosts.where(summary)} for cell, summary in zip(all_settings, summaries, strict=True)
         ]
     _check(names, all_settings)
     values = [_label(cell, names, "unset") for cell in all_settings]

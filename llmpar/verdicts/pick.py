@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpar.results import rows
+from llmpar.results import hosts, rows
 from llmpar.stats import best_of, effects
 from llmpar.verdicts import objectives, times
 from llmpar.verdicts.noise import Noise
@@ -111,7 +111,7 @@ def price(row: rows.Row, prices: Mapping[str, float]) -> float | None:
         if name and (name == row.host or row.host.startswith(f"{name} (")):
             return amount
     for name, amount in prices.items():
-        if name and any(name.lower() in gpu.lower() for gpu in rows.gpus_of(row.summaries[0])):
+        if name and any(name.lower() in gpu.lower() for gpu in hosts.gpus_of(row.summaries[0])):
             given = str(row.settings.get("gpus") or "")
             count = (
                 len(given.split(","))

@@ -87,7 +87,17 @@ ROOMS: dict[str, set[str]] = {
     "verdicts": {"engines", "results", "sizes", "stats"},
     "results": {"sizes", "stats", "wording"},
     "summary": {"outside", "records", "sampling", "sizes", "stats", "wording"},
-    "machine": {"client", "clock", "engines", "hostname", "runtime_directory", "sampling", "visible_gpus"},
+    "machine": {
+        "client",
+        "clock",
+        "engines",
+        "exit_codes",
+        "failure",
+        "hostname",
+        "runtime_directory",
+        "sampling",
+        "visible_gpus",
+    },
     "serving": {
         "apikey",
         "client",
