@@ -17,7 +17,7 @@ export LLMPAR_MAKEFILE := $(abspath $(HERE)/Makefile)
 # Words from the command line and the environment are taken as they are: a model's name or an address that holds
 # $(shell ...) is text. config.mk is Make, and its owner's.
 literal = $(if $(filter command environment,$(firstword $(origin $1))),$(eval override $1 := $$(value $1)))
-$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST PRICE SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
+$(foreach setting,SWEEP REPEATS SEED RUNS BASE_URL ENGINE MODEL API VENV PYTHON EXTRAS PICK LOAD_HOSTS HOSTS TESTS SLO A B BY SPACE MINUTES AXIS MOST PRICE SEARCH LLMPAR_RUNS LLMPAR_BASE_URL LLMPAR_ENGINE LLMPAR_MODEL LLMPAR_API LLMPAR_RUNNING LAUNCHER,$(call literal,$(setting)))
 
 SWEEP ?= quick
 REPEATS ?= 1
@@ -105,16 +105,21 @@ table_names = $(sort $(foreach folder,$(tables),$(patsubst $(folder)/%.tsv,%,$(w
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z0-9-]*:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nSettings (make NAME=value, or in config.mk)\n'
-	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'LOAD_HOSTS=' 'hosts to send the load from, with commas (docs/hosts.md)' 'RUNS=$(RUNS)' 'where results go' 'SLO=' "objectives, as 'ttft-p95<500ms tpot-p95<50ms': goodput, picks, find"
+	@printf '  %-18s %s\n' 'SWEEP=$(SWEEP)' 'a table in sweeps/, or the path of one' 'REPEATS=$(REPEATS)' 'repeats of whole server sessions, shuffled by SEED=$(SEED)' 'BASE_URL=' 'use a server that already runs (ENGINE, MODEL, API name it)' 'LAUNCHER=' 'how clients are started, for every cell: threads, asyncio, queue ... (docs/request.md)' 'HOSTS=' 'hosts to measure on, each with engines of its own (docs/hosts.md)' 'LOAD_HOSTS=' 'hosts to send the load from, with commas (docs/hosts.md)' 'RUNS=$(RUNS)' 'where results go' 'SLO=' "objectives, as 'ttft-p95<500ms tpot-p95<50ms': goodput, picks, find"
 	@printf '\nTables: %s\n' "$(table_names)"
 
 ##@ Measure
 
 # The cell list is made before anything is installed, with the standard library, so that `make -n` is right.
 plan = PYTHONPATH=$(package)/.. $(PYTHON) -m llmpar.sweep_folder
-ifneq ($(filter sweep table plot session-% $(RUN)/%,$(MAKECMDGOALS)),)
+ifneq ($(filter sweep table plot measure session-% $(RUN)/%,$(MAKECMDGOALS)),)
 $(if $(wildcard $(table))$(SEARCH),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
+ifneq ($(HOSTS),)
+$(if $(filter-out sweep table,$(MAKECMDGOALS)),$(error HOSTS=$(HOSTS) goes with `make sweep`))
+$(if $(running)$(LOAD_HOSTS),$(error HOSTS starts engines on each host: leave BASE_URL and LOAD_HOSTS out, or use LOAD_HOSTS with BASE_URL))
+else
 include $(RUN)/cells.mk
+endif
 endif
 
 # A search grows its list of cells by itself: scripts/search names its folder.
@@ -142,6 +147,16 @@ measured = $(CELLS:%=$(RUN)/%/requests.jsonl)
 announce:
 	@$(plan) --measured $(RUN)
 
+# What HOSTS run, each for itself.
+.PHONY: measure
+measure: announce $(measured)
+
+ifneq ($(HOSTS),)
+export REPEATS SEED
+.PHONY: sweep table
+sweep table: | $(ready)
+	@VENV='$(abspath $(VENV))' $(HERE)/scripts/sweep-hosts "$$HOSTS" $(RUNS) $(sweep_name) $(table)
+else
 .PHONY: sweep
 sweep: announce $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP that is missing, print the table, name the picture
 	@cat $(RUN)/sweep.txt
@@ -151,6 +166,7 @@ sweep: announce $(RUN)/sweep.txt $(RUN)/sweep.png ## time every cell of SWEEP th
 .PHONY: table
 table: announce $(RUN)/sweep.txt ## the wall-seconds table of SWEEP
 	@cat $(RUN)/sweep.txt
+endif
 
 .PHONY: plot
 plot: $(RUN)/sweep.png ## latency and throughput against clients
@@ -200,7 +216,7 @@ clean-run: ## throw the results of SWEEP away
 
 ##@ Decide
 
-export SLO A B BY SPACE MINUTES AXIS MOST PRICE
+export HOSTS SLO A B BY SPACE MINUTES AXIS MOST PRICE
 ifneq ($(filter find decide best,$(MAKECMDGOALS)),)
 $(if $(wildcard $(table)),,$(error $(shell $(plan) --nearest '$(SWEEP)' $(table_names))))
 endif
