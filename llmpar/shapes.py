@@ -39,7 +39,9 @@ CELL: dict[str, Shape] = _of(TEXT, "id sweep session settings_sha256") | {
     "repeat": COUNT,
     "varies": SETTINGS,
     "server": SETTINGS,
-    "load": SETTINGS | _of(COUNT, "clients count skip take max_tokens warmup") | _of(NUMBER, "rate shape timeout_s"),
+    "load": SETTINGS
+    | _of(COUNT, "clients count skip take max_tokens prompt_tokens warmup")
+    | _of(NUMBER, "rate shape timeout_s duration_s prefix_ratio"),
 }
 SERVER: dict[str, Shape] = _of(TEXT, "engine title version runtime api model base_url outcome message") | {
     "settings": {"*": ANY},
@@ -92,6 +94,16 @@ SUMMARY: dict[str, Shape] = _of(TEXT, "label session latency_failures latency_ov
     "window": _of(NUMBER, "duration_s ramp_s drain_s requests completed ttft_drift_ratio wave_ratio")
     | _of(INSTANT, "start_at end_at")
     | {"steady": FLAG, "reason": TEXT, "method": TEXT},
+    "conversations": _of(COUNT, "n complete later_turns")
+    | _of(SPREAD | {"p95": NUMBER}, "turns_per_conversation duration_s think_s")
+    | {
+        "turns": [
+            _of(COUNT, "turn n ok")
+            | _of(SPREAD | {"p95": NUMBER}, "ttft_s e2e_s")
+            | _of(NUMBER, "prompt_tokens_mean cached_ratio")
+        ]
+    },
+    "prefix": _of(NUMBER, "asked_ratio achieved_ratio engine_ratio") | {"source": TEXT},
     "latency": LATENCIES,
     "latency_run": LATENCIES,
     "throughput": _of(RATE, "output_tokens_per_s total_tokens_per_s requests_per_s goodput_per_s"),

@@ -61,7 +61,10 @@ LOAD: dict[str, type] = {
     "api": str,
     "stream": bool,
     "prompts": str,
+    "prompt_tokens": int,
+    "prefix_ratio": float,
     "count": int,
+    "duration_s": float,
     "skip": int,
     "take": int,
     "max_tokens": int,
@@ -95,7 +98,7 @@ LAUNCHERS = ("parallel", "queue", "cold", "threads", "asyncio", "open")
 WORDS = {
     "launcher": LAUNCHERS,
     "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii", "ollama"),
-    "process": ("constant", "poisson", "gamma"),
+    "process": ("constant", "poisson", "gamma", "trace"),
 }
 # A product beyond this is a mistake, not a sweep.
 MOST = 10_000
@@ -219,11 +222,13 @@ def fault(column: str, value: Any) -> str | None:
         return ", which holds control characters"
     if column in WORDS and value not in WORDS[column]:
         return f", not one of {', '.join(WORDS[column])}"
-    if column in ("shape", "rate", "timeout_s") and not value > 0:
+    if column == "prefix_ratio" and not 0 <= value < 1:
+        return "; it must be a share from 0 to below 1"
+    if column in ("shape", "rate", "timeout_s", "duration_s") and not value > 0:
         return "; it must be above 0" + (" (1 is Poisson, less is burstier)" if column == "shape" else "")
     if column == "gpu_memory_utilization" and not 0 < value <= 1:
         return "; it is a share of the card's memory: above 0, at most 1"
-    if column in ("clients", "count", "take", "max_tokens", "replicas", "shards") and value < 1:
+    if column in ("clients", "count", "take", "max_tokens", "prompt_tokens", "replicas", "shards") and value < 1:
         return "; it must be at least 1"
     if column == "warmup" and value < 0:
         return "; it must not be negative"

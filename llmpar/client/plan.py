@@ -57,6 +57,7 @@ class Plan:
     launched_ns: int | None = None
     launcher: str = "cold"
     lost: int | None = None
+    duration_s: float | None = None
 
 
 def from_options(
@@ -139,6 +140,7 @@ def from_options(
         whole(environ.get("PARALLEL_SEQ")),
         launched,
     )
+    made.duration_s = options["duration_s"]
     made.lost = whole(environ.get("LLMPAR_LOST"))
     made.launcher = (
         "threads"

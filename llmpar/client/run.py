@@ -3,6 +3,7 @@ from a shared queue, in threads or in coroutines."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -117,12 +118,23 @@ def in_turn(
 
 
 def source(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
-    """Paths of prompt files, one by one as they are wanted."""
+    """Paths of prompt files, one by one as they are wanted, for as long as the plan says."""
+    paths = _paths(plan, stdin)
+    return paths if plan.duration_s is None else within(plan.duration_s, paths)
+
+
+def _paths(plan: Plan, stdin: RawIOBase | None) -> Iterator[str]:
     if plan.queue is not None:
         return prompt_queue.Queue(plan.queue).take(os.getpid())
     if stdin is not None:
         return names(stdin)
     return iter(plan.prompts)
+
+
+def within(seconds: float, paths: Iterator[str]) -> Iterator[str]:
+    """The same names for so many seconds from now; the one that comes after is not asked."""
+    over = time.monotonic() + seconds
+    return itertools.takewhile(lambda _: time.monotonic() < over, paths)
 
 
 def until(gate: gate.Gate, paths: Iterator[str]) -> Iterator[str]:

@@ -304,9 +304,14 @@ def _best(
     if now.cell is None:
         return best_answer.answer(candidates, now, question, spent), ""
     row = load | now.cell.candidate.settings | {"clients": int(now.cell.level), "count": now.cell.count}
-    row |= spaces.prompts_of(now.cell, len(list(Path(load.get("prompts", sweeps.DEFAULTS["prompts"])).glob("*.txt"))))
+    row |= spaces.prompts_of(now.cell, _prompts(load.get("prompts", sweeps.DEFAULTS["prompts"])))
     record = cell(row, now.cell.name, "best", now.cell.server_session)
     return record, best_answer.progress(candidates, now, question, spent)
+
+
+def _prompts(folder: str) -> int:
+    """Prompt files in a folder, as scripts/run-cell takes them."""
+    return sum(1 for path in Path(folder).glob("*") if path.name.endswith((".txt", ".prompt.json")))
 
 
 def _write(record: dict[str, Any], folder: str | None, progress: str) -> None:

@@ -112,6 +112,13 @@ from llmpar.dialects import DIALECTS
     type=click.Path(),
     help="Take prompts from FILE, shared by all clients. One file name a line.",
 )
+@click.option(
+    "--duration",
+    "duration_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    help="Take no more prompts after so many seconds of this process.",
+)
 @click.option("--threads", metavar="N", type=click.IntRange(1, 65536), help="Run N clients as threads of this process.")
 @click.option(
     "--asyncio", "coroutines", metavar="N", type=click.IntRange(1, 65536), help="Run N clients as coroutines (aiohttp)."

@@ -122,6 +122,8 @@ def main(
                 cli.assignments(
                     {
                         "requests": summary["n"]["requests"],
+                        # Prompt files that were asked: the later turns of conversations are no new ones.
+                        "asked": summary["n"]["requests"] - summary.get("conversations", {}).get("later_turns", 0),
                         "ok": summary["n"]["ok"],
                         "errors": types,
                         "row": rendered.row(summary),

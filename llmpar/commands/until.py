@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -17,16 +18,23 @@ if TYPE_CHECKING:
 
 NAME = "llmpar-until"
 POLL_S = 0.2
+TIME_OVER = "time over"
 
 
 @cli.command(
     NAME,
-    common=("--slo", "--clients", "--records", "--queue"),
+    common=("--slo", "--duration", "--clients", "--records", "--queue"),
     short_help="a load that ends as soon as objectives are surely met or missed",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
-    "--slo", metavar="TEXT", required=True, help="Objectives on shares of requests: ttft-p95<500ms tpot-p95<50ms."
+    "--slo", metavar="TEXT", default="", help="Objectives on shares of requests: ttft-p95<500ms tpot-p95<50ms."
+)
+@click.option(
+    "--duration",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="End after so many seconds, whatever the records show.",
 )
 @click.option(
     "--clients",
@@ -50,8 +58,8 @@ POLL_S = 0.2
     type=click.Path(dir_okay=False),
     help="The list that COMMAND's clients share. At the end the rest of it is taken; without it COMMAND gets HUP.",
 )
-def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str | None) -> int:
-    """Run a load until its records show that objectives are met or missed.
+def main(command: tuple[str, ...], slo: str, duration: float | None, clients: int, path: str, queue: str | None) -> int:
+    """Run a load until its records show that objectives are met or missed, or its time is over.
 
     \b
       llmpar-until --slo 'ttft-p95<1s' --clients 8 --records out -- parallel -j8 llmpar-request ::: prompts/* > out
@@ -68,18 +76,21 @@ def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str
 
     if not command:
         raise failure.Failure("no command to run", exit_codes.USAGE, f"{NAME} … -- COMMAND")
+    if not slo and duration is None:
+        raise failure.Failure("neither --slo nor --duration is given", exit_codes.USAGE)
     try:
-        wanted = objectives.parse(slo)
+        wanted = objectives.parse(slo) if slo else {}
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
-    judge = ending.Ending(wanted, clients)
+    judge = ending.Ending(wanted, clients) if wanted else None
     child = foreground.start(command)
     stop = threading.Event()
     told: list[str] = []
+    over = None if duration is None else time.monotonic() + duration
 
     def work() -> None:
         try:
-            if (verdict := watch(judge, path, stop)) is not None:
+            if (verdict := watch(judge, path, stop, over)) is not None:
                 told.append(verdict)
                 end(child.pid, queue)
         except OSError as error:
@@ -92,20 +103,27 @@ def main(command: tuple[str, ...], slo: str, clients: int, path: str, queue: str
     thread.join(10)
     if not told or code > 128:
         return code
+    if judge is None or told[0] == TIME_OVER:
+        return exit_codes.OK
     closing = {"kind": "ended", "v": 1, "verdict": told[0], "objectives": wanted, "requests": len(judge.sent)}
     sys.stdout.buffer.write(records.encode(closing))
     sys.stdout.buffer.flush()
     return exit_codes.OK
 
 
-def watch(judge: Ending, path: str, stop: threading.Event) -> str | None:
-    """Read records as they come until they settle it; None where the load ends first. Raises OSError."""
+def watch(judge: Ending | None, path: str, stop: threading.Event, over: float | None) -> str | None:
+    """Read records as they come until they settle it or the time is `over`; None where the load ends first. Raises
+    OSError."""
     from llmpar.summary.chunks import EMPTY, check, mend
     from llmpar.verdicts.objectives import UNKNOWN
 
     rest = b""
     with open(path, "rb") as stream:
-        while not stop.wait(POLL_S):
+        while not stop.wait(POLL_S if over is None else max(0.0, min(POLL_S, over - time.monotonic()))):
+            if over is not None and time.monotonic() >= over:
+                return TIME_OVER
+            if judge is None:
+                continue
             *lines, rest = (rest + stream.read()).split(b"\n")
             for line in lines:
                 try:

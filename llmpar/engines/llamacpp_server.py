@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--slots", action="store_true")
     parser.add_argument("--cache-prompt", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--cache-ram", type=int, default=8192, help="MiB of host memory for prompt caches")
+    parser.add_argument("--swa-full", action="store_true", help="keep a sliding window whole, for prefix reuse")
     parser.add_argument("-ctk", "--cache-type-k", default="f16")
     parser.add_argument("-ctv", "--cache-type-v", default="f16")
     parser.add_argument("--spec-type", choices=["none", "ngram-simple"], default="none")
@@ -81,6 +82,7 @@ def main() -> None:
     params.endpoint_metrics, params.endpoint_slots = given.metrics, given.slots
     params.cache_prompt, params.cache_ram_mib = given.cache_prompt, given.cache_ram
     params.cache_type_k, params.cache_type_v = cache_type(given.cache_type_k), cache_type(given.cache_type_v)
+    params.swa_full = given.swa_full
     params.verbosity = given.verbosity
     params.ui = False
     if given.batch_size:

@@ -194,6 +194,8 @@ class Worker:
                 if plan.queue
                 else iter(plan.prompts)
             )
+            if plan.duration_s is not None:
+                paths = run.within(plan.duration_s, paths)
             run.in_turn(plan, paths, put, tally, self.connections, self.gate)
             code = tally.status
             if said:

@@ -77,11 +77,40 @@ def summary(record: dict[str, Any]) -> str:
         good = record["goodput"]
         share = f"{words.percent(good['ratio'])}% of requests ({good['met']} of {n['requests']})"
         lines.append(f"{share} met {words.slo(good['objectives'])}\n")
+    if record.get("conversations"):
+        lines += _conversations(record["conversations"])
+    if record.get("prefix"):
+        prefix = record["prefix"]
+        achieved = prefix["achieved_ratio"]
+        told = DASH if achieved is None else f"{achieved:.0%}, as its {prefix['source']} tells"
+        lines.append(f"prefix cache: {prefix['asked_ratio']:.0%} of the prompt tokens asked for, achieved {told}\n")
     beside = samples(record)
     if beside:
         lines.append("\n".join(beside) + "\n")
     lines += warnings([record])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _conversations(found: dict[str, Any]) -> list[str]:
+    """Conversations as a whole, and a row for each turn."""
+    duration = found["duration_s"]
+    lasted = f", {number(duration['p50'])} s long (p50), {number(duration['p95'])} s (p95)" if duration else ""
+    rows = [
+        [
+            str(each["turn"]),
+            f"{each['ok']}/{each['n']}",
+            *(
+                milliseconds(each[name][part] if each[name] else None)
+                for name in ("ttft_s", "e2e_s")
+                for part in ("p50", "p95")
+            ),
+            number(each["prompt_tokens_mean"]),
+            DASH if each["cached_ratio"] is None else f"{each['cached_ratio']:.0%}",
+        ]
+        for each in found["turns"]
+    ]
+    head = ["turn", "ok", "TTFT p50, ms", "p95", "E2E p50, ms", "p95", "prompt tokens", "cached"]
+    return [f"{found['n']} conversations, {found['complete']} complete{lasted}", plain.table(head, rows)]
 
 
 LATENCIES = {

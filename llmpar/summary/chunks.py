@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from llmpar import outside, records
+from llmpar.summary import conversations
 
 FIELDS = (
     "kind",
@@ -48,6 +49,8 @@ PLACE = {name: place for place, name in enumerate(FIELDS)}
 INSTANTS = ("sent_at", "launched_at", "scheduled_at")
 DURATIONS = ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s", "cpu_wait_s")
 COUNTS = ("prompt_tokens", "cached_tokens", "output_tokens")
+# The most output tokens of a request, as APIs name it.
+LENGTHS = ("max_tokens", "max_new_tokens", "n_predict", "num_predict", "max_completion_tokens")
 LATEST = 1e11  # epoch seconds, in the year 5138
 LONGEST = 1e9  # seconds of any duration, 32 years; by the clock's steps they may be negative
 NAMES = ("engine", "api", "model", "base_url", "stream", "launcher", "concurrency", "host")
@@ -72,10 +75,13 @@ class Chunk:
         self.events = array("d")
         self.lengths: list[int] = []
         self.odd: dict[int, list[int] | None] = {}
+        self.turns: list[conversations.Turn] = []
         place = PLACE["status"]
         for record in parsed:
             fields = _all(record)
             self.rows.append(fields)
+            if "conversation" in record and (turn := conversations.of_record(record)) is not None:
+                self.turns.append(turn)
             if fields[place] == "ok":
                 # Numbers leave their Python objects at once: kept ones would cost more than reading them did.
                 events, tokens = record["event_s"], record["event_tokens"]
@@ -198,7 +204,7 @@ def asked_tokens(sampling: Any) -> int | None:
         return None
     inner = sampling.get("parameters")
     for place in (sampling, inner if isinstance(inner, dict) else {}):
-        for name in ("max_tokens", "max_new_tokens", "n_predict", "num_predict", "max_completion_tokens"):
+        for name in LENGTHS:
             if outside.count(place.get(name)) is not None:
                 return int(place[name])
     return None

@@ -45,10 +45,10 @@ def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | Non
     """Share of the clients' time in which one had no request out though there was work: launching and waiting.
 
     Over the steady window; without one ("run"), from the moment when all clients had started until the last request was
-    sent. (None, None) for open loads and where nobody says how many clients there were.
+    sent. (None, None) for open loads, for conversations with think time, and where the number of clients is unknown.
     """
     asked = result["concurrency"]["asked"]
-    if not asked or not run.known:
+    if not asked or not run.known or thinks(result):
         return None, None
     if result["window"]["steady"]:
         return "steady", max(0.0, 1 - result["concurrency"]["steady"] / asked)
@@ -57,6 +57,11 @@ def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | Non
         return None, None
     flying = run.mean_in_flight(int(starts[asked - 1]), int(starts[-1]))
     return (None, None) if flying is None else ("run", max(0.0, 1 - flying / asked))
+
+
+def thinks(result: dict[str, Any]) -> bool:
+    """Whether clients wait between the turns of conversations, which is not for want of the client."""
+    return bool(((result.get("conversations") or {}).get("think_s") or {}).get("max"))
 
 
 def _launching(columns: Columns, delay: np.ndarray, late: np.ndarray, measured: Latencies) -> float | None:

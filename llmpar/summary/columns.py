@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from llmpar import records
-from llmpar.summary import tally
+from llmpar.summary import conversations, tally
 from llmpar.summary.chunks import NAMES, PLACE, STATUSES, Chunk, asked_tokens
 from llmpar.summary.clocks import Clock
 
@@ -88,6 +88,7 @@ class Columns:
     def __init__(self, of_host: Mapping[str, Clock] | None = None) -> None:
         """`of_host`: the clocks of hosts, to put all instants by one of them."""
         self.counts: Counter[str] = Counter()
+        self.turns: list[conversations.Turn] = []  # of conversations
         self.names: dict[str, Counter[Any]] = {name: Counter() for name in NAMES}
         self.of_host = of_host or {}
         self.hosts: Counter[tuple[Any, Any]] = Counter()  # host and concurrency
@@ -110,6 +111,7 @@ class Columns:
         rows = chunk.rows
         if not rows:
             return
+        self.turns.extend(chunk.turns)
         columns = list(zip(*rows, strict=True))
         if columns[0].count("request") != len(rows) or not set(columns[1]) <= VERSIONS:
             raise ValueError("not all request records of a known version")
@@ -154,6 +156,7 @@ class Columns:
             *((self.names[name], other.names[name]) for name in NAMES),
         ):
             mine.update(its)
+        self.turns.extend(other.turns)
         self.samplings.update(other.samplings)
         self.hosts.update(other.hosts)
         for name in SUMS:

@@ -12,7 +12,7 @@ import orjson
 
 from llmpar import records, sizes
 from llmpar.stats import order_statistics
-from llmpar.summary import client_limits, clocks, join, latencies, tally, window
+from llmpar.summary import client_limits, clocks, conversations, join, latencies, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
@@ -139,6 +139,8 @@ class Summariser:
             )
         result["concurrency"] = _concurrency(columns, run, window, _asked(cell, clients, columns))
         result["tokens"] = _tokens(columns)
+        if (talks := conversations.describe(columns.turns)) is not None:
+            result["conversations"] = talks
         result["client"] = client_limits.describe(columns, run, measured, result)
         result["client"] |= self._clocks(result, run)
         result["workload"] = _workload(columns)
@@ -157,6 +159,8 @@ class Summariser:
             return int(run.tokens[max(first, 0) : max(last, 0) + (0 if window.steady else 1)].sum())
 
         join.join(result, self._sampled("gpu"), self._sampled("engine"), tokens_between)
+        if (prefix := conversations.prefix(result)) is not None:
+            result["prefix"] = prefix
         result["warnings"] = of_summary(Evidence(result, columns, cell, server, convoy, frozenset(self._hosts())))
         return result
 
@@ -218,7 +222,7 @@ def _asked(cell: dict[str, Any] | None, clients: int | None, columns: Columns) -
     if clients is not None:
         return clients
     load = (cell or {}).get("load") or {}
-    if load.get("rate"):
+    if load.get("rate") or load.get("launcher") == "open":
         return None  # an open load asks for a rate, not for a number in flight
     if isinstance(load.get("clients"), int):
         return int(load["clients"])

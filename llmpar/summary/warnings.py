@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
-from llmpar.summary.client_limits import LIMIT
+from llmpar.summary.chunks import LENGTHS
+from llmpar.summary.client_limits import LIMIT, thinks
 from llmpar.summary.clocks import LARGE_RATIO, LARGE_S
 from llmpar.summary.columns import NONE, Columns
 
 BUSY = 0.10  # of all processors
 ACCEPTANCE_SLACK = 0.05
+PREFIX_SLACK = 0.10  # of all prompt tokens
 OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
 
 
@@ -112,7 +115,13 @@ def busy_host(evidence: Evidence) -> dict[str, Any] | None:
 def low_concurrency(evidence: Evidence) -> dict[str, Any] | None:
     concurrency, requests = evidence.result["concurrency"], evidence.result["n"]["requests"]
     asked, lost = concurrency["asked"], evidence.result["client"]["turn_lost_ratio"]
-    if lost is None and asked and concurrency["ratio"] is not None and requests <= asked:
+    if (
+        lost is None
+        and asked
+        and concurrency["ratio"] is not None
+        and requests <= asked
+        and not thinks(evidence.result)
+    ):
         lost = 1 - concurrency["ratio"]
     if lost is None or lost <= LIMIT:
         return None
@@ -312,13 +321,42 @@ def mixed_engines(evidence: Evidence) -> dict[str, Any] | None:
 
 
 @row(
-    "several sets of sampling options",
+    "several sets of sampling options, answer lengths aside",
     "the requests were sampled in {count} different ways",
     "give every request the same options",
 )
 def mixed_sampling(evidence: Evidence) -> dict[str, Any] | None:
     count = len(evidence.columns.samplings)
+    if count > 1:  # prompts may ask for lengths of their own
+        count = len({_without_length(orjson.loads(each)) for each in evidence.columns.samplings})
     return {"count": count} if count > 1 else None
+
+
+def _without_length(sampling: Any) -> bytes:
+    if isinstance(sampling, dict):
+        inner = sampling.get("parameters")
+        sampling = {name: value for name, value in sampling.items() if name not in LENGTHS}
+        if isinstance(inner, dict):
+            sampling["parameters"] = {name: value for name, value in inner.items() if name not in LENGTHS}
+    return orjson.dumps(sampling, option=orjson.OPT_SORT_KEYS)
+
+
+@row(
+    f"the share of prompt tokens from the prefix cache is unknown, or over {PREFIX_SLACK:.0%} of all tokens off "
+    "`prefix_ratio`",
+    "{asked:.0%} of the prompt tokens were to come from the prefix cache, {achieved}",
+    "set the column prefix_cache to yes; prompts of 1,000 tokens and more lose less to whole blocks; where nobody "
+    "tells, ask the engine for usage with cached tokens or sample its metrics",
+)
+def prefix_missed(evidence: Evidence) -> dict[str, Any] | None:
+    found = evidence.result.get("prefix")
+    if found is None:
+        return None
+    achieved = found["achieved_ratio"]
+    if achieved is not None and abs(achieved - found["asked_ratio"]) <= PREFIX_SLACK:
+        return None
+    words = "nobody tells how many did" if achieved is None else f"{achieved:.0%} did"
+    return {"asked": found["asked_ratio"], "achieved": words}
 
 
 @row(
