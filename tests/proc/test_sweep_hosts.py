@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,16 +23,6 @@ NAMES = ("gpu1", "gpu2")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Lab]:
     with hosts.lab(tmp_path_factory.mktemp("hosts") / "lab", *NAMES) as made:
         yield made
-
-
-def ready(folder: Path) -> Path:
-    """A virtual environment that make finds ready on every host: the one that runs this."""
-    real, made = Path(sys.executable).parent.parent, folder / "venv"
-    made.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (made / name).symlink_to(real / name)
-    (made / ".ready-run").touch()
-    return made
 
 
 def engines(host: hosts.Host) -> list[psutil.Process]:
@@ -63,7 +52,7 @@ def test_a_sweep_on_two_hosts(lab: hosts.Lab, tmp_path: Path) -> None:
         "engine\tmodel\tclients\tprompts\tmax_tokens\tcount\twarmup\thost\n"
         f"llamacpp\t{tmp_path}/m.gguf\t1\tprompts\t4\t2\t0\t\nllamacpp\t{tmp_path}/m.gguf\t2\tprompts\t4\t2\t0\tgpu2\n"
     )
-    words = lab.words("make", "-f", str(ROOT / "Makefile"), f"VENV={ready(tmp_path)}", "SWEEP=t.tsv", "RUNS=runs")
+    words = lab.words("make", "-f", str(ROOT / "Makefile"), f"VENV={hosts.ready(tmp_path)}", "SWEEP=t.tsv", "RUNS=runs")
     line = [*words, "HOSTS=gpu1,gpu2"]
 
     def start() -> subprocess.Popen[str]:
