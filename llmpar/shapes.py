@@ -56,6 +56,7 @@ SERVER: dict[str, Shape] = _of(TEXT, "engine title version runtime api model bas
     "started_at": INSTANT,
     "ended_at": INSTANT,
     "ready_s": NUMBER,
+    "startup": _of(NUMBER, "spawn_s weights_s compile_s graphs_s first_token_s other_s"),
     "probe": _of(PLAIN, "status text") | _of(NUMBER, "output_tokens waited_s"),
     "model_file": _of(NUMBER, "size_bytes") | {"name": TEXT, "modified_at": INSTANT},
 }

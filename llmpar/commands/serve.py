@@ -14,6 +14,7 @@ import click
 
 from llmpar import cli, exit_codes, failure, foreground, records, runtime_directory, sizes
 from llmpar.engines import ENGINES, Device, Settings, Unsupported, check, docker, flags
+from llmpar.results import words
 from llmpar.serving import balancer, containers, gpu_memory, launches, orphans, power_limit, run
 from llmpar.serving.ports import choose_ports
 from llmpar.serving.record import ServerRecord
@@ -229,7 +230,7 @@ def main(
         power_limit.capped(wanted.power_limit_w, gpu_memory.own_gpus(made), say),
         run.running(row, made, folder, record, state, flags.host(wanted), front, ready_timeout, say, first) as servers,
     ):
-        say(f"{row.title} is ready at {servers.base_url} after {servers.ready_s:.1f} s")
+        say(f"{row.title} is ready at {servers.base_url} after {words.startup(record.fields)}")
         os.environ.update(
             LLMPAR_BASE_URL=servers.base_url,
             LLMPAR_MODEL=made[0].model,

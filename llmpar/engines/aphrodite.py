@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmpar.engines import docker, flags, installed, memory, vllm
+from llmpar.engines import docker, flags, installed, memory, startup, vllm
 from llmpar.engines.base import Device, Engine, Launch, OpenAi, Settings
 
 QUANTIZE = ("aqlm", "awq", "bnb", "exl2", "gguf", "gptq", "quip", "squeezellm", "marlin")
@@ -185,6 +185,7 @@ ENGINE = Engine(
     packages=("aphrodite-engine",),
     version_at=("/version", "version"),
     openai=OpenAi(top_k_off=-1, running_usage=True),
+    startup=startup.VLLM,
     metrics=replace(vllm.METRICS, prefix="aphrodite:"),
     failures=flags.TORCH_FAILURES,
 )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from llmpar.engines.startup import Startup
+
 NO_GPUS, ALL_GPUS = "none", "all"  # values of gpus beside indices: the CPU; all, whether or not one was found here
 
 
@@ -137,6 +139,7 @@ class Engine:
     consequences: tuple[
         tuple[str, str, str], ...
     ] = ()  # the same, of lines that follow any failure: they count where no line names one
+    startup: Startup | None = None  # what its log says of a start
     defaults: Mapping[str, Any] = field(default_factory=dict)  # where nothing is said, if other than llmpar-serve's own
     owned_by: tuple[str, ...] = ()  # what /v1/models may say of its models' owner; forks keep the word
     # The file of a model's name, of an engine that reserves the cache of all its sequences at its start.

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from llmpar.engines import docker, gguf
+from llmpar.engines import docker, gguf, startup
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 from llmpar.engines.flags import as_argv, host, local
 from llmpar.engines.llamacpp_server import model_path
@@ -137,6 +137,7 @@ ENGINE = Engine(
     version_at=("/props", "build_info"),
     openai=OpenAi(top_k_off=0, cache_prompt=True),
     always={"min_p": 0},  # the server's own default is 0.05
+    startup=startup.LLAMACPP,
     metrics=Metrics(
         prefix="llamacpp:",
         names={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmpar.engines import docker, flags, installed, memory
+from llmpar.engines import docker, flags, installed, memory, startup
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings
 
 DEFAULT_VERSION = "0.5.23"
@@ -139,6 +139,7 @@ ENGINE = Engine(
     packages=("sglang",),
     version_at=("/get_server_info", "version"),
     openai=OpenAi(top_k_off=-1, running_usage=True),
+    startup=startup.SGLANG,
     metrics=Metrics(
         prefix="sglang:",
         names={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from llmpar.engines import docker, flags, installed, memory
+from llmpar.engines import docker, flags, installed, memory, startup
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "3.3.7"
@@ -129,6 +129,7 @@ ENGINE = Engine(
     needs=needs,
     version_at=("/info", "version"),
     openai=OpenAi(top_k=False, top_p_of_1=False, zero_temperature=False, ignore_eos=False),
+    startup=startup.TGI,
     metrics=Metrics(
         prefix="tgi_",
         names={

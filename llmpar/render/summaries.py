@@ -50,6 +50,8 @@ def summary(record: dict[str, Any]) -> str:
         f"wall {number(record['wall_s']['value'], 4)} s; in flight {number(concurrency['achieved'])}{asked}, "
         f"peak {concurrency['peak']}"
     )
+    if started := words.startup(record.get("server")):
+        lines.append(f"server ready after {started}")
     if window["steady"]:
         lines.append(
             f"steady for {number(window['duration_s'])} s after {number(window['ramp_s'])} s of ramp, "

@@ -81,7 +81,7 @@ def runs(rows: Sequence[rows.Row], commands: Mapping[str, str]) -> list[Table]:
             session = str(summary.get("session") or "")
             server = summary.get("server")
             if isinstance(server, dict) and session not in servers:
-                servers[session] = [session, engine(summary), command_of(server)]
+                servers[session] = [session, engine(summary), words.startup(server) or words.DASH, command_of(server)]
             work, made = summary.get("workload") or {}, summary.get("provenance") or {}
             cell = str((summary.get("cell") or {}).get("id") or row.cell)
             digest = (
@@ -106,7 +106,7 @@ def runs(rows: Sequence[rows.Row], commands: Mapping[str, str]) -> list[Table]:
     for name, its in hosts.items():
         tables.append(Table(f"Host {name}", ["what", "value"], [[key, value] for key, value in its.items()]))
     if servers:
-        tables.append(Table("Servers", ["session", "engine", "command"], list(servers.values())))
+        tables.append(Table("Servers", ["session", "engine", "ready after", "command"], list(servers.values())))
     tables.append(
         Table(
             "Loads",

@@ -55,6 +55,17 @@ def size(count: float | None) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def startup(server: dict[str, Any] | None) -> str:
+    """`2.2 s (spawn 0.5, weights 1.7, first token 0.1)`: how long a server took to start, and its phases; empty where
+    it is not known."""
+    ready = (server or {}).get("ready_s")
+    if ready is None:
+        return ""
+    phases = ((server or {}).get("startup") or {}).items()
+    parts = [f"{name.removesuffix('_s').replace('_', ' ')} {value:.1f}" for name, value in phases if value is not None]
+    return f"{number(ready)} s" + (f" ({', '.join(parts)})" if parts else "")
+
+
 def settings(values: dict[str, Any]) -> str:
     """`clients 128, launcher parallel`: settings of one side; an unset one is the default."""
     return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in values.items())

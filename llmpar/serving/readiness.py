@@ -12,7 +12,7 @@ from llmpar import apikey, exit_codes, http_session
 from llmpar.dialects import DIALECTS, Sampling
 from llmpar.engines.base import Engine
 from llmpar.failure import Failure
-from llmpar.serving import causes
+from llmpar.serving import causes, startup
 from llmpar.serving.servers import Started
 
 
@@ -41,8 +41,11 @@ def wait_ready(
         engine.name,
     )
     last, refused_since = "nothing listens yet", None
+    watch = startup.Watch(engine, started.log, deadline_from)
     with asking() as session:
         while True:
+            watch.look()
+            asked_at = time.monotonic()
             code = started.process.poll()
             if code is not None:
                 outcome, why = causes.explain(engine, started.log, started.ended())
@@ -56,6 +59,8 @@ def wait_ready(
                     False,
                 )
                 if answer.status_code == 200 and reply.error is None and (reply.output_tokens or reply.text):
+                    now = time.monotonic()
+                    started.startup = watch.phases(now - deadline_from, now - asked_at)
                     return {
                         "status": answer.status_code,
                         "text": reply.text,

@@ -42,6 +42,7 @@ class ServerRecord:
             "pids": [],
             "started_at": clock.now(),
             "ready_s": None,
+            "startup": None,
             "probe": None,
             "ended_at": None,
             "outcome": "starting",

@@ -59,6 +59,7 @@ def running(
             urls=urls,
             pids=servers.root_pids(serve.servers),
             ready_s=serve.ready_s,
+            startup=serve.servers[0].startup,
             metrics_urls=[url + engine.metrics.path for url in urls] if engine.metrics else [],
             probe=serve.probe,
             outcome="running",

@@ -85,6 +85,7 @@ def record(
         "pids": [],
         "started_at": None,
         "ready_s": None,
+        "startup": None,
         "probe": {
             "status": 200,
             "text": reply.text,

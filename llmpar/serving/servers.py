@@ -29,6 +29,7 @@ class Started:
     log: str
     url: str
     memory_kills: int | None = None  # that the kernel had counted before it started
+    startup: dict[str, Any] | None = None  # seconds of each phase of its start, once it is ready
 
     def ended(self) -> causes.Ended:
         """What is known of its end besides its log."""
