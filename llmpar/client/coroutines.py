@@ -18,14 +18,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from llmpar.client import exchange, stamps
+from llmpar.client import exchange, receive, stamps
 from llmpar.client.conversation import Conversation, Launch, Place
-from llmpar.client.exchange import Raw
 from llmpar.client.gate import Gate
 from llmpar.client.http1 import HEAD_LIMIT, BadFraming, Framer
 from llmpar.client.output import Output, Tally
 from llmpar.client.plan import Missing, Plan
 from llmpar.client.prompt_file import Prompt, read_prompt
+from llmpar.client.receive import Raw
 from llmpar.client.request import Settings, ask, record, request_headers
 
 Take = Callable[[], Awaitable[str | None]]
@@ -46,14 +46,14 @@ class _Socket(socket.socket):
             self.client.spoiled = self.client.spoiled or bool(data) and not self.client.tls
             return data
         if raw.bytes_received > self.client.settings.max_bytes:
-            raw.error = exchange.too_many(self.client.settings.max_bytes)
+            raw.error = receive.too_many(self.client.settings.max_bytes)
             return b""
         if self.client.tls:
             data = super().recv(size, flags)
             raw.bytes_received += len(data)
             return data
         try:
-            return exchange.receive(self, raw, super().recv)
+            return receive.receive(self, raw, super().recv)
         except BadFraming as error:
             raw.error = exchange.named(error, 0)
             return b""
@@ -207,7 +207,7 @@ class Client:
                             if raw.bytes_received > settings.max_bytes:
                                 break
             if raw.bytes_received > settings.max_bytes and not raw.framer.done:
-                raw.error = exchange.too_many(settings.max_bytes)
+                raw.error = receive.too_many(settings.max_bytes)
             elif raw.error is None and not self.tls and (missing := raw.framer.eof()) is not None:
                 raw.error = ("cut_body", missing)
         except TimeoutError:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llmpar import apikey, clock, hostname, records
-from llmpar.client import body, exchange, gate, http1, target
+from llmpar.client import body, exchange, gate, http1, receive, target
 from llmpar.client.coding import BadCoding, decode
 from llmpar.client.conversation import Launch, Place
 from llmpar.client.gate import Cancelled
@@ -123,8 +123,8 @@ def perform(
     record."""
     asked = ask(settings, prompt, place)
     if asked.fault is not None:
-        return record(settings, launch, prompt, asked, exchange.Raw(error=asked.fault), place)
-    raw = exchange.Raw(settings.kernel)
+        return record(settings, launch, prompt, asked, receive.Raw(error=asked.fault), place)
+    raw = receive.Raw(settings.kernel)
     try:
         gate.arm()
         if launch.scheduled_ns is not None:
@@ -153,7 +153,7 @@ def wait_until(due_ns: int) -> None:
         time.sleep(left / 1e9)
 
 
-def read_reply(settings: Settings, raw: exchange.Raw, http_status: int) -> Reply:
+def read_reply(settings: Settings, raw: receive.Raw, http_status: int) -> Reply:
     """What the dialect reads in the answer. An answer that no code of ours was made for costs its own request alone."""
     framer = raw.framer
     body = bytes(framer.body)
@@ -179,7 +179,7 @@ def scrubbed(reply: Reply, error: dict[str, Any] | None, key: str) -> tuple[Repl
 
 
 def record(
-    settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: exchange.Raw, place: Place | None = None
+    settings: Settings, launch: Launch, prompt: Prompt, asked: Asked, raw: receive.Raw, place: Place | None = None
 ) -> dict[str, Any]:
     """The request record of docs/records.md."""
     http_status = raw.framer.status

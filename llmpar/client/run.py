@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from io import RawIOBase
 from typing import Any
 
-from llmpar.client import exchange, gate, prompt_queue
+from llmpar.client import exchange, gate, prompt_queue, receive
 from llmpar.client.conversation import Conversation, Launch, Place, in_turns
 from llmpar.client.gate import Cancelled, Gate
 from llmpar.client.output import Output, Tally, warn
@@ -75,7 +75,7 @@ def lose(plan: Plan, paths: Iterator[str], put: Callable[[dict[str, Any]], None]
         return
     launcher = "pool" if plan.launcher == "cold" else plan.launcher
     launch = Launch(launcher, plan.launched_ns, plan.attempt, plan.slot, plan.seq, plan.at_ns)
-    raw = exchange.Raw(error=("worker_died", "the worker that had the request died"))
+    raw = receive.Raw(error=("worker_died", "the worker that had the request died"))
     place = talk.place._replace(turn=done + 1) if talk.place else None
     made = record(plan.settings, launch, prompt, ask(plan.settings, prompt, place), raw, place)
     tally.add(made)

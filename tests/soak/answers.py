@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from llmpar import records
-from llmpar.client import exchange, request
+from llmpar.client import exchange, receive, request
 from llmpar.client.http1 import BadFraming, Framer
 from llmpar.dialects import DIALECTS
 from llmpar.outside import COUNT_LIMIT
@@ -99,7 +99,7 @@ def answer(chance: random.Random, api: str) -> bytes:
 
 def read(data: bytes, chance: random.Random, settings: request.Settings) -> dict:
     """The record of an answer that came in random pieces and then ended."""
-    raw = exchange.Raw(sent_ns=time.time_ns())
+    raw = receive.Raw(sent_ns=time.time_ns())
     framer: Framer = raw.framer
     try:
         at = 0

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from llmpar import procfs
-from llmpar.client import exchange, http1, stamps
-from llmpar.client.exchange import Connections, Raw
+from llmpar.client import exchange, http1, receive, stamps
+from llmpar.client.exchange import Connections
 from llmpar.client.gate import Cancelled, Gate
+from llmpar.client.receive import Raw
 from llmpar.client.target import Target
 
 STEP_NS = 2_000_000
@@ -53,7 +54,7 @@ def test_unix_sockets_have_no_stamp_to_give():
     with one, two:
         two.sendall(ANSWER)
         raw = Raw()
-        assert exchange.receive(one, raw, one.recv) == ANSWER
+        assert receive.receive(one, raw, one.recv) == ANSWER
         assert not raw.kernel and len(raw.stamps) == 1, "stamped by the process, and the record will say so"
 
 
@@ -262,5 +263,5 @@ def test_silence_and_flood():
         raw = do(server, max_bytes=100_000)
         assert (
             raw.error == ("too_many_bytes", "more than 100000 bytes came")
-            and 100_000 < raw.bytes_received <= 100_000 + exchange.READ_BYTES
+            and 100_000 < raw.bytes_received <= 100_000 + receive.READ_BYTES
         )
