@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmpar.summary import energy
 from llmpar.summary.causes import engine_causes, frontend_causes, gpu_causes, sequences
 
 # Ends of outputs cut some drafts short: 1% was seen with 8 draft tokens.
@@ -37,19 +38,17 @@ def join(summary: dict[str, Any], gpu: list[dict[str, Any]], engine: list[dict[s
     if gpu:
         from llmpar.sampling import gpu_figures as gpu_samples
 
-        found = summary["gpu"] = gpu_samples.reduce(sorted(gpu, key=_when), start, end)
-        if found["energy_j"] is not None and tokens:
-            joined["energy_per_output_token_j"] = found["energy_j"] / tokens
-            joined["energy_per_output_token_resolution_j"] = found["energy_resolution_j"] / tokens
+        summary["gpu"] = gpu_samples.reduce(sorted(gpu, key=_when), start, end)
+        joined |= energy.per_output_token(summary["gpu"], tokens)
     if engine:
         from llmpar.sampling import engine_figures
 
         samples = sorted(engine, key=_when)
-        found = summary["engine"] = engine_figures.reduce(samples, start, end)
-        joined |= split(found)
-        joined["acceptance_length"] = acceptance(summary.get("cell"), summary.get("server"), found)
+        figures = summary["engine"] = engine_figures.reduce(samples, start, end)
+        joined |= split(figures)
+        joined["acceptance_length"] = acceptance(summary.get("cell"), summary.get("server"), figures)
         inside = [sample for sample in samples if start <= sample["at"] <= end]
-        joined["causes"] += engine_causes(found, inside, sequences(summary))
+        joined["causes"] += engine_causes(figures, inside, sequences(summary))
     if gpu:
         joined["causes"] += gpu_causes(summary["gpu"])
         if engine and any(cause["code"] == "gpu_idle" for cause in joined["causes"]):
