@@ -51,6 +51,7 @@ class Noise:
         unique = {id(cell): cell for cell in cells if cell.summaries}.values()
         self.cells = [(_places(cell.summaries), _settings(cell), cell) for cell in unique]
         self._known: dict[tuple[str, Places], dict[Kind, Borrowed]] = {}
+        self._looked: dict[tuple[str, int], tuple[Cell, Places, dict[str, str], dict[str, float]]] = {}
 
     def effect(
         self, a: Cell, b: Cell, figure: str, method: str = "auto", confidence: float = effects.CONFIDENCE
@@ -58,12 +59,23 @@ class Noise:
         """The ratio of the figure of `a` over `b`; see `effects.effect`."""
         if not a.summaries or not b.summaries:
             return None
-        places = _places(a.summaries) | _places(b.summaries)
+        (_, places_a, settings_a, values_a), (_, places_b, settings_b, values_b) = (
+            self._looked_at(side, figure) for side in (a, b)
+        )
+        places = places_a | places_b
         if (figure, places) not in self._known:
             self._known[figure, places] = self._priors(figure, places)
-        lent = self._known[figure, places].get(_kind(_settings(a), _settings(b)), effects.NOTHING)
-        values = [rows.by_session(side.summaries, figure) for side in (a, b)]
-        return effects.effect(values[0], values[1], method, confidence, lent)
+        lent = self._known[figure, places].get(_kind(settings_a, settings_b), effects.NOTHING)
+        return effects.effect(values_a, values_b, method, confidence, lent)
+
+    def _looked_at(self, side: Cell, figure: str) -> tuple[Cell, Places, dict[str, str], dict[str, float]]:
+        """Places, settings and values by session of a side, found once for all of its pairs; kept with the side itself,
+        whose identity is no other's while it lives."""
+        found = self._looked.get((figure, id(side)))
+        if found is None:
+            found = (side, _places(side.summaries), _settings(side), rows.by_session(side.summaries, figure))
+            self._looked[figure, id(side)] = found
+        return found
 
     def _priors(self, figure: str, places: Places) -> dict[Kind, Borrowed]:
         """What pairs of each kind say of a figure, from the cells measured in these sweeps on these hosts."""

@@ -47,21 +47,26 @@ class Choice:
         return self.state == MEETS
 
 
-def judge(rows: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float]) -> list[Choice]:
+def judge(given: Sequence[rows.Row], objectives: Mapping[str, float], prices: Mapping[str, float]) -> list[Choice]:
     """Ranked cells first, best first, then the others in the order given.
 
     `objectives`: metric to the most it may be. `prices`: name to a price per hour, see `price`.
     """
-    choices = [_judge(row, objectives, prices) for row in rows]
+    choices = [_judge(row, objectives, prices) for row in given]
     ranked = [choice for choice in choices if choice.ranked]
     priced = bool(ranked) and all(choice.cost.value is not None for choice in ranked)
     ranked.sort(key=lambda choice: _of(choice.cost) if priced else -_of(choice.row.figure(RATE)))
     _front(ranked, priced)
-    noise = Noise(rows)
+    noise = Noise(given)
     for choice in ranked[1:]:
         choice.against_best = noise.effect(choice.row, ranked[0].row, RATE)
+    # Only pairs of several sessions each have an interval; thousands of cells make millions of pairs.
+    several = [len(rows.by_session(choice.row.summaries, RATE)) > 1 for choice in ranked]
     ends = best_of.of_best(
-        len(ranked), lambda i, j, level: noise.effect(ranked[i].row, ranked[j].row, RATE, confidence=level)
+        len(ranked),
+        lambda i, j, level: (
+            noise.effect(ranked[i].row, ranked[j].row, RATE, confidence=level) if several[i] and several[j] else None
+        ),
     )
     for choice, interval in zip(ranked, ends, strict=True):
         choice.of_best = interval

@@ -348,6 +348,28 @@ def test_more_names_than_a_command_line_holds(root, tmp_path, launcher):
     assert {record["prompt"] for record in made_records} == {f"a 'b' {number:02d}.txt" for number in range(20)}
 
 
+def test_a_table_of_more_summaries_than_a_command_line_holds(root, tmp_path):
+    """A recipe is one argument, of which Linux takes 128 KiB."""
+    numbers = ",".join(map(str, range(1, 26)))
+    (tmp_path / "t.tsv").write_text(f"engine\tclients\tmax_tokens\tprompts\nvllm\t{numbers}\t{numbers}\tprompts\n")
+    venv, runs = Path(sys.executable).parent.parent, "r" * 240
+    make = ["make", "-f", str(root / "Makefile"), "-o", f"{venv}/.ready-run", f"VENV={venv}", f"RUNS={runs}"]
+    make += ["SWEEP=t.tsv"]
+    subprocess.run([*make, f"{runs}/t/cells.mk"], cwd=tmp_path, check=True, timeout=100)
+    cells = sorted((tmp_path / runs / "t").glob("*/cell.json"))
+    assert len(cells) == 625 and sum(len(f"{runs}/t/{path.parent.name}/summary.json") for path in cells) > 1 << 17
+    made = [sys.executable, str(root / "bench/make_requests.py"), "--count", "20", "--events", "4", "--clients", "2"]
+    made_records = subprocess.run(made, capture_output=True, check=True, timeout=100).stdout
+    summarised = subprocess.run(["llmpar-summarise"], input=made_records, capture_output=True, check=True, timeout=100)
+    summary = json.loads(summarised.stdout)
+    for path in cells:
+        (path.parent / "requests.jsonl").touch()
+        (path.parent / "summary.json").write_text(json.dumps(summary | {"cell": json.loads(path.read_text())}) + "\n")
+    done = subprocess.run([*make, "table"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("20/20") == 625
+
+
 def test_another_server_never_shows_the_first_ones_results(project):
     assert project("sweep").returncode == 0
     dead = project("sweep", "BASE_URL=http://127.0.0.1:9", "ENGINE=tgi", "MODEL=other")
