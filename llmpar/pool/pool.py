@@ -257,9 +257,10 @@ class Pool:
         fd = self.streams.get(2)
         if self.asked is None or held is None or fd is None or len(self.spans) < 2 * self.asked:
             return
-        text = f"llmpar-request: {held:.1f} requests were out at a time, of {self.asked} asked for\n"
+        text = f"llmpar-request: {held:.1f} requests were in flight on average, of {self.asked} asked for\n"
         if held < ENOUGH * self.asked:
-            text += f"  to hold them: parallel -j{self.asked} -N0 llmpar-request --queue LIST ::: {{1..{self.asked}}}\n"
+            form = f"parallel -j{self.asked} -N0 llmpar-request --queue LIST ::: {{1..{self.asked}}}"
+            text += f"  to keep them in flight: {form}\n"
         with contextlib.suppress(OSError):
             os.write(fd, text.encode())
 

@@ -102,12 +102,12 @@ def test_every_prompt_has_its_record_and_nothing_stays(server):
 def test_achieved_concurrency_is_the_closing_line_and_advice_comes_where_it_is_low(server):
     files = prompts({f"p{number:02d}": "x\nfake: tokens=2 ttft_ms=150" for number in range(24)})
     low = parallel("-j4", "--delay", "0.15", *command(server), ":::", *files[:8])
-    assert " requests were out at a time, of 4 asked for\n" in low.stderr
+    assert " requests were in flight on average, of 4 asked for\n" in low.stderr
     assert float(low.stderr.split("llmpar-request: ")[1].split()[0]) < 0.97 * 4
     assert "parallel -j4 -N0 llmpar-request --queue LIST ::: {1..4}" in low.stderr
     Path("list").write_text("".join(f"{file}\n" for file in files))
     full = parallel("-j4", "-N0", *command(server, "--queue", "list"), ":::", "1", "2", "3", "4")
-    assert " requests were out at a time, of 4 asked for\n" in full.stderr and len(read(full.stdout)) == 24
+    assert " requests were in flight on average, of 4 asked for\n" in full.stderr and len(read(full.stdout)) == 24
 
 
 def test_two_parallels_at_once_have_two_pools_and_do_not_disturb_each_other(server):
