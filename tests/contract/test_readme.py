@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from llmpar.render import summaries
 from llmpar.results import words
 from llmpar.results.rows import Row, group
 from llmpar.verdicts import knee
@@ -38,6 +39,12 @@ def test_the_picture_and_its_words_show_them(root: Path, text: str, clients: lis
     assert f"{rates[128]} at 128 clients" in alt[1] and f"{rates[512]} at 512" in alt[1]
     waits = [row.figure("ttft_mean_s").value or 0.0 for row in clients if row.settings["clients"] in (24, 128, 512)]
     assert "from {:.2f} s over {:.2f} s to {:.1f} s".format(*waits) in alt[1]
+
+
+def test_the_table_is_what_a_sweep_prints(root: Path, clients: list[Row]) -> None:
+    printed = summaries.table([summary for row in clients for summary in row.summaries])
+    head, *cells = [line for line in printed.splitlines() if re.match(r"clients  |\s+\d+ ", line)]
+    assert len(cells) == 5 and "\n".join(["```", head, *cells, "```"]) in (root / "README.md").read_text()
 
 
 def test_other_tools_have_the_figures_of_the_benchmark(root: Path, text: str) -> None:

@@ -39,10 +39,13 @@ CONTRASTS = """(() => {
     const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map(v =>
     (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
     return .2126 * r + .7152 * g + .0722 * b; };
-  const paper = light(getComputedStyle(document.body).backgroundColor);
-  return [...document.querySelectorAll('h1,p,li,td,th,summary,label,output,.verdict,figure svg text')]
+  // What is behind a text: the nearest of its ancestors that has a background, a card or a stripe of a table.
+  const behind = e => { for (; e; e = e.parentElement) { const colour = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$|^transparent$/.test(colour)) return light(colour); } return light('white'); };
+  const texts = 'h1,p,li,td,th,td small,.badge,summary,label,output,.verdict,figcaption,figure svg text';
+  return [...document.querySelectorAll(texts)]
     .filter(e => e.checkVisibility()).map(e => {
-    const s = getComputedStyle(e), ink = light(e.tagName == 'text' ? s.fill : s.color);
+    const s = getComputedStyle(e), paper = behind(e), ink = light(e.tagName == 'text' ? s.fill : s.color);
     return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05); }).reduce((a, b) => Math.min(a, b), 99);
 })()"""
 TEXT_SIZE = """Math.min(...[...document.querySelectorAll('svg text')].filter(e => e.checkVisibility())
