@@ -244,7 +244,6 @@ SAMPLES = [
     Want("tgi/3.3.7_generate_stream_details.txt", TGI, MILL, 7, [1] * 7, 9, None, 8, "engine", "stop"),
     Want("tgi/3.3.7_v1_completions_stream.txt", OC, MILL + "</s>", 8, [1] * 8, 9, None, 8, "engine", "stop"),
     Want("tgi/3.3.7_v1_chat_stream_usage.txt", CH, MILL, 7, None, 9, None, 8, "engine", "stop"),
-    Want("tgi/3.3.7_err_v1_stream.txt", OC, error="http_422", message="Model is overloaded"),
     Want("tgi/err_generation.txt", TGI, error="generation", message="Request failed during generation"),
     Want(
         "tgi/err_generation_stream.txt",
@@ -357,6 +356,59 @@ SAMPLES = [
     Want("tgi-cpu/3.3.7_generate_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
     Want("tgi-cpu/3.3.7_generate_decoder_input_details.txt", TGI, TINY, 0, None, 14, None, 8, "engine", "length"),
     Want("tgi-cpu/3.3.7_generate_stream.txt", TGI, TINY, 8, [1] * 8, None, None, 8, "events", None),
+    Want("tgi-cpu/3.3.7_generate_stream_details.txt", TGI, TINY, 8, [1] * 8, 14, None, 8, "engine", "length"),
+    Want("tgi-cpu/3.3.7_generate_stop.txt", TGI, "<w915><w915><w1272><w1283>", 0, None, 14, None, 4, "engine", "stop"),
+    Want(
+        "tgi-cpu/3.3.7_compat.txt",
+        TGI,
+        "The mill by the river was old when the road was new." + TINY,
+        0,
+        None,
+        14,
+        None,
+        8,
+        "engine",
+        None,
+    ),
+    Want(
+        "tgi-cpu/3.3.7_v1_completions_stream.txt",
+        OC,
+        "<w774><w937>\ufffd\ufffd<w665><w136><w1209>in",
+        6,
+        None,
+        14,
+        None,
+        8,
+        "engine",
+        "length",
+    ),
+    Want("tgi-cpu/3.3.7_err_bad_json.txt", TGI, error="http_400", message="Failed to parse the request body as JSON"),
+    Want(
+        "tgi-cpu/3.3.7_err_input_length.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `inputs` tokens +",
+    ),
+    Want(
+        "tgi-cpu/3.3.7_err_no_chat_template.txt",
+        CH,
+        error="template_error",
+        message="Template error: template not found",
+    ),
+    Want("tgi-cpu/3.3.7_err_overloaded.txt", TGI, error="overloaded", message="Model is overloaded"),
+    Want("tgi-cpu/3.3.7_err_overloaded_stream.txt", TGI, error="overloaded", message="Model is overloaded"),
+    # 422 and no type in the stream: the words say it.
+    Want("tgi-cpu/3.3.7_err_v1_stream.txt", OC, error="overloaded", message="Model is overloaded"),
+    Want(
+        "tgi-cpu/3.3.7_err_temperature_zero.txt",
+        TGI,
+        error="validation",
+        message="Input validation error: `temperature` must be",
+    ),
+    Want(
+        "tgi-cpu/3.3.7_err_top_k_zero.txt", TGI, error="validation", message="Input validation error: `top_k` must be"
+    ),
+    Want("tgi-cpu/3.3.7_err_top_p_one.txt", TGI, error="validation", message="Input validation error: `top_p` must be"),
 ]
 # Answers to other questions than "generate": read by llmpar-serve and llmpar-sample-engine, or for people.
 OTHER = {

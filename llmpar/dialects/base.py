@@ -143,7 +143,7 @@ def envelope(value: Any, status: int) -> dict[str, Any] | None:
     error = value.get("error")
     if error:
         if isinstance(error, dict):
-            kind = error.get("type") or error.get("error_type") or _coded(error, status)
+            kind = error.get("type") or error.get("error_type") or _tgi_type(error) or _coded(error, status)
             return failure(kind, error.get("message", error), status)
         return failure(value.get("error_type") or _coded(value, status), error, status)
     if value.get("object") == "error":
@@ -169,6 +169,27 @@ def envelope(value: Any, status: int) -> dict[str, Any] | None:
     ):
         return failure(value.get("type") or _coded(value, status), message, status)
     return None
+
+
+# TGI 3 says 422 for whatever goes wrong on a stream of its OpenAI routes, with no type: the words are those of its
+# other routes, which name it.
+TGI_TYPES = {
+    "Model is overloaded": "overloaded",
+    "Input validation error": "validation",
+    "Request failed during generation": "generation",
+    "Incomplete generation stream": "incomplete_generation_stream",
+    "Incomplete generation": "incomplete_generation",
+    "Template error": "template_error",
+    "Missing template": "missing_template_variable",
+    "Tool error": "tool_error",
+}
+
+
+def _tgi_type(error: dict[str, Any]) -> str | None:
+    message = error.get("message")
+    if "http_status_code" not in error or not isinstance(message, str):
+        return None
+    return next((kind for begins, kind in TGI_TYPES.items() if message.startswith(begins)), None)
 
 
 def _coded(error: dict[str, Any], status: int) -> str | None:
