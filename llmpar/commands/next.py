@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from llmpar import cli, exit_codes, failure, records, sweep_folder, sweeps
+
+if TYPE_CHECKING:
+    from llmpar.search import best
 
 NAME = "llmpar-next"
 
@@ -136,114 +138,58 @@ def main(
     Exit status: 0 done; 2 usage; 3 not records of a known version.
     """
     summaries = cli.read_summaries(files) if files else []
+    from llmpar.search import best, questions
+    from llmpar.verdicts import objectives
+
     try:
         base = _base(table, settings)
         if question == "find":
-            record, where = _find(summaries, base, slo, axis, least, most or 1024, start)
+            record, progress = questions.ask_find(summaries, base, slo, axis, least, most or 1024, start)
         elif question == "decide":
-            record, where = _decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
+            cli.known_figures((by,))
+            record, progress = questions.ask_decide(summaries, base, (side_a, side_b), by, margin, minutes, seed)
         else:
-            record, where = _best(
-                summaries, base, space, slo, least, most or 256, margin, minutes, seed, folder, prices
-            )
+            wanted = objectives.parse(slo) if slo else {}
+            asked = best.Question(wanted, least, most or 256, minutes, margin, seed)
+            record, progress = _best(summaries, base, space, asked, folder, prices)
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     if server_session and record["kind"] == "cell" and record["session"] != server_session:
         return exit_codes.OK
-    _write(record, folder, where)
+    _write(record, folder, progress)
     return exit_codes.OK
 
 
-def pairs(text: str) -> dict[str, Any]:
-    """Settings of `engine=vllm engine_args="-t 2"`, as a sweep table's columns read them. Raises ValueError."""
-    words = shlex.split(text)
-    if bad := [word for word in words if "=" not in word]:
-        raise ValueError(f"'{bad[0]}' is not a setting: give NAME=VALUE, as engine=vllm")
-    if not words:
-        return {}
-    names, values = zip(*(word.split("=", 1) for word in words), strict=True)
-    header, row = "\t".join(names), "\t".join(f'"{value}"' for value in values)
-    return sweeps.parse(f"{header}\n{row}\n", text)[0]
-
-
 def _base(table: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
+    from llmpar.search import questions
+
     base: dict[str, Any] = {}
     if table:
         with cli.opened(table) as stream:
             base = sweeps.parse(stream.read().decode("utf-8", "replace"), table)[0]
     for text in settings:
-        base |= pairs(text)
+        base |= questions.pairs(text)
     return base
 
 
-def cell(row: dict[str, Any], name: str, sweep: str, server_session: str) -> dict[str, Any]:
-    """The cell record of one row of settings under a name of its own."""
-    environment = {name: os.environ.get(f"LLMPAR_{name}", "") for name in ("RUNNING", "ENGINE", "MODEL", "API")}
-    running = sweeps.Running.named(*environment.values()) if environment["RUNNING"] else None
-    return sweeps.cells([row], sweep, running=running)[0] | {"id": name, "session": server_session}
-
-
-def _find(
+def _best(
     summaries: list[dict[str, Any]],
     base: dict[str, Any],
-    slo: str,
-    axis: str,
-    least: float,
-    most: float,
-    start: float | None,
+    space: str | None,
+    question: best.Question,
+    folder: str | None,
+    prices: tuple[str, ...],
 ) -> tuple[dict[str, Any], str]:
-    from llmpar.search import ending, find
-    from llmpar.verdicts import objectives
+    from llmpar.search import questions, spaces
 
-    wanted = objectives.parse(slo)
-    levels = find.measured(summaries, axis, wanted)
-    launcher = base.get("launcher", "queue")
-    ends = axis == "clients" and ending.possible(wanted, launcher)
-    step = find.step(levels, axis, least, most, start or min(most, 8 * least), most_tries=1 if ends else 2)
-    if step.level is None:
-        return find.answer(levels, step, axis, wanted), ""
-    seen = levels.get(step.level)
-    count = find.requests_for(axis, step.level, 1 if ends else seen.tries if seen else 0)
-    if axis == "clients":
-        load: dict[str, Any] = {"clients": int(step.level), "launcher": launcher}
-        if ends:
-            load["until"] = " ".join(slo.split())
-        name = f"c{int(step.level):04d}"
-    else:
-        load = {"rate": step.level, "launcher": "open", "clients": base.get("clients", 1024)}
-        name = f"rate-{sweeps.slug(f'{step.level:g}')}"
-    name += f"-{seen.cells + 1}" if seen else ""
-    return cell(base | load | {"count": count}, name, "find", "find"), find.progress(levels, axis)
-
-
-def _decide(
-    summaries: list[dict[str, Any]],
-    base: dict[str, Any],
-    sides: tuple[str, str],
-    by: str,
-    margin: float,
-    minutes: float | None,
-    seed: int,
-) -> tuple[dict[str, Any], str]:
-    from llmpar.search import decide
-
-    cli.known_figures((by,))
-    own = [pairs(text) for text in sides]
-    if own[0] == own[1]:
-        raise ValueError("A and B are the same settings; give what differs, as --a speculate=0 --b speculate=2")
-    labels = dict(zip(decide.SIDES, sides, strict=True))
-    blocks = decide.gather(summaries, by)
-    if blocks.missing:
-        raise ValueError(f"cell '{blocks.missing[0]}' has no {by}: its requests failed or were too few")
-    look = decide.latest_look(blocks, margin)
-    if look is not None and look.decision != "more":
-        return decide.answer(blocks, look, by, labels, margin, minutes), ""
-    per_session = sum(blocks.seconds) / len(blocks.seconds) if blocks.seconds else 0.0
-    if look is not None and minutes is not None and sum(blocks.seconds) + 2 * per_session > minutes * 60:
-        return decide.answer(blocks, look, by, labels, margin, minutes), ""
-    block, side = decide.next_cell(blocks, seed)
-    name = decide.cell_id(block, side)
-    return cell(base | own[decide.SIDES.index(side)], name, "decide", name), decide.progress(blocks, look)
+    if not space:
+        raise ValueError("best needs --space: a table with a row for each candidate")
+    with cli.opened(space) as stream:
+        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
+    candidates, load = spaces.candidates([base | row for row in parsed], space, cli.prices_of(prices))
+    refuse(candidates, folder)
+    prompts = _prompts(load.get("prompts", sweeps.DEFAULTS["prompts"]))
+    return questions.ask_best(summaries, candidates, load, question, prompts)
 
 
 def refuse(candidates: list[Any], folder: str | None) -> None:
@@ -275,40 +221,6 @@ def _kept(path: Path) -> dict[str, str | None]:
     return value if good else {}
 
 
-def _best(
-    summaries: list[dict[str, Any]],
-    base: dict[str, Any],
-    space: str | None,
-    slo: str,
-    least: float,
-    most: float,
-    margin: float,
-    minutes: float | None,
-    seed: int,
-    folder: str | None,
-    prices: tuple[str, ...],
-) -> tuple[dict[str, Any], str]:
-    from llmpar.search import best, best_answer, spaces
-    from llmpar.verdicts import objectives
-
-    wanted = objectives.parse(slo) if slo else {}
-    question = best.Question(wanted, least, most, minutes, margin, seed)
-    if not space:
-        raise ValueError("best needs --space: a table with a row for each candidate")
-    with cli.opened(space) as stream:
-        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
-    candidates, load = spaces.candidates([base | row for row in parsed], space, cli.prices_of(prices))
-    refuse(candidates, folder)
-    spent = best.gather(candidates, summaries, wanted)
-    now = best.state(candidates, question, spent)
-    if now.cell is None:
-        return best_answer.answer(candidates, now, question, spent), ""
-    row = load | now.cell.candidate.settings | {"clients": int(now.cell.level), "count": now.cell.count}
-    row |= spaces.prompts_of(now.cell, _prompts(load.get("prompts", sweeps.DEFAULTS["prompts"])))
-    record = cell(row, now.cell.name, "best", now.cell.server_session)
-    return record, best_answer.progress(candidates, now, question, spent)
-
-
 def _prompts(folder: str) -> int:
     """Prompt files in a folder, as scripts/run-cell takes them."""
     return sum(1 for path in Path(folder).glob("*") if path.name.endswith((".txt", ".prompt.json")))
@@ -320,11 +232,11 @@ def _write(record: dict[str, Any], folder: str | None, progress: str) -> None:
         return
     where = Path(folder)
     if record["kind"] == "answer":
-        from llmpar.search import best_answer, decide, find
+        from llmpar.search import questions
 
         where.mkdir(parents=True, exist_ok=True)
-        text = {"find": find, "decide": decide, "best": best_answer}[record["question"]].sentence(record)
-        for name, data in (("answer.json", records.encode(record)), ("answer.txt", text.encode())):
+        text = questions.sentence(record).encode()
+        for name, data in (("answer.json", records.encode(record)), ("answer.txt", text)):
             with cli.writing(str(where / name)) as stream:
                 stream.write(data)
         return
