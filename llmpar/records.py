@@ -32,6 +32,7 @@ VERSIONS: dict[str, tuple[int, ...]] = {
     "plan": (1,),
     "claim": (1,),
     "pick": (1,),
+    "answer": (1,),
     "prediction": (1,),
     "card": (1,),
     "manifest": (1,),

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "manifest": "proc/test_manifest.py",
     "file": "proc/test_manifest.py",
     "card": "unit/test_calibrate.py",
+    "answer": "unit/test_search.py",
     "ended": "proc/test_searches.py",
     "engine": "proc/test_sample_engine.py",
     "gpu": "contract/test_gpu_reference.py",

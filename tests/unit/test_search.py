@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,22 @@ def test_the_command_plans_answers_and_refuses(tmp_path: Path) -> None:
     Path("space.tsv").write_text("engine\tmodel\tspeculate\tclients\nvllm\tm\t0,2\t8\nmii\tm\t2\t8\n")
     cell = json.loads(run("best", "--space", "space.tsv", "--most", "32").stdout)
     assert cell["id"] == "r1-k001-c0032" and cell["load"]["clients"] == 32
+
+
+def fields_of(root: Path, question: str) -> set[str]:
+    """Names in the first column of the question's table in the reference of `answer` records."""
+    section = (root / "docs" / "records.md").read_text().split("## answer, version 1\n")[1].split("\n## ")[0]
+    table = section.split(f"| field of `{question}` |")[1].split("\n\n")[0]
+    return {name for row in re.findall(r"^\| (`[^|]*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_answers_have_the_fields_of_the_reference(root: Path) -> None:
+    wanted = objectives.parse("ttft-p95<500ms")
+    levels = find.measured([summary(400, cell={"id": "c8", "load": {"clients": 8}})], "clients", wanted)
+    found = find.answer(levels, find.step(levels, "clients", 8, 8, 8), "clients", wanted)
+    blocks = decide.gather([block(n, side, 20.0) for n in (1, 2) for side in decide.SIDES], "wall_s")
+    look = sequential.look([20.0, 20.1], [23.0, 23.1])
+    decided = decide.answer(blocks, look, "wall_s", {"a": "x", "b": "y"}, 0.03, 5)
+    best_of, _ = race([100, 150], best.Question({}, 8, 8))
+    for answer in (found, decided, best_of):
+        assert answer["kind"] == "answer" and set(answer) == fields_of(root, answer["question"])
