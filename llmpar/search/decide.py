@@ -108,7 +108,9 @@ def answer(
         decision = "out of time"
     needed = None
     if decision not in ("different", "same") and look.sigma:
-        needed = sequential.blocks_needed(look.sigma, abs(math.expm1(abs(math.log(look.ratio)))), margin=margin)
+        difference = abs(math.expm1(abs(math.log(look.ratio))))
+        # More than a search ever measures would be advice that nobody can follow.
+        needed = sequential.blocks_needed(look.sigma, difference, margin=margin, most=sequential.MOST_BLOCKS)
     return {
         "kind": "answer",
         "v": 1,

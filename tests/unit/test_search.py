@@ -199,3 +199,14 @@ def test_answers_have_the_fields_of_the_reference(root: Path) -> None:
     best_of, _ = race([100, 150], best.Question({}, 8, 8))
     for answer in (found, decided, best_of):
         assert answer["kind"] == "answer" and set(answer) == fields_of(root, answer["question"])
+
+
+def test_a_longer_budget_is_advised_only_within_the_last_block() -> None:
+    walls = {"a": [11.9, 16.8, 12.2], "b": [15.3, 13.7, 24.0]}
+    blocks = decide.gather([block(n, side, walls[side][n - 1]) for n in (1, 2, 3) for side in decide.SIDES], "wall_s")
+    look = sequential.look(walls["a"], walls["b"])
+    assert look.decision == "more"
+    record = decide.answer(blocks, look, "wall_s", {"a": "x", "b": "y"}, 0.03, 3)
+    text = decide.sentence(record)
+    assert record["decision"] == "out of time" and record["blocks_needed"] is None
+    assert text.startswith("cannot tell x from y") and "longer cells or a quieter machine" in text
