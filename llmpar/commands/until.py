@@ -111,7 +111,7 @@ def main(command: tuple[str, ...], slo: str, duration: float | None, clients: in
     return exit_codes.OK
 
 
-def watch(judge: Ending | None, path: str, stop: threading.Event, over: float | None) -> str | None:
+def watch(judge: Ending | None, path: str, stop: threading.Event, over: float | None = None) -> str | None:
     """Read records as they come until they settle it or the time is `over`; None where the load ends first. Raises
     OSError."""
     from llmpar.summary.chunks import EMPTY, check, mend
