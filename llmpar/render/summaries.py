@@ -10,11 +10,8 @@ from llmpar.report import provenance
 from llmpar.results import rows, words
 from llmpar.results.rows import group, shown
 from llmpar.results.words import DASH, number
-from llmpar.stats import order_statistics
 from llmpar.summary import causes
 from llmpar.verdicts.best import answer, proven
-
-PERCENTILES = {f"p{percent}": order_statistics.needed(percent) for percent in (50, 90, 95, 99)}
 
 
 def milliseconds(value: float | None) -> str:
@@ -259,12 +256,10 @@ def table(summaries: list[dict[str, Any]]) -> str:
     notes = ["tokens/s: output tokens over the whole wall time."]
     if best:
         notes.append("*: surely the least wall time.")
-    if any(cell.endswith("~") for line in lines for cell in line):
-        notes.append(
-            "~: too few requests for an interval, which needs at least: "
-            + ", ".join(f"{name} {count}" for name, count in PERCENTILES.items())
-            + "."
-        )
+    needed = _needed(rows)
+    if needed:
+        each = ", ".join(f"{words.title(name)} {count}" for name, count in needed.items())
+        notes.append(f"~: too few requests for an interval, which needs at least: {each}.")
     goals = {words.slo(found["goodput"]["objectives"]) for found in summaries if found.get("goodput")}
     if goals:
         notes.append(f"goodput: the share of requests with {' or with '.join(sorted(goals))}.")
@@ -330,9 +325,23 @@ def _columns(
     return columns
 
 
-def _latency(name: str, one: rows.Figure) -> str:
+def _latency(name: str, figure: rows.Figure) -> str:
     """A latency with its unit, and a mark where the requests were too few to say how well it is known."""
-    return words.quantity(name, one.value) + ("~" if one.value is not None and one.low is None and one.needed else "")
+    return words.quantity(name, figure.value) + ("~" if _uncertain(figure) else "")
+
+
+def _uncertain(figure: rows.Figure) -> bool:
+    return figure.value is not None and figure.low is None and bool(figure.needed)
+
+
+def _needed(rows: list[rows.Row]) -> dict[str, int]:
+    """How many requests the intervals of the uncertain latencies need: of each, in the cell that needs most."""
+    counts: dict[str, int] = {}
+    for name in (shown(rows, stem) for stem in ("ttft", "tpot")):
+        needed = [figure.needed or 0 for row in rows if _uncertain(figure := row.figure(name))]
+        if needed:
+            counts[name] = max(needed)
+    return counts
 
 
 def _asked(row: rows.Row) -> int | None:

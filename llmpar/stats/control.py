@@ -14,7 +14,7 @@ Technology 19, 1987). After an alarm the level is learnt anew from that night on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,26 +122,32 @@ def chart(
     return result
 
 
-def mails(alarms: Sequence[Sequence[Alarm]]) -> dict[int, list[tuple[int, Alarm]]]:
+def mails(
+    alarms: Sequence[Sequence[Alarm]], measured: Sequence[Collection[int]] | None = None
+) -> dict[int, list[tuple[int, Alarm]]]:
     """Which alarms of several charts are spoken of together: each night of a mail, and its alarms with their chart's
-    number.
+    number. `measured`: the nights on which each chart's figure has a value; None: all of them.
 
     One cause moves many figures, and their charts pass their thresholds over some nights. An alarm whose change came no
     later than the mail before it, or NEAR nights later, waits until FOLLOWS nights after that mail, and is then mailed
-    with all others like it.
+    with all others like it whose figures have a value that night; the others wait for one that has.
     """
     nights = sorted({alarm.index for each in alarms for alarm in each})
+    if nights:
+        nights.extend(max(each, default=nights[0]) for each in measured or ())
     sent: dict[int, list[tuple[int, Alarm]]] = {}
     last, waiting = -math.inf, list[tuple[int, Alarm]]()
-    for night in range(nights[0], nights[-1] + FOLLOWS + 1) if nights else ():
+    for night in range(nights[0], max(nights) + FOLLOWS + 1) if nights else ():
         now = list[tuple[int, Alarm]]()
         for number, each in enumerate(alarms):
             for alarm in each:
                 if alarm.index == night:
                     (waiting if alarm.since <= last + NEAR and night < last + FOLLOWS else now).append((number, alarm))
-        if now or (waiting and night >= last + FOLLOWS):
-            sent[night] = [*now, *waiting]
-            last, waiting = night, []
+        if now or night >= last + FOLLOWS:
+            ready = [each for each in waiting if measured is None or night in measured[each[0]]]
+            if now or ready:
+                sent[night] = [*now, *ready]
+                last, waiting = night, [each for each in waiting if each not in ready]
     return sent
 
 

@@ -171,8 +171,8 @@ def fewest_turns(open_load: bool) -> int:
 
 
 def batches(turns: float, open_load: bool) -> int:
-    """How many batches of requests are independent enough: each a turn long, two in an open load; 5 to 20."""
-    return int(min(max(turns / (2 if open_load else 1), intervals.LEAST_BATCHES), intervals.BATCHES))
+    """How many batches of requests are independent enough: each a turn long, eight in an open load; 5 to 20."""
+    return int(min(max(turns / (8 if open_load else 1), intervals.LEAST_BATCHES), intervals.BATCHES))
 
 
 def _ttft(columns: Columns, low: int, high: int) -> np.ndarray:

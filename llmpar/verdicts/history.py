@@ -155,13 +155,14 @@ def _told(charts: list[control.Chart], values: list[list[float | None]]) -> tupl
     Nights are counted from the newest back, in which all cells were measured: a cell that failed one night is then off
     by one in older ones.
     """
-    shifted = []
+    shifted, measured = [], []
     for chart, nightly in zip(charts, values, strict=True):
         places = [place - len(nightly) for place, value in enumerate(nightly) if value is not None]
+        measured.append(places)
         shifted.append([replace(each, index=places[each.index], since=places[each.since]) for each in chart.alarms])
     reported: set[int] = set()
     tonights: set[int] = set()
-    for night, alarms in control.mails(shifted).items():
+    for night, alarms in control.mails(shifted, measured).items():
         which = {id(charts[number].alarms[shifted[number].index(alarm)]) for number, alarm in alarms}
         if night <= -1:
             reported |= which

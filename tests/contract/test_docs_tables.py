@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def test_generated(name: str, root: Path, rewrite: bool) -> None:
     if rewrite:
         path.write_text(wanted)
     assert path.read_text() == wanted
+
+
+def test_simulated_tables_have_their_places(root: Path) -> None:
+    """Every table that bench/simulate makes is in docs/ once, under the command that makes it, and no other is."""
+    made = subprocess.run([root / "bench" / "simulate", "--help"], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"^  (\S+) .*; \d+ rounds$", made, re.M)
+    places: dict[str, str] = {}
+    for page in (root / "docs").glob("*.md"):
+        for name, command in re.findall(r"<!-- simulated: (\S+) -->\n(.*)\n", page.read_text()):
+            assert name not in places
+            places[name] = command
+    assert sorted(places) == sorted(names)
+    for name, command in places.items():
+        assert re.fullmatch(rf"`bench/simulate \d+ {name}`:", command), name
 
 
 def test_every_figure_has_a_name() -> None:

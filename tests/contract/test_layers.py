@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "verdicts",
         "visible_gpus",
     },
-    "render": {"report", "simulate", "results", "stats", "summary", "verdicts"},
+    "render": {"report", "simulate", "results", "summary", "verdicts"},
     "report": {"results", "summary", "verdicts"},
     "search": {"results", "stats", "sweeps", "verdicts"},
     "verdicts": {"engines", "results", "sizes", "stats"},

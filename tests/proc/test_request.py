@@ -228,6 +228,8 @@ class closing_server:
                         return
                 connection.sendall(b"0\r\n\r\n")
             else:
+                # The answer and the end go out together: a request sent between them would rightly be reported as lost.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
                 connection.sendall(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
                     % (len(self.ANSWER), self.ANSWER)

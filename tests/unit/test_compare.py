@@ -485,6 +485,10 @@ def test_alarms_of_one_change_are_mailed_together() -> None:
     assert {night: [number for number, _ in each] for night, each in sent.items()} == {60: [0], 66: [1, 1, 2], 90: [3]}
     assert [night for night in control.mails([alarms[0], alarms[2]])] == [60, 70]
     assert control.mails([[], []]) == {}
+    # A figure that was not measured on the night of the mail waits for one on which it is.
+    every = range(60, 100)
+    measured = [every, every, [*range(60, 70), 73], every]
+    assert list(control.mails([alarms[0], [], alarms[2]], measured)) == [60, 73]
 
 
 def test_figures_that_one_change_moves_are_told_with_it_or_with_the_next_mail() -> None:
