@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llmpar.results import rows, words, workload
 from llmpar.results.words import shortened
-from llmpar.stats.effects import MARGIN
+from llmpar.stats.effects import MARGIN, Effect
 from llmpar.verdicts import knee
 from llmpar.verdicts.noise import Noise
 
@@ -38,8 +38,8 @@ def answer(rows: Sequence[rows.Row]) -> str:
     pays = knee.sentence(fair)
     if all(row.settings.get("launcher") == "open" for row in fair):
         return pays or "The loads were open, so their wall seconds say nothing about the server: see the latencies."
-    fair.sort(key=lambda row: row.figure("wall_s").value or 0.0)
-    best, rest = fair[0], fair[1:]
+    noise = Noise(rows)
+    best, effects = _against_best(fair, noise)
     lead = f"Least wall seconds: {words.name(best)}, {words.number(best.figure('wall_s').value)} s"
     if own_models:
         own = ", ".join(f"{engine}: {min(each)}" for engine, each in models.items())
@@ -49,11 +49,9 @@ def answer(rows: Sequence[rows.Row]) -> str:
         )
     if pays:
         lead = f"{pays} {lead}"
-    noise = Noise(rows)
-    effects = [(row, noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest))) for row in rest]
     compared = [(row, effect) for row, effect in effects if effect is not None]
     single = [words.name(row) for row, effect in compared if effect.low is None]
-    if len(single) == len(rest):
+    if len(single) == len(effects):
         return f"{lead}. One server session each does not show whether the next would agree: measure with REPEATS=3."
     undecided = [(row, effect) for row, effect in compared if effect.low is not None and effect.low <= 1]
     if undecided:
@@ -81,10 +79,31 @@ def proven(given: Sequence[rows.Row]) -> rows.Row | None:
     have = [row for row in given if row.figure("wall_s").value is not None and not row.failures]
     if len(have) < 2 or any(row.settings.get("launcher") == "open" for row in have):
         return None
-    best, *rest = sorted(have, key=lambda row: row.figure("wall_s").value or 0.0)
-    noise = Noise(have)
-    effects = [noise.effect(row, best, "wall_s", confidence=1 - 0.05 / len(rest)) for row in rest]
-    return best if all(one is not None and one.low is not None and one.low > 1 for one in effects) else None
+    best, effects = _against_best(have, Noise(have))
+    surely = all(effect is not None and effect.low is not None and effect.low > 1 for _, effect in effects)
+    return best if surely else None
+
+
+def _against_best(given: Sequence[rows.Row], noise: Noise) -> tuple[rows.Row, list[tuple[rows.Row, Effect | None]]]:
+    """The row of the least wall seconds, and how many times as long each of the others takes, the least first.
+
+    Where another row surely takes less, in the server sessions that measured both, that one is taken in its place: a
+    row's own value may be of more sessions than they share.
+    """
+    ordered = sorted(given, key=lambda row: row.figure("wall_s").value or 0.0)
+    confidence = 1 - 0.05 / (len(ordered) - 1)
+    best = ordered[0]
+    for _ in ordered:
+        effects = [
+            (row, noise.effect(row, best, "wall_s", confidence=confidence)) for row in ordered if row is not best
+        ]
+        less = [
+            (effect.ratio, row) for row, effect in effects if effect and effect.high is not None and effect.high < 1
+        ]
+        if not less:
+            break
+        best = min(less, key=lambda pair: pair[0])[1]
+    return best, effects
 
 
 def failing(row: rows.Row) -> bool:

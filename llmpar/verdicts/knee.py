@@ -79,7 +79,9 @@ def _unsure(ordered: list[rows.Row], place: int, best: int) -> str:
     loads = span(values, best)
     if loads is None or loads == (place, place):
         return ""
-    low, high = (words.number(ordered[at].settings["clients"]) for at in loads)
+    low, high = (f"{ordered[at].settings['clients']:g}" for at in loads)
+    if low == high:
+        return f" Over the server sessions that they share, the knee is at {low} clients."
     sessions = min(len(each) for each in values)
     return f" The knee is between {low} and {high} clients: {sessions} server sessions each do not narrow it further."
 

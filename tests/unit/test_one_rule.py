@@ -119,3 +119,11 @@ def test_pods_of_one_node_are_one_row_and_its_sessions_repeats() -> None:
         each["host"] = {"host": "n1", "gpus": [], "boot": f"pod-{number}", "at": 1.79e9 + number}
     (row,) = rows.group(given)
     assert row.host == "n1" and len({each["session"] for each in row.summaries}) == 3
+
+
+def test_the_best_is_not_one_that_another_surely_beats() -> None:
+    # 8 clients have the lower mean, over a server session that 16 clients do not share.
+    said = answers({3: 6.0, 5: 6.0}, {1: 8.0, 3: 5.0, 5: 5.0}, "wall_s")
+    assert "Least wall seconds: clients 16, 6.00 s; the next, clients 8, takes 1.20" in said["report"]
+    assert "told apart" not in said["report"]
+    assert "Over the server sessions that they share, the knee is at 16 clients." in said["report"]
