@@ -129,7 +129,8 @@ WRITTEN = {
 def test_the_readme_says_the_same(root: Path, proofs: list[dict[str, str]]) -> None:
     text = " ".join((root / "README.md").read_text().split())
     named = re.search(
-        r"`llmpar-serve` starts (.*?) \(all run here\), and, checked against their sources only, (.*?) \(\[", text
+        r"`llmpar-serve` starts (.*?) \(all run here\), and (.*?) \(command lines checked against their sources only\)",
+        text,
     )
     assert named
     run, read = (set(re.split(r", | and ", part)) for part in named.groups())
