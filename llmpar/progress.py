@@ -4,6 +4,7 @@ engine that loads. One line of text; nothing is asked of the load itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
@@ -67,15 +68,12 @@ class Sweep:
         self.lists = {name: cells.split() for name, cells in pairs}
 
     def measured(self, cell: str) -> bool:
-        return (self.folder / cell / "requests.jsonl").exists()
+        return self._changed_at(cell, "requests.jsonl") is not None
 
     def duration_s(self, cell: str) -> float | None:
         """How long a measured cell's load took, from the times of its files."""
-        folder = self.folder / cell
-        try:
-            return (folder / "requests.jsonl").stat().st_mtime - (folder / "command.txt").stat().st_mtime
-        except OSError:
-            return None
+        ended, began = self._changed_at(cell, "requests.jsonl"), self._changed_at(cell, "command.txt")
+        return None if ended is None or began is None else ended - began
 
     def under_load(self, cells: list[str]) -> str | None:
         """The cell whose records are being written."""
@@ -84,13 +82,15 @@ class Sweep:
         return max(started)[1] if started else None
 
     def _written(self, cell: str) -> float | None:
-        times = []
-        for name in ("requests.jsonl.part", "warmup.jsonl.part", "warmup.jsonl"):
-            try:
-                times.append((self.folder / cell / name).stat().st_mtime)
-            except OSError:
-                continue
-        return max(times) if times else None
+        files = ("requests.jsonl.part", "warmup.jsonl.part", "warmup.jsonl")
+        return max((at for name in files if (at := self._changed_at(cell, name)) is not None), default=None)
+
+    def _changed_at(self, cell: str, name: str) -> float | None:
+        """Epoch seconds of a cell's file; None for one that is not there, or whose name no file can have."""
+        try:
+            return (self.folder / cell / name).stat().st_mtime
+        except (OSError, ValueError):
+            return None
 
     def line(self, now: float | None = None) -> str:
         """`server session 3 of 12, cell 2 of 5, 64%, 41 tok/s, TTFT p50 0.30 s, 0 failed, 6 min left`."""
@@ -109,8 +109,9 @@ class Sweep:
             state = f"cell {done} of {len(cells)} done" if done else f"the engine starts, {now - self.began:.0f} s"
             return ", ".join([*parts, state])
         parts.append(f"cell {cells.index(cell) + 1} of {len(cells)}")
-        queue = self.folder / cell / "queue"
-        asked = queue.read_bytes().count(b"\0") if queue.exists() else 0
+        asked = 0
+        with contextlib.suppress(OSError):
+            asked = (self.folder / cell / "queue").read_bytes().count(b"\0")
         path = self.folder / cell / "requests.jsonl.part"
         if self.tally is None or self.tally.path != path:
             self.tally = Tally(path)

@@ -32,7 +32,9 @@ SPREAD = _of(NUMBER, "min mean p50 p99 max") | {"n": COUNT}
 BOUNDS = _of(NUMBER, "low high")
 SAMPLED = _of(NUMBER, "mean max n")
 LATENCIES = _of(DISTRIBUTION, "ttft_s itl_s event_latency_s tpot_s e2e_s effective_ttft_s effective_e2e_s")
-SAID = [_of(TEXT, "code message try")]
+# Why a figure is doubted: a code and the words; what to try, where anything helps.
+REASON: dict[str, Any] = _of(TEXT, "code message try")
+SAID = [REASON]
 SETTINGS = {"*": PLAIN}
 
 CELL: dict[str, Shape] = _of(TEXT, "id sweep session settings_sha256") | {
@@ -265,7 +267,11 @@ def _object(value: dict[str, Any], shape: dict[str, Any], path: str) -> str | No
 
 def _at(value: Any, shape: Shape, path: str) -> str | None:
     if isinstance(shape, dict):
-        return _object(value, shape, f"{path}.") if isinstance(value, dict) else _other(path, value, "an object")
+        if not isinstance(value, dict):
+            return _other(path, value, "an object")
+        if shape is REASON and (value.get("code") is None or value.get("message") is None):
+            return f"whose '{path}' has no code or no message"
+        return _object(value, shape, f"{path}.")
     if isinstance(shape, list):
         if not isinstance(value, list):
             return _other(path, value, "a list")

@@ -39,5 +39,6 @@ def assignments(variables: Mapping[str, Any]) -> str:
         if not (name.isascii() and name.isidentifier()):
             continue
         text = words[value] if isinstance(value, bool | None) else str(value)
-        lines.append(f"{name}={shlex.quote(text)}\n")
+        # Nothing that a terminal would act on: these lines may be printed, and their values are put into messages.
+        lines.append(f"{name}={shlex.quote(text if text.isprintable() else printable(text))}\n")
     return "".join(lines)

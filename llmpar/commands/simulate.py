@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from llmpar import cli, exit_codes, failure, records, sweeps
+from llmpar import cli, exit_codes, failure, outside, records, sweeps
 from llmpar.prompts import files as prompt_files
 from llmpar.render.predictions import render
 from llmpar.simulate import cards, from_cells, given, models, order, predict, write
@@ -193,17 +193,17 @@ def lengths(cell: dict[str, Any], prompt_tokens: int | None) -> tuple[np.ndarray
     where = Path(str(cell["load"]["prompts"]))
     try:
         entries = prompt_files.manifest(where)
-        prompts = np.array([entry["tokens"] for entry in entries])
-    except (OSError, KeyError, records.BadRecord):
-        entries, prompts = [], np.array([])
-    if not len(prompts):
+    except (OSError, records.BadRecord):
+        entries = []
+    prompts = [outside.count(entry.get("tokens")) for entry in entries]
+    if not prompts or None in prompts:
         raise failure.Failure(
             f"'{where}' has no manifest with token counts",
             exit_codes.USAGE,
             "llmpar-prompts writes one; or give --prompt-tokens N",
         )
-    answers = [entry.get("output_tokens") for entry in entries]
-    return prompts, np.array(answers) if all(answers) else None
+    answers = [outside.count(entry.get("output_tokens")) for entry in entries]
+    return np.array(prompts), np.array(answers) if all(answers) else None
 
 
 def calibrated(cells: Sequence[dict[str, Any]]) -> list[cards.Card]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llmpar.outside import printable
 from llmpar.render import markdown, plain
 from llmpar.simulate.order import Order
 
@@ -45,7 +46,10 @@ def render(predictions: Sequence[dict[str, Any]], orders: Sequence[Order], notes
     if refused:
         parts.append(
             "not predicted:\n"
-            + "".join(f"{'* ' if marked else '  '}{name(made, shared)}: {made['reason']}\n" for made in refused)
+            + "".join(
+                f"{'* ' if marked else '  '}{printable(name(made, shared))}: {printable(made['reason'])}\n"
+                for made in refused
+            )
         )
     if orders:
         parts.append(

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from llmpar.outside import printable
 from llmpar.report import document
 from llmpar.results.rows import Row
 
@@ -49,5 +50,7 @@ def rows(given: Sequence[Row]) -> str:
 
 
 def _inert(value: object) -> object:
-    """A word that a spreadsheet would run as a formula, with a quote before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A word without control characters, and with a quote before it if a spreadsheet would run it as a formula."""
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value)

@@ -166,7 +166,8 @@ def warnings(summaries: list[dict[str, Any]]) -> list[str]:
         else:
             names = words.shortened([name for name, _ in cells], 4)
             lines.append(f"warning ({code}) in {names}: {first['message']}")
-        lines.append(f"  try: {first['try']}")
+        if first.get("try"):
+            lines.append(f"  try: {first['try']}")
     return lines
 
 
@@ -260,7 +261,8 @@ def table(summaries: list[dict[str, Any]]) -> str:
     if needed:
         each = ", ".join(f"{words.title(name)} {count}" for name, count in needed.items())
         notes.append(f"~: too few requests for an interval, which needs at least: {each}.")
-    goals = {words.slo(found["goodput"]["objectives"]) for found in summaries if found.get("goodput")}
+    asked = [(found.get("goodput") or {}).get("objectives") for found in summaries]
+    goals = {words.slo(objectives) for objectives in asked if objectives}
     if goals:
         notes.append(f"goodput: the share of requests with {' or with '.join(sorted(goals))}.")
     parts.append(wrapped(" ".join(notes)) + "\n")

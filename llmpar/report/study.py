@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llmpar.outside import printable
+
 COLUMNS = ("source", "gpu", "memory_gib", "card_gib", "clients", "speculate", "servers", "wall_s")
 
 
@@ -80,8 +82,8 @@ class Walls:
 def parse(text: str, name: str) -> Walls:
     """A TSV with the header COLUMNS; `-` is unknown, `#` begins a line of the note. Raises BadWalls."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    note = " ".join(line[1:].strip() for _, line in lines if line.startswith("#"))
-    table = [(number, line.split("\t")) for number, line in lines if not line.startswith("#")]
+    note = printable(" ".join(line[1:].strip() for _, line in lines if line.startswith("#")))
+    table = [(number, list(map(printable, line.split("\t")))) for number, line in lines if not line.startswith("#")]
     if not table or tuple(table[0][1]) != COLUMNS:
         raise BadWalls(f"'{name}': the header has to be {' '.join(COLUMNS)}, separated by tabs")
     rows = []

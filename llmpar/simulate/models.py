@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +80,17 @@ KNOWN = {
 }
 
 
+LARGEST_SIZE = 10**7  # of one dimension; the largest vocabularies have 10**6 entries
+
+
 def load(name: str) -> Model:
     """A known model by name (`lmsys/vicuna-7b-v1.5` too), or the directory or config.json of another."""
-    path = Path(name)
-    if path.is_dir():
-        path = path / "config.json"
-    if path.is_file():
+    path, is_file = Path(name), False
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        if path.is_dir():
+            path = path / "config.json"
+        is_file = path.is_file()
+    if is_file:
         return _from_config(path)
     short = name.rsplit("/", 1)[-1].lower().removeprefix("meta-")
     for candidate in (
@@ -118,7 +124,7 @@ def _from_config(path: Path) -> Model:
     try:
         heads = int(config["num_attention_heads"])
         hidden = int(config["hidden_size"])
-        return Model(
+        model = Model(
             name=path.parent.name or str(path),
             layers=int(config["num_hidden_layers"]),
             hidden=hidden,
@@ -129,5 +135,9 @@ def _from_config(path: Path) -> Model:
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise Refused(f"'{path}' is not the config.json of a decoder model: {error}") from None
+    sizes = [model.layers, model.hidden, model.heads, model.kv_heads, model.head, model.intermediate, model.vocabulary]
+    if not all(0 < size <= LARGEST_SIZE for size in sizes):
+        raise Refused(f"'{path}' is not the config.json of a decoder model: its sizes are from 1 to {LARGEST_SIZE}")
+    return model

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpar import sizes
+from llmpar.outside import printable
 from llmpar.results import hosts, rows
 
 COLUMNS = ("id", "sweep", "sentence", "metric", "a", "b", "expect", "stated", "note")
@@ -92,7 +93,7 @@ def parse(text: str, name: str) -> list[Claim]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        cells = [cell.strip() for cell in line.split("\t")]
+        cells = [printable(cell.strip()) for cell in line.split("\t")]
         if header is None:
             header = cells
             missing = [column for column in COLUMNS if column not in header]

@@ -93,10 +93,10 @@ def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
         total * math.sqrt(freedom / float(special.chdtri(freedom, LIMIT))),
         freedom,
         math.sqrt(math.fsum(error * error for error in within) / len(within)) if within else None,
-        _mean([summary["n"]["requests"] for summary in pilot]) or 0.0,
+        _mean([(summary.get("n") or {}).get("requests") for summary in pilot]) or 0.0,
         cells,
         _mean([(summary.get("server") or {}).get("ready_s") for summary in pilot]),
-        _mean([summary["wall_s"]["value"] for summary in pilot]),
+        _mean([rows.reading(summary, "wall_s").value for summary in pilot]),
         max(1, round(len(pilot) / len(sessions))),
     )
 
@@ -114,7 +114,9 @@ def _within(summary: dict[str, Any], figure: str) -> float | None:
         reading = rows.reading(summary, f"{figure}_steady")
     if reading.low is None and figure == "wall_s":
         reading = rows.reading(summary, "output_tokens_per_s_steady")
-    if reading.value is None or reading.low is None or reading.high is None or reading.value <= 0 or reading.low <= 0:
+    if reading.value is None or reading.low is None or reading.high is None:
+        return None
+    if reading.value <= 0 or not 0 < reading.low <= reading.high:
         return None
     return (
         (math.log(reading.high) - math.log(reading.low))

@@ -81,10 +81,10 @@ ROOMS: dict[str, set[str]] = {
         "verdicts",
         "visible_gpus",
     },
-    "render": {"report", "simulate", "results", "summary", "verdicts"},
-    "report": {"results", "summary", "verdicts"},
+    "render": {"outside", "report", "simulate", "results", "summary", "verdicts"},
+    "report": {"outside", "results", "summary", "verdicts"},
     "search": {"results", "stats", "sweeps", "verdicts"},
-    "verdicts": {"engines", "results", "sizes", "stats"},
+    "verdicts": {"engines", "outside", "results", "sizes", "stats"},
     "results": {"sizes", "stats", "wording"},
     "summary": {"outside", "records", "sampling", "sizes", "stats", "wording"},
     "machine": {

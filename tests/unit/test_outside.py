@@ -129,3 +129,34 @@ def test_what_is_no_record_is_still_refused(text):
         list(records.read(io.BytesIO(line() + text), "f"))
     with pytest.raises(records.BadRecord, match="line 2"):
         summary(line(), text)
+
+
+def test_words_of_tables_and_records_reach_no_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    from llmpar.cli.messages import assignments
+    from llmpar.render import predictions, report_csv
+    from llmpar.results import rows
+    from llmpar.verdicts import claim_table
+    from unit.made import summary
+
+    (claim,) = claim_table.parse(
+        "id\tsweep\tsentence\tmetric\ta\tb\texpect\tstated\tnote\n"
+        "c\ts\tA\x1b[2J is faster\twall_s\tclients=8\tclients=16\tA<B\t-\t-\n",
+        "t",
+    )
+    refused = {"card": "\x1b[2J", "settings": {}, "price_per_h": None, "figures": {}, "reason": "'\x1b[2J' is unknown"}
+    made = summary(20) | {"host": {"name": "box\x1b[31m"}}
+    shown = (
+        claim.sentence
+        + predictions.render([refused], [], [], False)
+        + report_csv.rows(rows.group([made]))
+        + assignments({"run_title": "a\x1b[2J"})
+    )
+    assert "\x1b" not in shown and "\\x1b[2J" in shown
+
+
+def test_reasons_without_words_are_refused() -> None:
+    from llmpar import shapes
+    from unit.made import summary
+
+    broken = summary(20) | {"warnings": [{"code": "convoy"}]}
+    assert "whose 'warnings[0]' has no code or no message" in str(shapes.fault({"kind": "summary", "v": 2} | broken))
