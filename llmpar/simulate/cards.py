@@ -91,6 +91,11 @@ def _calibrated(path: str) -> Card:
             raise Refused(f"'{path}' holds a size or time that is not above 0; llmpar-calibrate rewrites it")
         if any(len(points[key]) != len(points[times]) for key, times in (POINTS[:2], POINTS[2:])):
             raise Refused(f"'{path}' has not as many times as token counts; llmpar-calibrate rewrites it")
+        for key in ("tokens", "head_tokens"):
+            counts = tuple(int(value) for value in points[key])
+            if counts != points[key] or list(counts) != sorted(set(counts)):
+                raise Refused(f"'{path}' holds '{key}' that are not ascending counts; llmpar-calibrate rewrites it")
+            points[key] = counts
     except OSError as error:
         raise Refused(f"cannot read '{path}': {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

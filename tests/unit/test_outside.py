@@ -132,11 +132,12 @@ def test_what_is_no_record_is_still_refused(text):
 
 
 def test_words_of_tables_and_records_reach_no_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    from unit.made import summary
+
     from llmpar.cli.messages import assignments
     from llmpar.render import predictions, report_csv
     from llmpar.results import rows
     from llmpar.verdicts import claim_table
-    from unit.made import summary
 
     (claim,) = claim_table.parse(
         "id\tsweep\tsentence\tmetric\ta\tb\texpect\tstated\tnote\n"
@@ -155,8 +156,9 @@ def test_words_of_tables_and_records_reach_no_terminal_raw(capsys: pytest.Captur
 
 
 def test_reasons_without_words_are_refused() -> None:
-    from llmpar import shapes
     from unit.made import summary
+
+    from llmpar import shapes
 
     broken = summary(20) | {"warnings": [{"code": "convoy"}]}
     assert "whose 'warnings[0]' has no code or no message" in str(shapes.fault({"kind": "summary", "v": 2} | broken))
