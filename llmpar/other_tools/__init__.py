@@ -16,21 +16,20 @@ from llmpar.other_tools.record import BadImport
 
 __all__ = ["FORMATS", "BadImport", "describe", "detect", "requests", "runs"]
 
-TOOLS: dict[str, ModuleType] = {
-    "vllm": vllm,
-    "guidellm": guidellm,
-    "aiperf": aiperf,
-    "inference-perf": inference_perf,
-    "evalscope": evalscope,
-}
+REPORTS: dict[str, ModuleType] = {"vllm": vllm, "guidellm": guidellm}  # tools whose documents describe themselves
+LISTS: dict[str, ModuleType] = {"aiperf": aiperf, "inference-perf": inference_perf, "evalscope": evalscope}
+TOOLS = REPORTS | LISTS
 FORMATS = tuple(TOOLS)
 
 
 def detect(document: Any) -> str:
     """Which tool wrote a document. Raises BadImport."""
     if isinstance(document, dict):
-        for name, tool in TOOLS.items():
-            if tool.wrote(document):
+        tool = document.get("tool")
+        if isinstance(tool, str) and tool in LISTS:
+            return tool
+        for name, reader in REPORTS.items():
+            if reader.wrote(document):
                 return name
     raise BadImport(
         "not a result of vllm bench serve, SGLang's bench_serving, guidellm, aiperf (profile_export.jsonl), "
@@ -42,13 +41,14 @@ def runs(document: Any, form: str) -> list[dict[str, Any]]:
     """The single runs in a document: one, but for each benchmark of a GuideLLM report."""
     if not isinstance(document, dict):
         raise BadImport("not a JSON object")
-    found: list[dict[str, Any]] = TOOLS[form].runs(document)
-    return found
+    return guidellm.runs(document) if form == "guidellm" else [document]
 
 
 def describe(run: dict[str, Any], form: str) -> str:
     """A run in a few words, so that a person can choose one of several."""
-    return str(TOOLS[form].describe(run))
+    if form in LISTS:
+        return f"{len(made.listed(run.get('requests')))} requests"
+    return str(REPORTS[form].describe(run))
 
 
 def found_in(data: bytes, form: str | None, beside: Callable[[str], bytes | None]) -> list[tuple[dict[str, Any], str]]:

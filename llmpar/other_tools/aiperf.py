@@ -17,24 +17,12 @@ def is_request(document: dict[str, Any]) -> bool:
     return "request_start_ns" in made.mapping(document.get("metadata")) and "metrics" in document
 
 
-def wrote(document: dict[str, Any]) -> bool:
-    return "aiperf" in document
-
-
-def runs(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [document]
-
-
-def describe(run: dict[str, Any]) -> str:
-    return f"{len(made.listed(run.get('aiperf')))} requests"
-
-
 def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[made.Entry]:
     """Warm-up requests are left out. Start and latency are of different clocks, each exact."""
-    measured = [each for each in made.listed(run.get("aiperf")) if not _is_warm_up(made.mapping(each))]
+    measured = [each for each in made.listed(run.get("requests")) if not _is_warm_up(made.mapping(each))]
     if not measured:
         raise made.BadImport("the file holds no request of the profiling phase")
-    configuration = made.mapping(made.mapping(run.get("export")).get("input_config"))
+    configuration = made.mapping(made.mapping(run.get("beside")).get("input_config"))
     common = {
         "engine": engine,
         "model": _model(configuration),

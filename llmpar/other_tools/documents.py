@@ -13,9 +13,12 @@ from llmpar.other_tools.record import BadImport
 
 
 def parsed(data: bytes, beside: Callable[[str], bytes | None]) -> list[Any]:
-    """Documents of a file, one for each run or report in it. Raises BadImport."""
+    """Documents of a file, one for each run or report in it. Raises BadImport.
+
+    A file that is a list of requests is one document: `tool`, `requests`, and `beside`, what the tool keeps in another.
+    """
     if data.startswith(b"SQLite format 3\0"):
-        return [{"evalscope": _rows(data), "arguments": _json(beside(evalscope.ARGUMENTS))}]
+        return [{"tool": "evalscope", "requests": _rows(data), "beside": _json(beside(evalscope.ARGUMENTS))}]
     try:
         whole = [json.loads(data)]
     except (ValueError, RecursionError):
@@ -27,9 +30,9 @@ def parsed(data: bytes, beside: Callable[[str], bytes | None]) -> list[Any]:
     flat = [each for one in whole for each in (one if isinstance(one, list) else [one])]
     if flat and isinstance(flat[0], dict):
         if aiperf.is_request(flat[0]):
-            return [{"aiperf": flat, "export": _json(beside(aiperf.EXPORT))}]
+            return [{"tool": "aiperf", "requests": flat, "beside": _json(beside(aiperf.EXPORT))}]
         if inference_perf.is_request(flat[0]):
-            return [{"inference_perf": flat}]
+            return [{"tool": "inference-perf", "requests": flat}]
     return flat
 
 

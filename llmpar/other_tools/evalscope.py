@@ -13,26 +13,14 @@ from llmpar.other_tools import record as made
 ARGUMENTS = "benchmark_args.json"  # beside it: the command line
 
 
-def wrote(document: dict[str, Any]) -> bool:
-    return "evalscope" in document
-
-
-def runs(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [document]
-
-
-def describe(run: dict[str, Any]) -> str:
-    return f"{len(made.listed(run.get('evalscope')))} requests"
-
-
 def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[made.Entry]:
     """Instants are of a clock without a date and the file has none: the first request is put at the epoch's second day.
     Why a request failed is not in the file."""
-    rows = made.listed(run.get("evalscope"))
+    rows = made.listed(run.get("requests"))
     starts = [float(row["start_time"]) for row in map(made.mapping, rows) if made.is_number(row.get("start_time"))]
     if not starts:
         raise made.BadImport("it holds no requests")
-    arguments = made.mapping(run.get("arguments"))
+    arguments = made.mapping(run.get("beside"))
     asked = made.clients(clients, None if arguments.get("open_loop") else arguments.get("parallel"))
     return (
         partial(_request, number, row, engine, asked, made.DAY_ONE - min(starts)) for number, row in enumerate(rows)

@@ -16,25 +16,13 @@ def is_request(document: dict[str, Any]) -> bool:
     return {"start_time", "end_time", "request", "info"} <= set(document)
 
 
-def wrote(document: dict[str, Any]) -> bool:
-    return "inference_perf" in document
-
-
-def runs(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [document]
-
-
-def describe(run: dict[str, Any]) -> str:
-    return f"{len(made.listed(run.get('inference_perf')))} requests"
-
-
 def entries(run: dict[str, Any], engine: str | None, clients: int | None) -> Iterator[made.Entry]:
     """Instants are of a clock without a date and the file has none: the first request is put at the epoch's second day.
     Stages of the load are not told apart in the file."""
     ordered = sorted(
         (
             each
-            for each in made.listed(run.get("inference_perf"))
+            for each in made.listed(run.get("requests"))
             if isinstance(each, dict) and made.is_number(each.get("start_time"))
         ),
         key=lambda each: float(each["start_time"]),

@@ -18,10 +18,6 @@ def wrote(document: dict[str, Any]) -> bool:
     return "request_throughput" in document or "ttfts" in document
 
 
-def runs(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [document]
-
-
 def describe(run: dict[str, Any]) -> str:
     prompts = run.get("num_prompts") or len(made.listed(run.get("ttfts")))
     return f"{prompts} prompts, concurrency {run.get('max_concurrency')}"
