@@ -40,5 +40,5 @@ def assignments(variables: Mapping[str, Any]) -> str:
             continue
         text = words[value] if isinstance(value, bool | None) else str(value)
         # Nothing that a terminal would act on: these lines may be printed, and their values are put into messages.
-        lines.append(f"{name}={shlex.quote(text if text.isprintable() else printable(text))}\n")
+        lines.append(f"{name}={shlex.quote(printable(text))}\n")
     return "".join(lines)

@@ -38,8 +38,12 @@ class Prompt:
 
     def data(self) -> bytes:
         """The file: the text, or a `.prompt.json` where the prompt asks for something itself."""
-        own = {name: value for name, value in (("max_tokens", self.max_tokens), ("model", self.model)) if value}
+        own = self.own()
         return orjson.dumps({"prompt": self.text} | own) + b"\n" if own else self.text.encode()
+
+    def own(self) -> dict[str, Any]:
+        """What the prompt asks for itself, by the names of a `.prompt.json`."""
+        return {name: value for name, value in (("max_tokens", self.max_tokens), ("model", self.model)) if value}
 
 
 def record(name: str, prompt: Prompt) -> dict[str, Any]:
@@ -67,6 +71,5 @@ def names(stem: str, made: Sequence[Prompt]) -> list[str]:
     themselves."""
     width = len(str(len(made)))
     return [
-        f"{stem}-{index:0{width}d}{'.prompt.json' if prompt.max_tokens or prompt.model else '.txt'}"
-        for index, prompt in enumerate(made, 1)
+        f"{stem}-{index:0{width}d}{'.prompt.json' if prompt.own() else '.txt'}" for index, prompt in enumerate(made, 1)
     ]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from llmpar.stats.order_statistics import rank
+
 TURNS = 64  # turns that a summary tells of, one by one
 
 
@@ -87,15 +89,12 @@ def spread(values: Sequence[float]) -> dict[str, Any] | None:
         return None
     ordered = sorted(values)
 
-    def rank(share: float) -> float:
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
     return {
         "n": len(ordered),
         "min": ordered[0],
         "mean": math.fsum(ordered) / len(ordered),
-        "p50": rank(0.5),
-        "p95": rank(0.95),
+        "p50": ordered[rank(len(ordered), 50) - 1],
+        "p95": ordered[rank(len(ordered), 95) - 1],
         "max": ordered[-1],
     }
 

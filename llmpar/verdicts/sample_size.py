@@ -93,7 +93,7 @@ def noise(summaries: list[dict[str, Any]], figure: str) -> Noise | None:
         total * math.sqrt(freedom / float(special.chdtri(freedom, LIMIT))),
         freedom,
         math.sqrt(math.fsum(error * error for error in within) / len(within)) if within else None,
-        _mean([(summary.get("n") or {}).get("requests") for summary in pilot]) or 0.0,
+        _mean([summary["n"]["requests"] for summary in pilot]) or 0.0,
         cells,
         _mean([(summary.get("server") or {}).get("ready_s") for summary in pilot]),
         _mean([rows.reading(summary, "wall_s").value for summary in pilot]),
