@@ -48,6 +48,7 @@ def test_a_sweep_on_two_hosts(lab: hosts.Lab, tmp_path: Path) -> None:
     (tmp_path / "slow").touch()
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts/p.txt").write_text("say something")
+    (tmp_path / "prompts/q.prompt.json").write_text('{"prompt": "say something else", "max_tokens": 3}')
     (tmp_path / "t.tsv").write_text(
         "engine\tmodel\tclients\tprompts\tmax_tokens\tcount\twarmup\thost\n"
         f"llamacpp\t{tmp_path}/m.gguf\t1\tprompts\t4\t2\t0\t\nllamacpp\t{tmp_path}/m.gguf\t2\tprompts\t4\t2\t0\tgpu2\n"
