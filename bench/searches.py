@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import tables
@@ -25,6 +27,7 @@ from llmpar.simulate.scheduler import ClosedLoop, Run, gamma_lengths, simulate
 from llmpar.stats import intervals, order_statistics
 from llmpar.verdicts import objectives
 
+Result = TypeVar("Result")
 START_S = 93.0  # an engine's start, as measured on an H100
 
 
@@ -37,6 +40,12 @@ class Server:
     prompt_s: float = 4e-5
     sequences: int = 256
     kv_tokens: int = 121_424
+
+
+def spread(trial: Callable[[int], Result], seeds: Sequence[int]) -> list[Result]:
+    """Trials over all cores; each draws from its own seed, so their number does not matter."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(trial, seeds))
 
 
 def session_pace(random: np.random.Generator, spread: float) -> float:
@@ -67,12 +76,18 @@ def serve(server: Server, prompts: np.ndarray, outputs: np.ndarray, clients: int
 
 
 def run_until(
-    random: np.random.Generator, server: Server, clients: int, requests: int, pace: float, wanted: Mapping[str, float]
+    random: np.random.Generator,
+    server: Server,
+    clients: int,
+    requests: int,
+    pace: float,
+    wanted: Mapping[str, float],
+    ends: Collection[str] = (objectives.MEETS, objectives.MISSES),
 ) -> tuple[Run, dict[str, Any] | None]:
     """A run that ends as llmpar-until ends it, looked at ten times a turn, and the closing record."""
     prompts, outputs = lengths(random, requests)
     made = serve(server, prompts, outputs, clients, pace)
-    judge = ending.Ending(wanted, clients)
+    judge = ending.Ending(wanted, clients, ends)
     values = {
         "ttft": made.first_token_s - made.sent_s,
         "tpot": (made.end_s - made.first_token_s) / np.maximum(1, made.output_tokens - 1),
@@ -259,7 +274,7 @@ def simulate_find(trials: int) -> str:
     cells."""
     rows = []
     for name, ends in (("whole", False), ("end early", True)):
-        rows.append(find_row(name, [search_clients(seed, ends) for seed in range(trials)]))
+        rows.append(find_row(name, spread(partial(search_clients, ends=ends), range(trials))))
     return tables.table(FIND_HEAD, rows)
 
 
@@ -290,8 +305,15 @@ def race(
             return best_answer.answer(now, step, question, spent), spent.seconds
         cell = step.cell
         pace = paces.setdefault(cell.server_session, session_pace(random, noise))
-        made = run(random, servers[cell.candidate.number], int(cell.level), cell.count, pace)
-        summaries.append(summary(made, {"id": cell.name, "session": cell.server_session}))
+        server, level, closing = servers[cell.candidate.number], int(cell.level), None
+        if cell.held_out or not question.objectives:
+            made = run(random, server, level, cell.count, pace)
+        else:
+            made, closing = run_until(
+                random, server, level, cell.count, pace, question.objectives, (objectives.MISSES,)
+            )
+        record = summary(made, {"id": cell.name, "session": cell.server_session})
+        summaries.append(record | ({"ended_early": closing} if closing else {}))
 
 
 def random_search(
@@ -343,9 +365,7 @@ def search_space(seed: int, noise: float) -> Space | None:
 class Truth:
     """What one server does in the long run, each level run when it is first asked for."""
 
-    def __init__(
-        self, server: Server, wanted: tuple[objectives.Objective, ...], ladder: list[float], seed: int
-    ) -> None:
+    def __init__(self, server: Server, wanted: Mapping[str, float], ladder: list[float], seed: int) -> None:
         self.server, self.wanted, self.ladder, self.seed = server, wanted, ladder, seed
         self.known: dict[float, tuple[float, bool]] = {}
 
@@ -374,7 +394,7 @@ class Truth:
 def equal_space(seed: int) -> bool:
     """Eight equal candidates: whether the final calls one worse than another."""
     random = np.random.default_rng([13, seed])
-    record, _ = race(random, [Server()] * 8, best.Question((), 8, 128, seed=seed), 0.01)
+    record, _ = race(random, [Server()] * 8, best.Question({}, 8, 128, seed=seed), 0.01)
     return any("leader_ratio" in entry for entry in record["worse"])
 
 
@@ -411,9 +431,9 @@ def simulate_best(trials: int) -> str:
     """Random spaces of 30 candidates: the true rate of what is chosen over the true best's, beside random search."""
     rows = []
     for noise in (0.01, 0.02):
-        found = [space for seed in range(trials) if (space := search_space(seed, noise))]
-        rows.append(best_row(noise, found))
-    told = sum(equal_space(seed) for seed in range(trials))
+        found = spread(partial(search_space, noise=noise), range(trials))
+        rows.append(best_row(noise, [space for space in found if space]))
+    told = sum(spread(equal_space, range(trials)))
     return tables.table(BEST_HEAD, rows) + (
         f"\nEight equal candidates: one is called worse than another by the final in {told / trials:.1%} of "
         f"{trials} searches.\n"

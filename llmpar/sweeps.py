@@ -76,6 +76,7 @@ LOAD: dict[str, type] = {
     "warmup": int,
     "timeout_s": float,
     "until": str,
+    "until_missed": str,
     "rate": float,
     "process": str,
     "shape": float,

@@ -151,7 +151,7 @@ def main(
         else:
             wanted = objectives.parse(slo) if slo else {}
             asked = best.Question(wanted, least, most or 256, minutes, margin, seed)
-            record, progress = _best(summaries, base, space, asked, folder, prices)
+            record, progress = _best(summaries, base, space, asked, slo, folder, prices)
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
     if server_session and record["kind"] == "cell" and record["session"] != server_session:
@@ -177,6 +177,7 @@ def _best(
     base: dict[str, Any],
     space: str | None,
     question: best.Question,
+    slo: str,
     folder: str | None,
     prices: tuple[str, ...],
 ) -> tuple[dict[str, Any], str]:
@@ -189,7 +190,7 @@ def _best(
     candidates, load = spaces.candidates([base | row for row in parsed], space, cli.prices_of(prices))
     refuse(candidates, folder)
     prompts = _prompts(load.get("prompts", sweeps.DEFAULTS["prompts"]))
-    return questions.ask_best(summaries, candidates, load, question, prompts)
+    return questions.ask_best(summaries, candidates, load, question, prompts, slo)
 
 
 def refuse(candidates: list[Any], folder: str | None) -> None:

@@ -30,6 +30,7 @@ TIME_OVER = "time over"
 @click.option(
     "--slo", metavar="TEXT", default="", help="Objectives on shares of requests: ttft-p95<500ms tpot-p95<50ms."
 )
+@click.option("--missed", is_flag=True, help="End only where the objectives are missed; measure what meets them whole.")
 @click.option(
     "--duration",
     metavar="SECONDS",
@@ -58,7 +59,9 @@ TIME_OVER = "time over"
     type=click.Path(dir_okay=False),
     help="The list that COMMAND's clients share. At the end the rest of it is taken; without it COMMAND gets HUP.",
 )
-def main(command: tuple[str, ...], slo: str, duration: float | None, clients: int, path: str, queue: str | None) -> int:
+def main(
+    command: tuple[str, ...], slo: str, missed: bool, duration: float | None, clients: int, path: str, queue: str | None
+) -> int:
     """Run a load until its records show that objectives are met or missed, or its time is over.
 
     \b
@@ -82,7 +85,8 @@ def main(command: tuple[str, ...], slo: str, duration: float | None, clients: in
         wanted = objectives.parse(slo) if slo else {}
     except ValueError as error:
         raise failure.Failure(str(error), exit_codes.USAGE) from None
-    judge = ending.Ending(wanted, clients) if wanted else None
+    ends = (objectives.MISSES,) if missed else (objectives.MEETS, objectives.MISSES)
+    judge = ending.Ending(wanted, clients, ends) if wanted else None
     child = foreground.start(command)
     stop = threading.Event()
     told: list[str] = []

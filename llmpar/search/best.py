@@ -18,10 +18,11 @@ from typing import Any
 
 from llmpar.results import rows
 from llmpar.search import budget
+from llmpar.search.find import verdict_of
 from llmpar.search.levels import ladder, next_step
 from llmpar.stats import sequential
 from llmpar.stats.effects import MARGIN
-from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN, of_all, of_session
+from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN, of_session
 
 KEPT = budget.GROWTH  # one in so many goes on to the next round
 FINALISTS = 3
@@ -117,7 +118,7 @@ def gather(
 
 def verdict_by_value(summary: dict[str, Any], objectives: Mapping[str, float]) -> str:
     """Meets or misses, by the value seen where the bounds leave it open: a short cell must not stop the race."""
-    verdict = of_all(summary, objectives)
+    verdict = verdict_of(summary, objectives)
     if verdict != UNKNOWN:
         return verdict
     within = all(

@@ -14,16 +14,18 @@ from llmpar.results import rows
 # someone interrupted the search.
 PAUSE_S = 60.0
 FIRST_REQUESTS = 128
+FEWEST_REQUESTS = 32
 GROWTH = 3  # times as many requests from round to round
 
 
 @dataclass
 class Spent:
-    """`seconds` so far. `start_s`: what a server session takes on top of its cells (start, warm-up, end), the mean.
-    `request_s`: one request more, by candidate and level. The last two are of rounds alone, so that what is planned for
-    the final does not change while it runs."""
+    """`seconds` so far; `cell_s`: the most that a cell of the first round should take. `start_s`: what a server
+    session takes on top of its cells (start, warm-up, end), the mean. `request_s`: one request more, by candidate and
+    level. The last two are of rounds alone, so that what is planned for the final does not change while it runs."""
 
     seconds: float = 0.0
+    cell_s: float = math.inf
     start_s: float = 0.0
     request_s: dict[int, dict[float, float]] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)  # server sessions
@@ -94,11 +96,19 @@ def spent(cells: Sequence[tuple[int, float, bool, Mapping[str, Any]]]) -> Spent:
     return result
 
 
+def cell_seconds(minutes: float | None, candidates: int) -> float:
+    """The most that a cell of the first round should take: half of a candidate's even share of the search's `minutes`,
+    so that the first round leaves time for another level, for more rounds and for the final."""
+    return math.inf if minutes is None else minutes * 60 / (2 * max(1, candidates))
+
+
 def requests_of(turn: int, level: float, spent: Spent | None = None, number: int = 0) -> int:
     """Requests of a cell of a round: at least four turns of all clients, and three times as many each round, as long as
     the cell takes no longer than its server's start does. Beyond that another start teaches more than a longer cell:
-    server sessions differ (Kalibera and Jones, ISMM 2013)."""
-    first = int(max(FIRST_REQUESTS, 4 * level))
+    server sessions differ (Kalibera and Jones, ISMM 2013). Fewer than usual where the search could not pay for so many
+    of each candidate."""
     each = spent.seconds_a_request(number, level) if spent else 0.0
+    payable = spent.cell_s / each if spent and each > 0 else math.inf
+    first = int(max(FEWEST_REQUESTS, 4 * level, min(FIRST_REQUESTS, payable)))
     most = max(first, int(spent.start_s / each)) if spent and each > 0 else first * GROWTH**2
     return min(first * GROWTH ** min(turn - 1, 2), most)

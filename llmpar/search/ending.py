@@ -8,7 +8,7 @@ that matters. Only closed loops are judged: an open load near capacity is slow o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +36,12 @@ def _is_share(metric: str) -> bool:
 
 @dataclass
 class Ending:
-    """`wanted`: a figure such as ttft_p95_s to the most it may be, in seconds. `clients` of a closed loop."""
+    """`wanted`: a figure such as ttft_p95_s to the most it may be, in seconds. `clients` of a closed loop. A load whose
+    rate is wanted too ends only where it misses."""
 
     wanted: Mapping[str, float]
     clients: int
+    ends: Collection[str] = (MEETS, MISSES)  # verdicts that end a measurement
     sent: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     over: list[list[bool]] = field(default_factory=list)  # failed, then over each limit
@@ -68,7 +70,7 @@ class Ending:
         self.over.append(over)
 
     def verdict(self) -> str:
-        """Meets or misses as soon as that is sure, else unknown."""
+        """Meets or misses as soon as that is sure and ends the measurement, else unknown."""
         if len(self.sent) <= (TURNS + LEAST_COUNTED) * self.clients:
             return UNKNOWN
         sent, ended = np.array(self.sent), np.array(self.ended)
@@ -84,15 +86,19 @@ class Ending:
         late = min(self.clients, max(0, self.clients - young))
         over = np.array(self.over)[counts].sum(axis=0)
         risk = RISK / len(self.shares)
-        if any(
+        if MISSES in self.ends and any(
             anytime.surely_above(int(seen), count + late, share, risk)
             for seen, share in zip(over, self.shares, strict=True)
         ):
             return MISSES
         # That under 1% fail is not asked to be sure: it would take hundreds of requests without a failure.
-        if over[0] <= MOST_FAILED * count and all(
-            anytime.surely_below(int(seen) + late, count + late, share, RISK)
-            for seen, share in zip(over[1:], self.shares[1:], strict=True)
+        if (
+            MEETS in self.ends
+            and over[0] <= MOST_FAILED * count
+            and all(
+                anytime.surely_below(int(seen) + late, count + late, share, RISK)
+                for seen, share in zip(over[1:], self.shares[1:], strict=True)
+            )
         ):
             return MEETS
         return UNKNOWN

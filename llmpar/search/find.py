@@ -38,7 +38,9 @@ def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str
         level = ((summary.get("cell") or {}).get("load") or {}).get(axis)
         if level is None:
             continue
-        verdict, whole = _verdict(summary, wanted)
+        verdict = verdict_of(summary, wanted)
+        ended = summary.get("ended_early")
+        whole = not ended or ended.get("objectives") == dict(wanted)
         old = levels.get(float(level))
         tries, cells = (old.tries + whole, old.cells + 1) if old else (int(whole), 1)
         if old and (old.verdict != objectives.UNKNOWN, _size(old.summary)) > (
@@ -50,13 +52,13 @@ def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str
     return levels
 
 
-def _verdict(summary: dict[str, Any], wanted: Mapping[str, float]) -> tuple[str, bool]:
-    """What a summary says, and whether it was measured for these objectives. One that ended early for them says what
-    ended it: a test that allows for looking after every request, which the summary's own would not."""
+def verdict_of(summary: dict[str, Any], wanted: Mapping[str, float]) -> str:
+    """What a summary says. One that ended early for these objectives says what ended it: a test that allows for looking
+    after every request, which the summary's own would not."""
     ended = summary.get("ended_early")
     if ended and ended.get("objectives") == dict(wanted):
-        return str(ended["verdict"]), True
-    return objectives.of_all(summary, wanted), not ended
+        return str(ended["verdict"])
+    return objectives.of_all(summary, wanted)
 
 
 def _size(summary: Mapping[str, Any]) -> int:

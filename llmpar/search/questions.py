@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpar import sweeps
-from llmpar.search import best, best_answer, decide, ending, find, spaces
+from llmpar.search import best, best_answer, budget, decide, ending, find, spaces
 from llmpar.verdicts import objectives
 
 
@@ -98,15 +98,21 @@ def ask_best(
     load: Mapping[str, Any],
     question: best.Question,
     prompts: int,
+    slo: str = "",
 ) -> tuple[dict[str, Any], str]:
     """The next candidate and level to measure, or the answer. `load`: the load settings that all candidates get;
-    `prompts`: how many prompts there are to divide among the rounds and the final."""
+    `prompts`: how many prompts there are to divide among the rounds and the final. `slo`: the question's objectives as
+    they were written."""
     spent = best.gather(candidates, summaries, question.objectives)
+    spent.cell_s = budget.cell_seconds(question.minutes, len(candidates))
     now = best.state(candidates, question, spent)
     if now.cell is None:
         return best_answer.answer(candidates, now, question, spent), ""
     row = {**load, **now.cell.candidate.settings, "clients": int(now.cell.level), "count": now.cell.count}
     row |= spaces.prompts_of(now.cell, prompts)
+    launcher = load.get("launcher", sweeps.DEFAULTS["launcher"])
+    if slo and not now.cell.held_out and ending.possible(question.objectives, launcher):
+        row["until_missed"] = " ".join(slo.split())
     record = cell(row, now.cell.name, "best", now.cell.server_session)
     return record, best_answer.progress(candidates, now, question, spent)
 

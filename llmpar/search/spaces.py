@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from os.path import commonprefix
 from typing import Any
 
 from llmpar import sweeps
 from llmpar.search.best import Candidate, Next
 
 # Columns that the search sets by itself.
-OWN = ("clients", "count", "skip", "take", "rate", "until")
+OWN = ("clients", "count", "skip", "take", "rate", "until", "until_missed")
 # Settings whose value alone says what it is of.
 TELLING = ("engine", "dtype", "quantize", "engine_args")
 
@@ -34,20 +35,29 @@ def candidates(
         distinct.setdefault(json.dumps(server, sort_keys=True), server)
     servers = list(distinct.values())
     varying = [column for column in sweeps.SERVER if len({json.dumps(each.get(column)) for each in servers}) > 1]
+    shared = _shared([str(server.get("engine_args") or "").split() for server in servers])
     found = []
     for number, server in enumerate(servers, 1):
         price = price_of(server, prices)
-        found.append(Candidate(number, server, label_of(server, varying), price_per_h=price))
+        found.append(Candidate(number, server, label_of(server, varying, shared), price_per_h=price))
     return found, loads[0]
 
 
-def label_of(server: Mapping[str, Any], varying: Sequence[str]) -> str:
-    """`vllm fp8 speculate=2`: the settings in which candidates differ."""
-    words = [
-        str(server[column]) if column in TELLING else f"{column}={server[column]}"
-        for column in varying
-        if server.get(column) is not None
-    ]
+def _shared(arguments: Sequence[list[str]]) -> int:
+    """How many words, of whole options, all begin with."""
+    count = len(commonprefix(arguments))
+    while any(not word.startswith("-") for words in arguments for word in words[count : count + 1]):
+        count -= 1
+    return count
+
+
+def label_of(server: Mapping[str, Any], varying: Sequence[str], shared: int = 0) -> str:
+    """`vllm fp8 speculate=2`: the settings in which candidates differ. The first `shared` words of all their engine
+    arguments are the same."""
+    said = {column: server[column] for column in varying if server.get(column) is not None}
+    if "engine_args" in said:
+        said["engine_args"] = " ".join(str(said["engine_args"]).split()[shared:])
+    words = [str(value) if column in TELLING else f"{column}={value}" for column, value in said.items() if value != ""]
     return " ".join(words) or str(server["engine"])
 
 

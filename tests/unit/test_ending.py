@@ -83,6 +83,14 @@ def test_a_load_ends_as_soon_as_it_is_told(slow: float, failing: float, wanted: 
     assert told == verdict and 8 * (ending.TURNS + ending.LEAST_COUNTED) < count < 400
 
 
+def test_a_load_whose_rate_is_wanted_ends_only_where_it_misses() -> None:
+    for slow, verdict in ((0.0, UNKNOWN), (0.3, MISSES)):
+        judge = ending.Ending({"e2e_p95_s": 2.0}, 8, (MISSES,))
+        for record in loop(8, slow, 600):
+            judge.add(record)
+        assert judge.verdict() == verdict
+
+
 def test_requests_that_are_out_for_long_are_not_taken_for_quick_ones() -> None:
     # Half of all clients hang in a request that ends after the rest: those that ended are all quick.
     quick = [record for record in loop(8, 0.0, 400)]
@@ -147,6 +155,11 @@ def test_minutes_are_those_of_the_clock_without_pauses() -> None:
     assert spent.cost(4, 8, 100, "r1-k004") == pytest.approx(61 + 15), "of others the median"
     # Longer cells than a start takes tell less than another start.
     assert budget.requests_of(3, 8, spent, 1) == int(61 / 0.2) and budget.requests_of(1, 8, spent, 1) == 128
+    # Twelve candidates in ten minutes: 25 s for each one's first cell, at least four turns of all clients.
+    spent.cell_s = budget.cell_seconds(10, 12)
+    assert spent.cell_s == 25 and budget.requests_of(1, 8, spent, 2) == 128, "20 s of 0.1 s each"
+    assert budget.requests_of(1, 8, spent, 1) == 125 and budget.requests_of(1, 64, spent, 1) == 256
+    assert budget.cell_seconds(None, 12) == float("inf")
 
 
 def test_what_cannot_fit_is_refused_with_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

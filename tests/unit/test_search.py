@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmpar.commands import next as command
-from llmpar.search import best, best_answer, decide, find
+from llmpar.search import best, best_answer, decide, find, spaces
 from llmpar.stats import sequential
 from llmpar.verdicts import objectives
 from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
@@ -179,7 +179,34 @@ def test_the_command_plans_answers_and_refuses(tmp_path: Path) -> None:
     assert cell["id"] == cell["session"] and cell["id"][:4] == "b01-" and cell["server"]["speculate"] in (0, 2)
     Path("space.tsv").write_text("engine\tmodel\tspeculate\tclients\nvllm\tm\t0,2\t8\nmii\tm\t2\t8\n")
     cell = json.loads(run("best", "--space", "space.tsv", "--most", "32").stdout)
-    assert cell["id"] == "r1-k001-c0032" and cell["load"]["clients"] == 32
+    assert cell["id"] == "r1-k001-c0032" and cell["load"]["clients"] == 32 and "until_missed" not in cell["load"]
+    cell = json.loads(run("best", "--space", "space.tsv", "--most", "32", "--slo", "ttft-p95<1s  tpot-p95<50ms").stdout)
+    assert cell["load"]["until_missed"] == "ttft-p95<1s tpot-p95<50ms"
+    cell = json.loads(run("best", "--space", "space.tsv", "--most", "32", "--slo", "ttft-mean<1s").stdout)
+    assert "until_missed" not in cell["load"], "a mean is not a share of requests"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "labels"),
+    [
+        (["--a 1 -t 1", "--a 1 -t 2"], ["-t 1", "-t 2"]),
+        (["--a 1 -b 2", "--a 1"], ["-b 2", "vllm"]),
+        (["--a 1 -b 2", "--c"], ["--a 1 -b 2", "--c"]),
+        (["--a 1", None], ["--a 1", "vllm"]),
+    ],
+)
+def test_labels_leave_out_the_options_that_all_candidates_begin_with(
+    arguments: list[str | None], labels: list[str]
+) -> None:
+    rows = [{"engine": "vllm", "model": "m"} | ({"engine_args": each} if each else {}) for each in arguments]
+    assert [candidate.label for candidate in spaces.candidates(rows, "space", {})[0]] == labels
+
+
+def test_a_level_that_was_ended_early_misses_whatever_its_few_requests_say() -> None:
+    wanted = objectives.parse("ttft-p95<500ms")
+    seen = summary(400) | {"ended_early": {"verdict": objectives.MISSES, "objectives": wanted, "requests": 20}}
+    assert best.verdict_by_value(seen, wanted) == objectives.MISSES
+    assert best.verdict_by_value(seen, objectives.parse("ttft-p95<600ms")) == objectives.MEETS, "of other objectives"
 
 
 def fields_of(root: Path, question: str) -> set[str]:
