@@ -145,14 +145,18 @@ def _time(record: Mapping[str, Any]) -> str:
 
 
 def progress(candidates: Sequence[Candidate], now: State, question: Question, spent: budget.Spent) -> str:
-    """Progress of the race: candidates left, the leader with its interval, minutes left."""
+    """Progress of the race before a cell: candidates left, the one that is next, the leader with its interval, minutes
+    left."""
     if now.finalists:
-        text = f"final of {len(now.finalists)}, block {len(now.finalists[0].final) + 1}"
+        text = f"final of {len(now.finalists)}"
+        text += f", block {len(now.cell.candidate.final) + 1}" if now.cell else ""
         leader = leader_of(now.finalists)
     else:
         todo = sum(not each.levels.get(now.turn) for each in now.left)
         text = f"round {now.turn}: {todo} of {len(now.left)} candidates left to measure"
         leader = max(now.left, key=lambda each: (last_score(each) or (0.0, 0.0))[0], default=None)
+    if now.cell is not None:
+        text += f", next {now.cell.candidate.label} at {words.plural(int(now.cell.level), 'client')}"
     score = last_score(leader) if leader is not None else None
     if leader is not None and score is not None:
         rate, level = score

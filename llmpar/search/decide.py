@@ -87,9 +87,13 @@ def latest_look(blocks: Blocks, margin: float = MARGIN, most: int = sequential.M
     )
 
 
-def progress(blocks: Blocks, look: sequential.Look | None, most: int = sequential.MOST_BLOCKS) -> str:
-    """Progress of the comparison: the blocks, the effect with its interval, the chance of a verdict."""
-    text = f"block {len(blocks.complete) + 1} of at most {most}"
+def progress(
+    blocks: Blocks, look: sequential.Look | None, cell: tuple[int, str], most: int = sequential.MOST_BLOCKS
+) -> str:
+    """Progress of the comparison before `cell`, the block and side to measure next: the effect so far with its
+    interval, the chance of a verdict."""
+    block, side = cell
+    text = f"block {block} of at most {most}, side {side.upper()}"
     if look is not None and look.low is not None and look.high is not None:
         text += f"; a/b {look.ratio:.3f} ({look.low:.3f} to {look.high:.3f})"
         if look.chance is not None:

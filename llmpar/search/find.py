@@ -85,16 +85,18 @@ def step(
     )
 
 
-def progress(levels: Mapping[float, Level], axis: str) -> str:
-    """Progress of the search: the highest level that meets the objectives and the lowest above it that does not."""
-    noun = "clients" if axis == "clients" else "requests/s"
+def progress(levels: Mapping[float, Level], axis: str, level: float) -> str:
+    """Progress of the search before `level` is measured: the highest level that meets the objectives and the lowest
+    above it that does not."""
     best = max((level for level, seen in levels.items() if seen.verdict == objectives.MEETS), default=None)
     above = min(
         (level for level, seen in levels.items() if seen.verdict == objectives.MISSES and level > (best or 0)),
         default=None,
     )
-    known = [f"{level:g} {word}" for level, word in ((best, "meet it"), (above, "do not")) if level is not None]
-    return f"{len(levels)} levels measured; of {noun} " + " and ".join(known) if known else "nothing is known yet"
+    known = [f"{level:g} {word}" for level, word in ((best, "met"), (above, "missed")) if level is not None]
+    text = f"next {words.plural(int(level), 'client') if axis == 'clients' else f'{level:g} requests/s'}"
+    text += " again" if level in levels else ""
+    return text + (f"; objectives: {', '.join(known)}" if known else "")
 
 
 def answer(levels: Mapping[float, Level], done: Step, axis: str, wanted: Mapping[str, float]) -> dict[str, Any]:

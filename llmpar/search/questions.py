@@ -60,7 +60,7 @@ def ask_find(
         load = {"rate": step.level, "launcher": "open", "clients": base.get("clients", 1024)}
         name = f"rate-{sweeps.slug(f'{step.level:g}')}"
     name += f"-{seen.cells + 1}" if seen else ""
-    return cell(base | load | {"count": count}, name, "find", "find"), find.progress(levels, axis)
+    return cell(base | load | {"count": count}, name, "find", "find"), find.progress(levels, axis, step.level)
 
 
 def ask_decide(
@@ -89,7 +89,8 @@ def ask_decide(
         return decide.answer(blocks, look, by, labels, margin, minutes), ""
     block, side = decide.next_cell(blocks, seed)
     name = decide.cell_id(block, side)
-    return cell(base | own[decide.SIDES.index(side)], name, "decide", name), decide.progress(blocks, look)
+    progress = decide.progress(blocks, look, (block, side))
+    return cell(base | own[decide.SIDES.index(side)], name, "decide", name), progress
 
 
 def ask_best(

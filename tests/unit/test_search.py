@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from llmpar.commands import next as command
-from llmpar.search import best, best_answer, decide, find, spaces
+from llmpar.search import best, best_answer, decide, find, questions, spaces
 from llmpar.stats import sequential
 from llmpar.verdicts import objectives
 from llmpar.verdicts.objectives import MEETS, MISSES, UNKNOWN
@@ -107,6 +107,32 @@ def test_blocks_alternate_in_random_order_and_each_has_both_sides() -> None:
     assert orders == [decide.order(number, 1) for number in range(1, 40)]
 
 
+def test_no_two_cells_of_a_search_are_announced_by_the_same_line() -> None:
+    """A block has a cell of each side, and a final one of each finalist."""
+    made: list[dict[str, Any]] = []
+    lines = []
+    while len(made) < 6:
+        record, line = questions.ask_decide(made, {}, ("engine=vllm", "engine=tgi"), "wall_s", 0.03, None, 1)
+        number, side = decide.next_cell(decide.gather(made, "wall_s"), 1)
+        assert record["id"] == decide.cell_id(number, side) and line.startswith(
+            f"block {number} of at most 12, side {side.upper()}"
+        )
+        lines.append(line)
+        made.append(block(number, side, 20.0 + random.Random(len(made)).gauss(0, 2)))
+    assert len(set(lines)) == 6
+    lines = []
+    _, cells = race([100.0, 101.0, 99.0, 80.0], best.Question({}, 8, 64), lines=lines)
+    assert len(set(lines)) == len(lines) == cells and lines[0].startswith("round 1: 4 of 4 candidates left")
+    assert sum(line.startswith("final of 3, block 1, next k") for line in lines) == 3
+
+
+def test_find_says_which_level_comes_next_and_what_is_known() -> None:
+    assert find.progress({}, "clients", 1.0) == "next 1 client"
+    levels = {level: find.Level(level, verdict, {}, 1, 1) for level, verdict in ((4.0, MEETS), (8.0, MISSES))}
+    assert find.progress(levels, "clients", 6.0) == "next 6 clients; objectives: 4 met, 8 missed"
+    assert find.progress(levels, "rate", 4.0) == "next 4 requests/s again; objectives: 4 met, 8 missed"
+
+
 def test_equal_sides_are_same_and_noisy_ones_hopeless() -> None:
     assert sequential.look([20.0, 20.02, 19.99], [20.01, 20.0, 20.0]).decision == "same"
     noisy = sequential.look([20.0, 27.0, 18.0, 24.0], [22.0, 19.0, 26.0, 21.0])
@@ -115,8 +141,11 @@ def test_equal_sides_are_same_and_noisy_ones_hopeless() -> None:
         sequential.look([1.0, 0.0], [1.0, 1.0])
 
 
-def race(rates: list[float], question: best.Question, failing: tuple[int, ...] = ()) -> tuple[dict[str, Any], int]:
-    """A whole search over servers whose rate at any level is given; what it answers, and in how many cells."""
+def race(
+    rates: list[float], question: best.Question, failing: tuple[int, ...] = (), lines: list[str] | None = None
+) -> tuple[dict[str, Any], int]:
+    """A whole search over servers whose rate at any level is given; what it answers, and in how many cells. `lines`
+    collects the progress before each cell."""
     noise = random.Random(1)
     candidates = [best.Candidate(number, {"number": number}, f"k{number}") for number in range(len(rates))]
     made: list[dict[str, Any]] = []
@@ -127,6 +156,8 @@ def race(rates: list[float], question: best.Question, failing: tuple[int, ...] =
         state = best.state(candidates, question, spent)
         if state.cell is None:
             return best_answer.answer(candidates, state, question, spent), len(made)
+        if lines is not None:
+            lines.append(best_answer.progress(candidates, state, question, spent))
         number = state.cell.candidate.number
         rate = 0.0 if number in failing else rates[number] * noise.gauss(1, 0.005)
         server = {"ready_s": 60.0} | ({"outcome": "out_of_memory", "message": "no memory"} if number in failing else {})
