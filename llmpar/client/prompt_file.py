@@ -82,7 +82,7 @@ def read_prompt(path: str, timeout_s: float = 600.0) -> Prompt:
 def parsed(data: bytes) -> tuple[str, Own]:
     """The (first) question of a `.prompt.json`, and what it asks of its own. Raises ValueError with what is wrong."""
     try:
-        value = orjson.loads(data)
+        value = orjson.loads(data.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(value, dict):

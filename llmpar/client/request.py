@@ -153,7 +153,7 @@ def wait_until(due_ns: int) -> None:
         time.sleep(left / 1e9)
 
 
-def read_reply(settings: Settings, raw: receive.Raw, http_status: int) -> Reply:
+def read_reply(settings: Settings, raw: receive.Raw, http_status: int, path: str) -> Reply:
     """What the dialect reads in the answer. An answer that no code of ours was made for costs its own request alone."""
     framer = raw.framer
     body = bytes(framer.body)
@@ -161,6 +161,8 @@ def read_reply(settings: Settings, raw: receive.Raw, http_status: int) -> Reply:
         coding = framer.headers.get("content-encoding")
         if coding is not None:
             body, raw.marks = decode(coding, body, raw.marks, settings.max_bytes)
+        if path and "location" in framer.headers:
+            framer.headers["location"] = settings.target.pointed(path, framer.headers["location"])
         return DIALECTS[settings.api].parse(http_status, framer.headers, body, settings.stream)
     except BadCoding as error:
         return Reply(error={"type": "content_coding", "message": str(error), "http_status": http_status})
@@ -183,7 +185,7 @@ def record(
 ) -> dict[str, Any]:
     """The request record of docs/records.md."""
     http_status = raw.framer.status
-    reply = Reply() if http_status is None else read_reply(settings, raw, http_status)
+    reply = Reply() if http_status is None else read_reply(settings, raw, http_status, asked.path)
     sent, due = raw.sent_ns, launch.scheduled_ns
     error = reply.error
     status = "ok" if error is None else "error"

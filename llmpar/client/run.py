@@ -3,6 +3,7 @@ from a shared queue, in threads or in coroutines."""
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import signal
@@ -159,6 +160,8 @@ def names(stream: RawIOBase) -> Iterator[str]:
     """
     mark, rest = b"", b""
     while piece := stream.read(1 << 16):
+        if not mark:
+            piece = piece.removeprefix(codecs.BOM_UTF8)
         mark = mark or (b"\0" if b"\0" in piece else b"\n")
         *whole, rest = (rest + piece).split(mark)
         yield from map(os.fsdecode, prompt_queue.plain_names(whole, mark))

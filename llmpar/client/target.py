@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 # A base URL often ends in the version that routes begin with, in one of another name, or in a route itself.
 _VERSION = re.compile(r"/v[0-9]+(?:(?:alpha|beta)[0-9]*)?(?:/openai)?\Z")
@@ -16,6 +16,7 @@ _SAFE = "/:@!$&'()*+,;=~%"
 class Target:
     """Where requests go. `prefix` is the base URL's path without a closing slash, ready for a request line.
 
+    `slash`: the base URL ends in one, which counts where it is a whole route (some servers redirect to that).
     `unix`: the path of a Unix socket, else None. `ca`: a file of certificates to trust; `insecure`: trust any.
     """
 
@@ -27,6 +28,7 @@ class Target:
     unix: str | None = None
     ca: str | None = None
     insecure: bool = False
+    slash: bool = False
 
     @classmethod
     def of(cls, base_url: str, ca: str | None = None, insecure: bool = False) -> Target:
@@ -63,7 +65,8 @@ class Target:
         shown = f"[{name.partition('%')[0]}]" if ":" in name else name
         authority = shown if port is None else f"{shown}:{port}"
         prefix = quote(parts.path.rstrip("/"), safe=_SAFE)
-        return cls(tls, name, port or (443 if tls else 80), prefix, authority, None, ca, insecure)
+        slash = parts.path.endswith("/")
+        return cls(tls, name, port or (443 if tls else 80), prefix, authority, None, ca, insecure, slash)
 
     @classmethod
     def _unix(cls, base_url: str, scheme: str, netloc: str, path: str) -> Target:
@@ -83,12 +86,23 @@ class Target:
         for pasted in _ROUTES:
             if base.endswith(pasted):
                 base = base.removesuffix(pasted)
+                if self.slash and route.endswith(pasted):
+                    route += "/"
                 break
         version = _VERSION.search(base)
         if version is None:
             return base + route
         # Only OpenAI's routes have a version; what stands beside them (metrics, native routes) is above it.
         return base + route[3:] if route.startswith("/v1/") else base[: version.start()] + route
+
+    def pointed(self, path: str, location: str) -> str:
+        """Where an answer to a request for `path` points, in full; as it came where that is no address."""
+        if self.unix is not None:
+            return location
+        try:
+            return urljoin(f"{'https' if self.tls else 'http'}://{self.authority}{path}", location)
+        except ValueError:
+            return location
 
     def url(self, route: str) -> str:
         """The whole address of a route. Raises ValueError for a Unix socket, which has none."""

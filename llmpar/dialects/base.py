@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -220,7 +221,8 @@ def refused(status: int, headers: dict[str, str], body: bytes) -> dict[str, Any]
 
 def load(data: bytes) -> tuple[Any, str | None]:
     """JSON as (value, None); (value, "invalid_utf8") where bytes had to be replaced; (None, "bad_json") where it is
-    none."""
+    none. A byte order mark at its start is no part of it."""
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         return orjson.loads(data), None
     except orjson.JSONDecodeError:
@@ -329,7 +331,7 @@ def is_json(headers: dict[str, str], body: bytes) -> bool:
 
     The body says so before its label does: proxies label streams as documents, and documents as streams.
     """
-    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = body[:64].removeprefix(codecs.BOM_UTF8).lstrip()
     if start[:1] in (b"{", b"["):
         return True
     if start.startswith(_FIELD_NAMES):

@@ -5,7 +5,8 @@ The names are in each engine's row, `Engine.metrics`; docs/wire.md has them as a
 
 from __future__ import annotations
 
-import math
+import codecs
+import contextlib
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -41,13 +42,14 @@ FIELDS = (
     "counters_at_end",
 )
 COUNTERS = tuple(field for field in FIELDS if field.endswith("_total"))
+VALUE_LIMIT = 10**15  # no engine counts further, and sums of replicas still are numbers of 64 bits
 
 
 def _wanted(metrics: Metrics) -> re.Pattern[str]:
     names = {name for names in metrics.names.values() for name in names}
     names |= {metrics.cache_info} if metrics.cache_info else set()
     either = "|".join(map(re.escape, sorted(names)))
-    return re.compile(rf"^{re.escape(metrics.prefix)}(?:{either})(?:_total)?[ {{].*$", re.M)
+    return re.compile(rf"^{re.escape(metrics.prefix)}(?:{either})(?:_total)?[ \t{{].*$", re.M)
 
 
 @cache
@@ -62,10 +64,9 @@ def parse(document: bytes) -> dict[str, Any]:
     All of FIELDS are there, None where the engine does not tell, and `kv_used_tokens` where it tells that instead of a
     ratio. Raises ValueError for a document that is neither or holds no known metric.
     """
+    document = document.removeprefix(codecs.BOM_UTF8)
     if document.lstrip()[:1] in (b"[", b"{"):
         return _iterations(document)
-    from prometheus_client.parser import text_string_to_metric_families
-
     whole = document.decode("utf-8", "replace")
     # Only the lines of interest go through the parser: a full document of vLLM costs 20 times as much.
     matches = ((metrics, lines) for metrics, wanted in _known() if (lines := wanted.findall(whole)))
@@ -73,16 +74,15 @@ def parse(document: bytes) -> dict[str, Any]:
     if metrics is None:
         raise ValueError("no metric of a known engine")
     series: dict[str, list[Any]] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            series.setdefault(sample.name.removeprefix(metrics.prefix), []).append(sample)
+    for sample in _samples(lines):
+        series.setdefault(sample.name.removeprefix(metrics.prefix), []).append(sample)
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
     for field, names in metrics.names.items():
         # Several series of one name (data-parallel engines, models) are added up, but for the fields in _HIGHEST.
         samples = next((series[key] for name in names for key in (name, name + "_total") if key in series), None)
         if samples is not None:
             values = _values(samples)
-            if values and all(map(math.isfinite, values)):
+            if values and all(0 <= value <= VALUE_LIMIT for value in values):
                 value = max(values) if field in _HIGHEST else sum(values)
                 fields[field] = int(value) if field in _COUNTS or value == int(value) and field in COUNTERS else value
     swapped = fields.pop("swapped", None)
@@ -95,6 +95,23 @@ def parse(document: bytes) -> dict[str, Any]:
         fields["prefix_queries_total"] = prompt + (0 if metrics.hits_in_prompt else hits)
     fields["counters_at_end"] = metrics.counters_at_end
     return fields
+
+
+def _samples(lines: list[str]) -> list[Any]:
+    """The samples in lines of Prometheus text; a line that cannot be read costs itself."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    def read(text: str) -> list[Any]:
+        return [sample for family in text_string_to_metric_families(text + "\n") for sample in family.samples]
+
+    try:
+        return read("\n".join(lines))
+    except ValueError:
+        found: list[Any] = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found += read(line)
+        return found
 
 
 # Labels of ranks that serve the same requests (tensor and pipeline parallel), unlike those of dp_rank and engine.
@@ -124,13 +141,17 @@ def _capacity(samples: Iterable[Any]) -> int | None:
             labels.get("num_gpu_blocks"),
             labels.get("block_size"),
         )
-        if tokens and tokens.isdigit():
+        if _digits(tokens):
             total += int(tokens)
-        elif blocks and size and blocks.isdigit() and size.isdigit():
+        elif _digits(blocks) and _digits(size):
             total += int(blocks) * int(size)
         else:
             return None
-    return total or None
+    return outside.count(total) or None
+
+
+def _digits(label: str | None) -> bool:
+    return label is not None and label.isascii() and label.isdigit() and len(label) < 16
 
 
 def _iterations(document: bytes) -> dict[str, Any]:
@@ -152,7 +173,7 @@ def _iterations(document: bytes) -> dict[str, Any]:
     if blocks:
         figures["kv_usage_ratio"] = None if used is None else used / blocks
         if size:
-            figures["kv_capacity_tokens"] = blocks * size
+            figures["kv_capacity_tokens"] = count(blocks * size)
     return figures
 
 
@@ -161,9 +182,12 @@ def slots(document: bytes) -> tuple[int, int]:
     try:
         value = orjson.loads(document)
         used = sum(slot["n_prompt_tokens"] for slot in value if slot["is_processing"])
-        return used, sum(slot["n_ctx"] for slot in value)
+        counts = outside.count(used), outside.count(sum(slot["n_ctx"] for slot in value))
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"not slots: {error!r}") from None
+    if None in counts:
+        raise ValueError("not slots: their tokens are no counts")
+    return counts[0] or 0, counts[1] or 0
 
 
 def combine(replicas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Server:
         if self._info:
             try:
                 value = orjson.loads(self._get(self._base + "/info")).get("max_batch_total_tokens")
-                self._capacity = value if isinstance(value, int) and value > 0 else None
+                self._capacity = outside.count(value) or None
                 self._info = False
             except (requests.RequestException, ValueError, AttributeError):
                 self._info = False

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from llmpar import records
 from llmpar.client.coding import BadCoding, decode
 from llmpar.client.target import Target
 from llmpar.dialects import DIALECTS
@@ -116,6 +117,24 @@ def test_generated_text_of_any_shape_is_an_event(delta, text):
     assert reply.error is None and reply.text == text + "z" and len(reply.events) == (2 if text else 1)
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("api", ["openai-completions", "openai-chat", "llamacpp", "tgi", "mii", "ollama"])
+def test_a_byte_order_mark_is_no_part_of_an_answer(api):
+    document = json.dumps({"error": {"message": "no such model", "type": "not_found"}}).encode()
+    for status in (200, 404):
+        reply = parse(BOM + document, api, "application/json", status)
+        assert reply.error and (reply.error["type"], reply.error["message"]) == ("not_found", "no such model")
+
+
+def test_a_byte_order_mark_before_a_stream_or_an_event():
+    document = json.dumps({"choices": [{"text": "one", "finish_reason": "stop"}]}).encode()
+    assert parse(BOM + document, kind="application/json").text == "one"
+    assert len(parse(BOM + THREE + usage(3) + DONE).events) == 3
+    assert len(parse((THREE + usage(3)).replace(b"data: {", b"data: " + BOM + b"{") + DONE).events) == 3
+
+
 def test_a_usage_of_zeros_is_none():
     reply = parse(THREE + usage(0) + DONE)
     assert (reply.output_tokens, reply.token_source, reply.prompt_tokens) == (3, "events", None)
@@ -156,8 +175,31 @@ def test_a_coded_stream_is_read_with_its_times(name, pack):
     assert decoded == body and marks[-1] == len(body) and 0 < marks[0] <= len(body)
 
 
+@pytest.mark.parametrize(
+    "name,pack",
+    [
+        ("gzip", lambda body: gzip.compress(body[:100]) + gzip.compress(body[100:])),
+        ("gzip", lambda body: gzip.compress(body) + bytes(7)),
+        ("identity, gzip", gzip.compress),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+        ("GZIP,x-gzip", lambda body: gzip.compress(gzip.compress(body))),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_members_and_several_codings_are_read_however_they_came(name, pack, step):
+    body = THREE + usage(3) + DONE
+    coded = pack(body)
+    marks = [*range(step, len(coded), step), len(coded)]
+    decoded, found = decode(name, coded, marks, 1 << 20)
+    assert decoded == body and len(found) == len(marks) and found == sorted(found) and found[-1] == len(body)
+
+
+BOMB = gzip.compress(gzip.compress(bytes(1 << 25)))
+
+
 def test_codings_that_cannot_be_read_are_named():
-    for name, body in (("br", b"x"), ("gzip", b"no gzip"), ("gzip", gzip.compress(bytes(1 << 22)))):
+    coded = [("br", b"x"), ("zstd", b"x"), ("gzip, br", b"x"), ("gzip", b"no gzip"), ("gzip, gzip", BOMB)]
+    for name, body in [*coded, ("gzip," * 9 + "gzip", b""), ("gzip", gzip.compress(bytes(1 << 22)))]:
         with pytest.raises(BadCoding, match="compressed|gzip"):
             decode(name, body, [len(body)], 1 << 20)
 
@@ -173,6 +215,8 @@ def test_codings_that_cannot_be_read_are_named():
         ("http://h/v1beta/openai/", "/v1/chat/completions", "/v1beta/openai/chat/completions"),
         ("http://h/v1/chat/completions", "/v1/chat/completions", "/v1/chat/completions"),
         ("http://h/v1/chat/completions", "/v1/completions", "/v1/completions"),
+        ("http://h/v1/chat/completions/", "/v1/chat/completions", "/v1/chat/completions/"),
+        ("http://h/v1/chat/completions/", "/v1/completions", "/v1/completions"),
         ("http://h/llm", "/metrics", "/llm/metrics"),
         ("http://h/模型/v1", "/v1/completions", "/%E6%A8%A1%E5%9E%8B/v1/completions"),
         ("http://h/a%20b", "/v1/completions", "/a%20b/v1/completions"),
@@ -213,11 +257,47 @@ def test_labels_mean_something():
     assert engine_metrics.parse("\n".join([*engines, ""]).encode())["running"] == 16
 
 
-@pytest.mark.parametrize("value", ["+Inf", "-Inf", "NaN"])
+@pytest.mark.parametrize("value", ["+Inf", "-Inf", "NaN", "-3", "1e300", "3e18", "0x10", "seven", ""])
 def test_one_odd_reading_is_one_null(value):
     text = f'vllm:num_requests_running{{engine="0"}} 3.0\nvllm:num_requests_waiting{{engine="0"}} {value}\n'
     found = engine_metrics.parse(text.encode())
     assert (found["running"], found["waiting"]) == (3, None)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'vllm:num_requests_running 3\nvllm:prompt_tokens_total 17 # {trace_id="a b"} 0.67 1520879607.789\n# EOF\n',
+        b'\xef\xbb\xbfvllm:num_requests_running{engine="0"} 3.0 1520879607.789\r\nvllm:prompt_tokens_total 17\r\n',
+        b"vllm:num_requests_running\t3\nvllm:prompt_tokens_created 1.7e9\nvllm:prompt_tokens_total  17\n",
+        b'vllm:num_requests_running{engine="0} 9\nvllm:num_requests_running 3\nvllm:prompt_tokens_total 17\n',
+    ],
+)
+def test_metrics_text_of_every_exporter(page):
+    found = engine_metrics.parse(page)
+    assert (found["running"], found["prompt_tokens_total"]) == (3, 17)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'vllm:num_requests_running 3\nvllm:cache_config_info{block_size="99999999",num_gpu_blocks="9999999"} 1\n',
+        'vllm:num_requests_running 3\nvllm:cache_config_info{kv_cache_size_tokens="²"} 1\n'.encode(),
+        b'vllm:num_requests_running 3\nvllm:cache_config_info{kv_cache_size_tokens="' + b"9" * 5000 + b'"} 1\n',
+        b'[{"numActiveRequests":3,"kvCacheStats":{"maxNumBlocks":999999999999,"tokensPerBlock":999999999999}}]',
+        b'[{"numActiveRequests":3,"numQueuedRequests":18446744073709551615}]',
+    ],
+)
+def test_every_reading_is_a_number_that_a_record_holds(page):
+    found = engine_metrics.parse(page)
+    assert (found["running"], found["waiting"], found["kv_capacity_tokens"]) == (3, None, None)
+    records.encode({"kind": "engine", "v": 1, **found})
+
+
+@pytest.mark.parametrize("tokens", ["18446744073709551615", "1e300", '"5"', "null", "-1"])
+def test_slots_without_counts_are_none(tokens):
+    with pytest.raises(ValueError, match="not slots"):
+        engine_metrics.slots(f'[{{"n_prompt_tokens":{tokens},"is_processing":true,"n_ctx":512}}]'.encode())
 
 
 def test_one_unusable_entry_costs_one_entry():

@@ -60,6 +60,13 @@ def test_a_file_that_asks_for_nonsense_is_a_fault_in_words(text: str, words: str
     assert found.fault is not None and found.fault[0] == "prompt_unreadable" and words in found.fault[1]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file() -> None:
+    for name, text in (("x.prompt.json", '{"prompt": "a"}'), ("x.txt", "a")):
+        Path(name).write_text("\ufeff" + text)
+        found = prompt_file.read_prompt(name)
+        assert (found.text, found.fault) == ("a", None)
+
+
 def test_what_a_prompt_asks_for_itself_goes_before_the_command_line() -> None:
     Path("x.prompt.json").write_text(
         '{"prompt": "hi", "max_tokens": 7, "model": "lora", "system": "s", "body": {"top_p": null, "min_p": 0.1}}'

@@ -189,7 +189,7 @@ def test_no_message_of_a_stranger_is_taken_for_a_call(data):
     assert data.startswith(MAGIC + b"\0") and made.directory is not None
 
 
-names = st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]), min_size=1, max_size=8)
+names = st.text(st.characters(exclude_characters="\0\n\r\ufeff", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
 @given(st.lists(names, max_size=8), st.booleans())
@@ -198,6 +198,13 @@ def test_names_from_a_stream(found, last):
     assert list(run.names(io.BytesIO(text.encode()))) == found  # type: ignore[arg-type]
     if found:
         assert list(run.names(io.BytesIO("\0".join([*found, "a\nb", ""]).encode()))) == [*found, "a\nb"]  # type: ignore[arg-type]
+
+
+def test_a_list_made_on_windows():
+    text = "\ufeffone\r\ntwo\r\n".encode()
+    assert list(run.names(io.BytesIO(text))) == ["one", "two"]  # type: ignore[arg-type]
+    Path("list").write_bytes(text)
+    assert prompt_queue.read("list") == ["one", "two"]
 
 
 def test_names_that_come_in_pieces():
