@@ -79,8 +79,8 @@ def main(
     engine records, by option or mixed in. Writes one summary record (docs/records.md; each figure is defined in
     docs/metrics.md). The first record leaves when the last one was read; memory grows by some 500 bytes a request.
 
-    Exit status: 0 done; 2 usage; 3 not records of a known version; 6 no request record (and no server record that
-    ran out of memory).
+    Exit status: 0 done; 2 usage; 3 not records of a known version; 6 no request record (and no record of a server
+    that ended by itself).
     """
     if table:
         cli.say("llmpar-summarise", "--table is now llmpar-table; the old spelling will go in a later release")
@@ -105,8 +105,8 @@ def main(
         with cli.opened(name) as stream:
             read.feed(summariser, stream, name)
     cli.say_left_out(records.Read(left_out=summariser.left_out))
-    # An engine that could not be started for lack of memory is a result without requests.
-    if not summariser.columns.counts and (summariser.only("server") or {}).get("outcome") != warnings.OUT_OF_MEMORY:
+    # An engine that could not be started is a result without requests.
+    if not summariser.columns.counts and not warnings.ended_by_itself(summariser.only("server")):
         raise failure.Failure(
             "there is no request record to summarise", exit_codes.TOO_LITTLE, "llmpar-request writes some"
         )

@@ -72,7 +72,7 @@ def summary(record: dict[str, Any]) -> str:
     if over == "steady":
         title = "latency of the whole run, ms"
         lines += _latencies(record["latency_run"], title, lambda item: milliseconds(item["value"]))
-    if record["goodput"]:
+    if record["goodput"] and n["requests"]:
         good = record["goodput"]
         share = f"{words.percent(good['ratio'])}% of requests ({good['met']} of {n['requests']})"
         lines.append(f"{share} met {words.slo(good['objectives'])}\n")

@@ -28,6 +28,7 @@ KEPT = budget.GROWTH  # one in so many goes on to the next round
 FINALISTS = 3
 MOST_CELLS = 4  # of one candidate in one round
 RATE = "output_tokens_per_s"
+ENDED = ("server_ended", "out_of_memory")  # warnings of a summary
 
 
 @dataclass
@@ -99,8 +100,10 @@ def gather(
         verdict = verdict_by_value(summary, objectives)
         if rate is None or rate <= 0:
             verdict, rate = MISSES, 0.0
-            if server.get("outcome") not in (None, "ok", "running"):
+            if _server_ended(summary):
                 candidate.failure = str(server.get("message") or server.get("outcome"))
+        elif _server_ended(summary):
+            verdict, rate = MISSES, 0.0
         steady = rows.reading(summary, RATE + "_steady")
         if steady.low is not None and steady.high is not None:
             candidate.intervals[level] = (steady.low, steady.high)
@@ -114,6 +117,11 @@ def gather(
         else:
             candidate.levels.setdefault(int(parts[0][1:]), {})[level] = (rate, verdict)
     return budget.spent(cells)
+
+
+def _server_ended(summary: Mapping[str, Any]) -> bool:
+    """Whether the engine did not start, or ended under this load."""
+    return any(warning.get("code") in ENDED for warning in summary.get("warnings") or ())
 
 
 def verdict_by_value(summary: dict[str, Any], objectives: Mapping[str, float]) -> str:

@@ -128,8 +128,9 @@ def _limited(
         if figure is None or not off[kept].any():
             continue
         moved = np.sort((measured.seconds[name] - off)[kept])
+        with_failed = np.concatenate([moved, np.full(len(measured.failed_in), np.inf)])
         if _moves(figure["mean"], float(moved.mean())) or any(
-            _moves(figure[f"p{percent}"], float(moved[order_statistics.rank(len(moved), percent) - 1]))
+            _moves(figure[f"p{percent}"], float(with_failed[order_statistics.rank(len(with_failed), percent) - 1]))
             for percent in intervals.PERCENTS
         ):
             limited.append(name)
@@ -144,5 +145,6 @@ def _limited(
 
 
 def _moves(estimate: dict[str, Any], moved: float) -> bool:
-    """Whether the client's delay moves a figure by more than LIMIT of it."""
-    return abs(moved - estimate["value"]) > LIMIT * estimate["value"]
+    """Whether the client's delay moves a figure by more than LIMIT of it. A percentile among the failures stays."""
+    value = estimate["value"]
+    return value is not None and abs(moved - value) > LIMIT * value

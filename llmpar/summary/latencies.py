@@ -32,13 +32,15 @@ class Latencies:
     """Figures of the ok requests in the order of sending, in seconds, NaN where there is none.
 
     `order` puts the columns into that order. `sent_in` and `whole_in`: which requests were sent within the steady
-    window, and which also ended in it; all of them without a window.
+    window, and which also ended in it; all of them without a window. `failed_in`: instants of the failed requests that
+    were sent within it, in microseconds.
     """
 
     order: np.ndarray
     seconds: dict[str, np.ndarray]
     sent_in: np.ndarray
     whole_in: np.ndarray
+    failed_in: np.ndarray
 
     def chosen(self, figure: str) -> np.ndarray:
         """Which requests the window's figure is of. The time per token of one that ends in the drain is too short."""
@@ -54,7 +56,9 @@ def of_run(columns: Columns, run: Run, window: Window) -> Latencies:
         seconds[name] = in_seconds(columns.array(name)[order])
     seconds["tpot_s"] = _tpot(columns, order)
     sent_in = inside(run, window, sent)
-    return Latencies(order, seconds, sent_in, sent_in & inside(run, window, np.where(e2e == NONE, sent, sent + e2e)))
+    whole_in = sent_in & inside(run, window, np.where(e2e == NONE, sent, sent + e2e))
+    failed = columns.array("failed_sent")
+    return Latencies(order, seconds, sent_in, whole_in, failed[inside(run, window, failed)])
 
 
 def _order(columns: Columns) -> np.ndarray:
@@ -84,9 +88,7 @@ def distributions(columns: Columns, measured: Latencies, run: Run, window: Windo
     """The summary's `latency` of the steady window, or with None (or without a steady one) of the whole run."""
     over_window = window is not None and window.steady
     figures = {}
-    failed = columns.array("failed_sent")
-    if over_window and window is not None:
-        failed = failed[inside(run, window, failed)]
+    failed = measured.failed_in if over_window else columns.array("failed_sent")
     sent = columns.array("sent")[measured.order]
     turns = window.turns if over_window and window is not None else 0.0
     pace = batches(turns, run.open) if over_window else None
@@ -195,6 +197,6 @@ def goodput(
     return {
         "objectives": {OBJECTIVES[name]: bound for name, bound in sorted(objectives.items())},
         "met": total,
-        "ratio": total / requests,
+        "ratio": total / requests if requests else None,
         "steady": {"requests": within, "met": steadily, "ratio": steadily / within} if within else None,
     }

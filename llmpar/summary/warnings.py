@@ -6,7 +6,7 @@ table too, rewritten by `make golden`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,14 @@ from llmpar.summary.columns import NONE, Columns
 BUSY = 0.10  # of all processors
 ACCEPTANCE_SLACK = 0.05
 PREFIX_SLACK = 0.10  # of all prompt tokens
-OUT_OF_MEMORY = "out_of_memory"  # an outcome of llmpar-serve, and a warning
+# Outcomes of llmpar-serve.
+OUT_OF_MEMORY = "out_of_memory"  # a warning too
+RAN = (None, "starting", "running", "ok", "cancelled", "failed")  # the engine did not end by itself
+
+
+def ended_by_itself(server: Mapping[str, Any] | None) -> bool:
+    """Whether an engine did not start, or ended before it was told to."""
+    return server is not None and server.get("outcome") not in RAN
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,19 @@ def out_of_memory(evidence: Evidence) -> dict[str, Any] | None:
         "moment": "before it was ready" if server.get("ready_s") is None else "under this load",
         "message": server.get("message") or "its log gives no details",
     }
+
+
+@row(
+    "the server did not start, or ended under the load, for another reason",
+    "{message}",
+    "read the server's log; remove requests.jsonl to measure the same again",
+)
+def server_ended(evidence: Evidence) -> dict[str, Any] | None:
+    n, server = evidence.result["n"], evidence.server or {}
+    known = server.get("outcome") == OUT_OF_MEMORY or not ended_by_itself(server)
+    if known or n["ok"] == n["requests"] > 0:
+        return None
+    return {"message": server.get("message") or "the engine ended, and its log gives no details"}
 
 
 @row(

@@ -119,6 +119,29 @@ def test_find_killed_at_a_random_moment_measures_only_what_is_missing(running: M
     assert running.answer()["best"] in (2, 3, 4)
 
 
+@pytest.mark.timeout(400)
+def test_a_candidate_that_crashes_at_the_start_or_under_its_load_is_a_result(root: Path, tmp_path: Path) -> None:
+    llama_server(
+        tmp_path,
+        before='if [ "$slots" = 3 ]; then echo "error: no such kernel" >&2; exit 1; fi',
+        options="--ttft-ms 20 --slots $slots --exit-after $((slots == 4 ? 9 : 0)) --context $((slots == 5 ? 4 : 0))",
+    )
+    make = Make(root, tmp_path)
+    make.space.write_text(make.space.read_text().splitlines()[0] + "\n" + make.space.read_text().splitlines()[1] + "\n")
+    make.space.write_text(make.space.read_text().replace("\t1,2\t", "\t2,3,4,5\t"))
+    done = make.run("best", f"SPACE={make.space}", "MOST=2", "SLO=ttft-p95<9s")
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = make.answer()
+    assert answer["best"]["settings"]["max_sequences"] == 2
+    (failed,) = answer["failed"]
+    assert failed["settings"]["max_sequences"] == 3 and "no such kernel" in failed["why"]
+    missed = {each["settings"]["max_sequences"] for each in answer["missed"]}
+    assert missed == {4, 5}, done.stdout
+    summaries = [json.loads(path.read_text()) for path in make.runs.glob("*/*/summary.json")]
+    said = [warning["code"] for each in summaries for warning in each["warnings"]]
+    assert said.count("server_ended") >= 2
+
+
 @pytest.mark.timeout(400)  # up to fourteen server sessions
 def test_best_killed_at_a_random_moment_starts_no_server_for_what_is_there(root: Path, tmp_path: Path) -> None:
     llama_server(tmp_path, options="--ttft-ms 40 --gap-ms 10 --slots $slots")

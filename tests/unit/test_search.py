@@ -160,14 +160,15 @@ def race(
             lines.append(best_answer.progress(candidates, state, question, spent))
         number = state.cell.candidate.number
         rate = 0.0 if number in failing else rates[number] * noise.gauss(1, 0.005)
-        server = {"ready_s": 60.0} | ({"outcome": "out_of_memory", "message": "no memory"} if number in failing else {})
+        warned = [{"code": "out_of_memory", "message": "no memory"}] if number in failing else []
         made.append(
             {
                 "cell": {"id": state.cell.name, "session": state.cell.server_session},
                 "n": {"requests": 100, "ok": 100},
                 "wall_s": {"value": 10.0},
                 "throughput": {"output_tokens_per_s": {"wall": {"value": rate}, "steady": {"value": rate}}},
-                "server": server,
+                "server": {"ready_s": 60.0} | ({"message": "no memory"} if warned else {}),
+                "warnings": warned,
             }
         )
     raise AssertionError("the search does not end")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_requests import START, failed, request
 
 from llmpar import records
+from llmpar.render import summaries
 from llmpar.stats import intervals, order_statistics
 from llmpar.summary import read, summariser, tally
 from llmpar.summary import read as summary_read
@@ -432,6 +433,29 @@ def test_a_waiting_client_limits_what_it_stamps_itself() -> None:
     assert not kernel["client"]["limited"]
     assert {"ttft_s", "e2e_s"} <= set(user["client"]["limited"])
     assert "client_limited" in codes(user)
+
+
+def test_a_client_that_waits_as_many_requests_fail_is_judged_by_the_same_percentiles() -> None:
+    made = closed_loop(200, 4)
+    refused = [failed(1000 + number, each["sent_at"]) for number, each in enumerate(made[:140])]
+    # Most percentiles are among the failures, which no delay of the client explains.
+    for wait, clock, limited in ((1e-6, "user", False), (0.05, "user", True)):
+        answered = [{**each, "cpu_wait_s": wait, "clock": clock} for each in made[140:]]
+        found = summarise(refused + answered)
+        assert found["latency"]["ttft_s"]["p50"]["value"] is None
+        assert ("ttft_s" in found["client"]["limited"]) == limited
+    few = summarise(refused[:40] + [{**each, "cpu_wait_s": 1e-6, "clock": "user"} for each in made[40:]])
+    assert few["latency"]["ttft_s"]["p50"]["value"] and "ttft_s" not in few["client"]["limited"]
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "out_of_memory", "bad_setting"])
+def test_a_server_that_never_ran_makes_a_summary_without_figures(outcome: str) -> None:
+    server = {"kind": "server", "v": 1, "outcome": outcome, "message": "no such kernel", "ready_s": None}
+    found = summarise([server], objectives={"ttft": 1.0})
+    assert found["n"]["requests"] == 0 and found["goodput"]["ratio"] is None
+    (warning,) = found["warnings"]
+    assert warning["code"] == (outcome if outcome == "out_of_memory" else "server_ended")
+    assert "no such kernel" in warning["message"] and "no such kernel" in " ".join(summaries.summary(found).split())
 
 
 def test_segments_joined_while_the_client_waited_limit_what_their_stamp_spoils() -> None:
