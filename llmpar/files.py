@@ -6,6 +6,12 @@ import os
 import select
 import stat
 import time
+from typing import BinaryIO
+
+TABLE_LIMIT = 64 << 20  # bytes of a table or another file that people write
+DOCUMENT_LIMIT = 4 << 30  # bytes of a data set, or of another tool's results
+PROMPT_LIMIT = 64 << 20  # bytes of a prompt file
+LINE_LIMIT = 256 << 20  # bytes of a record: an answer is 64 MiB by default
 
 
 class TooLong(ValueError):
@@ -22,6 +28,17 @@ def read(path: str, limit: int, timeout_s: float) -> bytes:
         return _streamed(fd, limit, time.monotonic() + timeout_s)
     finally:
         os.close(fd)
+
+
+def whole(stream: BinaryIO, limit: int) -> bytes:
+    """The rest of a stream. Raises TooLong."""
+    parts, left = [], limit
+    while part := stream.read(min(1 << 20, left + 1)):
+        parts.append(part)
+        left -= len(part)
+        if left < 0:
+            raise TooLong(f"it holds more than {limit} bytes")
+    return b"".join(parts)
 
 
 def _rest(fd: int, limit: int) -> bytes:

@@ -42,9 +42,13 @@ def files(folder: Path) -> list[str]:
 
 def described(folder: Path, name: str) -> dict[str, Any]:
     """Size, hash, and for JSONL the number of records: which of them is missing can then be said in records."""
-    data = (folder / name).read_bytes()
-    record = {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return record | {"records": data.count(b"\n")} if name.endswith((".jsonl", ".json")) else record
+    digest, size, count = hashlib.sha256(), 0, 0
+    with (folder / name).open("rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+            size, count = size + len(part), count + part.count(b"\n")
+    record = {"path": name, "bytes": size, "sha256": digest.hexdigest()}
+    return record | {"records": count} if name.endswith((".jsonl", ".json")) else record
 
 
 def derivations(folder: Path, names: list[str]) -> dict[str, list[str]]:

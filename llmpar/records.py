@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from llmpar import files
+
 # The versions of each kind that this release reads; the last is the one it writes.
 VERSIONS: dict[str, tuple[int, ...]] = {
     "request": (1,),
@@ -125,7 +127,7 @@ def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None
     """
     strict = seen is None
     seen = seen if seen is not None else Read()
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(lines(stream, name), 1):
         if line.isspace():
             continue
         try:
@@ -147,6 +149,17 @@ def read(stream: BinaryIO | Iterable[bytes], name: str, seen: Read | None = None
             record = whole
         seen.records += 1
         yield record
+
+
+def lines(stream: BinaryIO | Iterable[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a stream. Raises BadRecord where one does not end."""
+    if not hasattr(stream, "readline"):
+        yield from stream
+        return
+    while line := stream.readline(files.LINE_LIMIT):
+        if len(line) == files.LINE_LIMIT:
+            raise BadRecord(f"cannot read '{name}': a line of it is longer than {files.LINE_LIMIT >> 20} MiB")
+        yield line
 
 
 _START = b'{"kind":"'

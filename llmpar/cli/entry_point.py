@@ -104,6 +104,9 @@ def run(name: str, made: click.Command, arguments: list[str] | None = None) -> i
             raise
         say(name, f"'{error.filename}': {error.strerror}" if error.filename else str(error))
         return exit_codes.UNEXPECTED
+    except MemoryError:
+        say(name, "not enough memory for what was given", "give it less at once, or more memory")
+        return exit_codes.UNEXPECTED
     except Exception as error:
         if os.environ.get("LLMPAR_LOG") == "debug":
             raise

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from llmpar import exit_codes, parts, records
+from llmpar import exit_codes, files, parts, records
 from llmpar.cli.messages import say
 from llmpar.failure import Failure
 from llmpar.outside import printable_words
@@ -33,19 +33,33 @@ def opened(name: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def read_whole(name: str, limit: int = files.TABLE_LIMIT) -> bytes:
+    """All bytes of a file to read, `-` for standard input; a clear failure where it cannot be read or never ends."""
+    with opened(name) as stream:
+        try:
+            return files.whole(stream, limit)
+        except files.TooLong as error:
+            raise Failure(f"cannot read '{name}': {error}", exit_codes.BAD_INPUT) from None
+
+
+def read_text(name: str) -> str:
+    """The same as text, with U+FFFD for what is not UTF-8."""
+    return read_whole(name).decode("utf-8", "replace")
+
+
 def summaries_in(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, with each folder replaced by its summaries: those of a cell, a sweep, or all of runs/."""
-    files: list[str] = []
+    found: list[str] = []
     for name in names:
         if not os.path.isdir(name):
-            files.append(name)
+            found.append(name)
             continue
         deep = (os.path.join(name, *["*"] * depth, "summary.json") for depth in range(3))
         inside = [path for pattern in deep for path in sorted(glob.glob(pattern)) if "/removed/" not in path]
         if not inside:
             raise Failure(f"there is no summary.json in '{name}'", exit_codes.TOO_LITTLE, "`llmpar sweep` makes them")
-        files += inside
-    return tuple(files)
+        found += inside
+    return tuple(found)
 
 
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:

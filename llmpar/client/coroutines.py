@@ -29,6 +29,7 @@ from llmpar.client.receive import Raw
 from llmpar.client.request import Settings, ask, record, request_headers
 
 Take = Callable[[], Awaitable[str | None]]
+AHEAD = 1000  # names read before they are wanted, of a list that may have no end
 TEXT_LIMIT = 200  # characters of an error's text, which quotes what came
 OURS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")  # headers that aiohttp would add by itself
 
@@ -332,15 +333,18 @@ def _direct(paths: Iterator[str]) -> Take:
 def _reader(paths: Iterator[str], loop: asyncio.AbstractEventLoop) -> Take:
     """Names from a stream that may keep us waiting: read in a thread, so that no coroutine waits with it."""
     names: asyncio.Queue[str | None] = asyncio.Queue()
+    room = threading.Semaphore(AHEAD)
 
     def read() -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: cancelled
             for path in paths:
+                room.acquire()
                 loop.call_soon_threadsafe(names.put_nowait, path)
             loop.call_soon_threadsafe(names.put_nowait, None)
 
     async def take() -> str | None:
         path = await names.get()
+        room.release()
         if path is None:
             names.put_nowait(None)  # for the next one
         return path

@@ -14,7 +14,6 @@ import orjson
 from llmpar import files
 from llmpar.client import body
 
-PROMPT_LIMIT = 64 << 20  # bytes of a prompt file
 ENDING = ".prompt.json"
 FIELDS = ("prompt", "turns", "system", "max_tokens", "model", "body")
 TURN_FIELDS = ("content", "think_s", "max_tokens")
@@ -57,7 +56,7 @@ def read_prompt(path: str, timeout_s: float = 600.0) -> Prompt:
     # Bytes that are not UTF-8 in a name arrive as surrogates, which no JSON can hold.
     name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
     try:
-        data = files.read(path, PROMPT_LIMIT, timeout_s)
+        data = files.read(path, files.PROMPT_LIMIT, timeout_s)
     except (OSError, ValueError) as error:
         why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         return Prompt(name, "", None, ("prompt_unreadable", f"cannot read '{name}': {why}"))

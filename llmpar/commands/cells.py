@@ -44,8 +44,7 @@ def main(table: str, repeats: int, seed: int, sweep: str | None, folder: str | N
 
     Exit status: 0 done; 2 a table that cannot be understood; 3 neither a cell nor a server record (with --shell).
     """
-    with cli.opened(table) as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = cli.read_text(table)
     if shell:
         try:
             record = records.decode(text.encode())

@@ -53,8 +53,7 @@ def main(
         raise failure.Failure(
             "this installation has no study/claims.tsv", exit_codes.USAGE, "name a table with --claims"
         )
-    with cli.opened(str(place)) as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = cli.read_text(str(place))
     try:
         stated = claim_table.parse(text, str(place) if table else place.name)
     except claim_table.BadClaims as error:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from llmpar import cli, exit_codes, failure, records
+from llmpar.files import DOCUMENT_LIMIT
 
 
 @cli.command(
@@ -84,8 +85,7 @@ def _chosen(name: str, form: str | None, run: int | None) -> tuple[dict[str, Any
         except OSError:
             return None
 
-    with cli.opened(name) as stream:
-        files = other_tools.found_in(stream.read(), form, beside)
+    files = other_tools.found_in(cli.read_whole(name, DOCUMENT_LIMIT), form, beside)
     if not files:
         raise other_tools.BadImport("it holds no runs")
     if run is None and len(files) > 1:

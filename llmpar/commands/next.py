@@ -165,8 +165,7 @@ def _base(table: str | None, settings: tuple[str, ...]) -> dict[str, Any]:
 
     base: dict[str, Any] = {}
     if table:
-        with cli.opened(table) as stream:
-            base = sweeps.parse(stream.read().decode("utf-8", "replace"), table)[0]
+        base = sweeps.parse(cli.read_text(table), table)[0]
     for text in settings:
         base |= questions.pairs(text)
     return base
@@ -185,8 +184,7 @@ def _best(
 
     if not space:
         raise ValueError("best needs --space: a table with a row for each candidate")
-    with cli.opened(space) as stream:
-        parsed = sweeps.parse(stream.read().decode("utf-8", "replace"), space)
+    parsed = sweeps.parse(cli.read_text(space), space)
     candidates, load = spaces.candidates([base | row for row in parsed], space, cli.prices_of(prices))
     refuse(candidates, folder)
     prompts = _prompts(load.get("prompts", sweeps.DEFAULTS["prompts"]))

@@ -16,6 +16,7 @@ import click
 from llmpar import apikey, cli, exit_codes, failure, records
 from llmpar.client import prompt_file
 from llmpar.client.target import Target
+from llmpar.files import DOCUMENT_LIMIT
 from llmpar.prompts import files, formats, prompt, synthetic, tokens, traces
 from llmpar.prompts.prompt import BadPrompts, Prompt, names, record
 from llmpar.prompts.tokens import Unavailable, estimate
@@ -221,11 +222,12 @@ def _convert(
 ) -> tuple[list[Prompt], list[str]]:
     """The prompts of a file, and what was left out of it and why. `traced` makes those of a trace."""
     name = os.path.basename(source)
-    with cli.opened(source) as stream:
-        data = stream.read().removeprefix(codecs.BOM_UTF8)
+    data = cli.read_whole(source, DOCUMENT_LIMIT).removeprefix(codecs.BOM_UTF8)
     if form is None and traces.is_trace(data.split(b"\n", 1)[0].decode("utf-8", "replace")):
         form = "trace"
     form = form or {".json": "sharegpt", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(source).suffix, "text")
+    if form == "jsonl" and field is None and formats.is_conversation(data.lstrip().split(b"\n", 1)[0]):
+        form = "sharegpt"
     left_out: list[str] = []
     if form == "jsonl":
         return list(formats.jsonl(data.splitlines(), name, field, left_out)), left_out
@@ -269,7 +271,7 @@ def _index(where: Path, count: Callable[[str], int], how: str) -> int:
 def _question(name: str, text: str) -> str:
     """What a prompt file asks, all turns of a conversation together. Raises BadPrompts."""
     if not name.endswith(prompt_file.ENDING):
-        return text.removesuffix("\n")
+        return text.removeprefix("\ufeff").removesuffix("\n")
     try:
         first, own = prompt_file.parsed(text.encode())
     except ValueError as error:

@@ -128,8 +128,7 @@ def judged(table: str | None, rows: Sequence[rows.Row], whole: bool) -> list[dic
     place = Path(table) if table else claim_table.default_table()
     if place is None:
         return []
-    with cli.opened(str(place)) as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = cli.read_text(str(place))
     try:
         stated = [claims.evaluate(claim, rows) for claim in claim_table.parse(text, str(place))]
     except claim_table.BadClaims as error:
@@ -155,8 +154,7 @@ def published(table: str | None) -> study.Walls | None:
     """The published wall seconds, where a table of them is named."""
     if table is None:
         return None
-    with cli.opened(table) as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = cli.read_text(table)
     try:
         return study.parse(text, table)
     except study.BadWalls as error:

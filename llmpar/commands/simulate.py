@@ -169,8 +169,7 @@ def listed(output: str | None) -> int:
 def planned(table: str, named: Sequence[str], instead: dict[str, str | None]) -> list[dict[str, Any]]:
     """Cells of the table, on each of the cards named or on those of its column `card`; `instead` of its own
     settings."""
-    with cli.opened(table) as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = cli.read_text(table)
     try:
         rows = sweeps.parse(text, table, sweeps.SIMULATED)
         if named:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llmpar import parts, records
+from llmpar import files, parts, records
 from llmpar.prompts.prompt import BadPrompts, Prompt
 
 MANIFEST = ".manifest.jsonl"
@@ -25,12 +25,19 @@ class Occupied(Exception):
 
 
 def digests(where: Path) -> dict[str, str]:
-    """Name and SHA-256 of each file, hidden ones left out, sorted by name."""
+    """Name and SHA-256 of each file, hidden ones left out, sorted by name. Raises BadPrompts for one that is none."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        path.name: hashlib.sha256(_read(path)).hexdigest()
         for path in sorted(where.iterdir())
         if path.is_file() and not path.name.startswith(".")
     }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return files.read(str(path), files.PROMPT_LIMIT, 10)
+    except files.TooLong as error:
+        raise BadPrompts(f"cannot read '{path}': {error}; no prompt is so long") from None
 
 
 def manifest(where: Path) -> list[dict[str, Any]]:
@@ -45,7 +52,7 @@ def texts(where: Path) -> dict[str, str]:
     by_name = {}
     for name in digests(where):
         try:
-            by_name[name] = (where / name).read_bytes().decode()
+            by_name[name] = _read(where / name).decode()
         except UnicodeDecodeError as error:
             raise BadPrompts(f"cannot read '{where / name}': not UTF-8 at byte {error.start}") from None
     return by_name

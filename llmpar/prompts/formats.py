@@ -50,6 +50,12 @@ def sharegpt(data: bytes, name: str, left_out: list[str] | None = None) -> Itera
 _TURNS = ("conversations", "conversation", "messages")
 
 
+def is_conversation(line: bytes) -> bool:
+    """Whether a line of JSON is an entry of ShareGPT's."""
+    value = _line(line)
+    return isinstance(value, dict) and bool(value.keys() & {"conversations", "conversation"})
+
+
 def _line(line: bytes) -> Any:
     try:
         return orjson.loads(outside.whole_letters(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import math
 import os
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from llmpar import records
+from llmpar import files, records
 from llmpar.summary.chunks import EMPTY, Chunk, check, mend
 from llmpar.summary.summariser import Summariser
 
@@ -36,7 +37,7 @@ def feed_file(summariser: Summariser, path: str) -> None:
         edges = [0]
         for part in range(1, parts):
             stream.seek(max(size * part // parts, edges[-1]))
-            stream.readline()
+            stream.readline(files.LINE_LIMIT)
             edges.append(stream.tell())
     multiprocessing = import_module("multiprocessing").get_context("fork")
     workers = []
@@ -93,17 +94,27 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
     gc.disable()
     try:
         number, left = 0, math.inf if limit is None else limit
-        while left > 0 and (lines := stream.readlines(int(min(CHUNK_BYTES, left)))):
+        while left > 0 and (lines := _lines(stream, int(min(CHUNK_BYTES, left)), name)):
             if limit is not None:
                 left -= sum(map(len, lines))
-                while left < 0:  # readlines takes the line that goes beyond
-                    left += len(lines.pop())
             if not _fast(summariser, lines):
                 _slowly(summariser, lines, name, number)
             number += len(lines)
     finally:
         if collecting:
             gc.enable()
+
+
+def _lines(stream: BinaryIO, size: int, name: str) -> list[bytes]:
+    """The next lines of a stream, `size` bytes of them and what ends the last. Raises records.BadRecord where it does
+    not end."""
+    piece = stream.read(size)
+    if piece and not piece.endswith(b"\n"):
+        rest = stream.readline(files.LINE_LIMIT)
+        if len(rest) == files.LINE_LIMIT:
+            raise records.BadRecord(f"cannot read '{name}': a line of it is longer than {files.LINE_LIMIT >> 20} MiB")
+        piece += rest
+    return io.BytesIO(piece).readlines()
 
 
 def _fast(summariser: Summariser, lines: list[bytes]) -> bool:
