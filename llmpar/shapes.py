@@ -106,6 +106,11 @@ SUMMARY: dict[str, Shape] = _of(TEXT, "label session latency_failures latency_ov
             | _of(NUMBER, "prompt_tokens_mean cached_ratio")
         ]
     },
+    "models": [
+        _of(COUNT, "n ok output_tokens")
+        | _of(SPREAD | {"p95": NUMBER}, "ttft_s tpot_s e2e_s")
+        | {"model": TEXT, "output_tokens_per_s": NUMBER}
+    ],
     "prefix": _of(NUMBER, "asked_ratio achieved_ratio engine_ratio") | {"source": TEXT},
     "latency": LATENCIES,
     "latency_run": LATENCIES,

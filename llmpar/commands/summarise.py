@@ -126,6 +126,7 @@ def main(
                         "asked": summary["n"]["requests"] - summary.get("conversations", {}).get("later_turns", 0),
                         "ok": summary["n"]["ok"],
                         "errors": types,
+                        "row_head": rendered.row_head(),
                         "row": rendered.row(summary),
                     }
                 ).encode()

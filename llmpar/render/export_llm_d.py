@@ -11,6 +11,8 @@ import json
 import time
 from typing import Any
 
+from llmpar.results import words
+
 VERSION = "0.2.1"
 PERCENTILES = ("p50", "p90", "p95", "p99")
 LATENCIES = {
@@ -212,7 +214,9 @@ def _stack(summary: dict[str, Any]) -> list[dict[str, Any]] | None:
         }
     else:
         standardized = {"kind": "generic", "tool": engine, "tool_version": version}
-        standardized |= _without_none({"model": model, "cpu": host.get("cpu"), "replicas": replicas})
+        standardized |= _without_none(
+            {"model": ", ".join(words.names(model)) or None, "cpu": host.get("cpu"), "replicas": replicas}
+        )
     return [
         {
             "metadata": {"label": LABEL, "cfg_id": str(cell.get("settings_sha256") or engine)},

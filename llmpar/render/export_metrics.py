@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics import exposition
 from prometheus_client.registry import Collector
 
-from llmpar.results import rows
+from llmpar.results import rows, words
 
 LABELS = ("sweep", "cell", "session", "host", "engine", "model", "clients", "rate")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -112,8 +112,7 @@ def labels_of(summary: dict[str, Any]) -> tuple[str, ...]:
         cell.get("id") or summary.get("label"),
         summary.get("session"),
         (summary.get("host") or {}).get("host") or (hosts[0] if hosts else None),
-        workload.get("engine"),
-        workload.get("model"),
+        *(", ".join(words.names(workload.get(name))) for name in ("engine", "model")),
         asked,
         load.get("rate"),
     )

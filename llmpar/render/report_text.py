@@ -37,6 +37,8 @@ def as_markdown(document: document.Document) -> str:
             _markdown(sweep.table),
             "".join(f"- {markdown.escape(cause)}\n" for cause in sweep.causes),
         ]
+        for one in sweep.within:
+            parts += [f"### {markdown.escape(one.title)}\n", _markdown(one)]
     for one in (*document.published, *document.warnings, *document.runs):
         parts += [f"## {markdown.escape(one.title)}\n", _markdown(one)]
     return "\n".join(part for part in parts if part)
@@ -60,6 +62,8 @@ def as_text(document: document.Document) -> str:
     parts += [f"{record['verdict']:<13} {record['sentence']}: {sentences.claim(record)}" for record in document.claims]
     for sweep in document.sweeps:
         parts += [*_text(sweep.table), *sweep.causes]
+        for one in sweep.within:
+            parts += _text(one)
     for one in (*document.published, *document.warnings):
         parts += _text(one)
     return "\n".join(parts) + "\n"

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from llmpar.render import plain
-from llmpar.report import provenance
+from llmpar.report import provenance, within
 from llmpar.results import rows, words
 from llmpar.results.rows import group, shown
 from llmpar.results.words import DASH, number
@@ -33,12 +33,14 @@ def summary(record: dict[str, Any]) -> str:
     n, window, tokens = record["n"], record["window"], record["tokens"]
     lines = []
     workload = record["workload"]
-    head = [str(part) for part in (record["label"], workload["engine"], workload["model"]) if part]
+    head = [str(record["label"])] if record["label"] else []
+    head += [words.shortened(named) for field in ("engine", "model") if (named := words.names(workload[field]))]
     if head:
         lines.append(" · ".join(head))
     states = [f"{n['ok']} ok"] + [f"{n[name]} {name}" for name in ("error", "timeout", "cancelled") if n[name]]
     lines.append(
-        f"{n['requests']} requests ({', '.join(states)}), {workload['prompts']['distinct']} prompts, "
+        f"{words.plural(n['requests'], 'request')} ({', '.join(states)}), "
+        f"{words.plural(workload['prompts']['distinct'], 'prompt')}, "
         f"{number(tokens['output'])} output tokens"
     )
     concurrency = record["concurrency"]
@@ -76,8 +78,7 @@ def summary(record: dict[str, Any]) -> str:
         good = record["goodput"]
         share = f"{words.percent(good['ratio'])}% of requests ({good['met']} of {n['requests']})"
         lines.append(f"{share} met {words.slo(good['objectives'])}\n")
-    if record.get("conversations"):
-        lines += _conversations(record["conversations"])
+    lines += within_cells([("", [record])])
     if record.get("prefix"):
         prefix = record["prefix"]
         achieved = prefix["achieved_ratio"]
@@ -90,26 +91,12 @@ def summary(record: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _conversations(found: dict[str, Any]) -> list[str]:
-    """Conversations as a whole, and a row for each turn."""
-    duration = found["duration_s"]
-    lasted = f", {number(duration['p50'])} s long (p50), {number(duration['p95'])} s (p95)" if duration else ""
-    rows = [
-        [
-            str(each["turn"]),
-            f"{each['ok']}/{each['n']}",
-            *(
-                milliseconds(each[name][part] if each[name] else None)
-                for name in ("ttft_s", "e2e_s")
-                for part in ("p50", "p95")
-            ),
-            number(each["prompt_tokens_mean"]),
-            DASH if each["cached_ratio"] is None else f"{each['cached_ratio']:.0%}",
-        ]
-        for each in found["turns"]
+def within_cells(given: within.Named) -> list[str]:
+    """Conversations, their turns, and the models of a load, each as a table under its title."""
+    return [
+        f"{one.title}\n\n{plain.table(one.header, one.rows)}" + (f"\n{one.note}\n" if one.note else "")
+        for one in within.tables(given)
     ]
-    head = ["turn", "ok", "TTFT p50, ms", "p95", "E2E p50, ms", "p95", "prompt tokens", "cached"]
-    return [f"{found['n']} conversations, {found['complete']} complete{lasted}", plain.table(head, rows)]
 
 
 LATENCIES = {
@@ -123,23 +110,30 @@ LATENCIES = {
 }
 
 
-ROW = ("cell", "wall s", "tokens/s", "TTFT p50", "p95", "TPOT p50", "p95", "ok")
+ROW = ("wall", "tokens/s", "TTFT p50", "p95", "TPOT p50", "p95", "ok")
+WIDTHS = tuple(max(len(title), 7) for title in ROW)
+
+
+def row_head() -> str:
+    """What stands over the lines of `row`."""
+    return "  ".join(title.rjust(width) for title, width in zip(ROW, WIDTHS, strict=True))
 
 
 def row(record: dict[str, Any]) -> str:
-    """A cell's figures on one line under ROW, as it ends: over the whole run, latencies in ms."""
+    """A cell's figures on one line, as it ends: rates over the whole run, latencies over the steady window where there
+    is one, as in the table of all cells."""
 
     def latency(name: str, percentile: str) -> str:
-        figure = (record["latency"][name] or {}).get(percentile)
-        return milliseconds(figure["value"] if figure else None)
+        figure = (record["latency"][f"{name}_s"] or {}).get(percentile)
+        return words.quantity(f"{name}_{percentile}_s", figure["value"] if figure else None)
 
     cells = [
-        number(record["wall_s"]["value"]),
+        words.quantity("wall_s", record["wall_s"]["value"]),
         number(record["throughput"]["output_tokens_per_s"]["wall"]["value"]),
-        *(latency(name, percentile) for name in ("ttft_s", "tpot_s") for percentile in ("p50", "p95")),
+        *(latency(name, percentile) for name in ("ttft", "tpot") for percentile in ("p50", "p95")),
         f"{record['n']['ok']}/{record['n']['requests']}",
     ]
-    return "  ".join(cell.rjust(max(len(title), 6)) for cell, title in zip(cells, ROW[1:], strict=True))
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, WIDTHS, strict=True))
 
 
 def _latencies(latency: dict[str, Any], title: str, show: Any) -> list[str]:
@@ -251,6 +245,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     columns_of = _columns(rows, names, clients, best)
     lines = [list(line) for line in zip(*(cells for _, cells in columns_of), strict=True)]
     parts.append(plain.table([title for title, _ in columns_of], lines))
+    parts += within_cells([(words.name(row), row.summaries) for row in rows])
     said = answer(rows)
     if said:
         parts.append(wrapped(said) + "\n")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from llmpar.report import within
 from llmpar.report.provenance import facts, runs
 from llmpar.report.study import Walls
 from llmpar.report.table import Table
@@ -52,6 +53,7 @@ class Sweep:
     table: Table
     answer: str
     causes: list[str]
+    within: list[Table] = field(default_factory=list)  # of conversations, and of models mixed over the prompts
 
 
 @dataclass
@@ -71,10 +73,6 @@ class Document:
     runs: list[Table]
     objectives: Mapping[str, float]
     choices: list[pick.Choice]
-
-    @property
-    def tables(self) -> list[Table]:
-        return [*(sweep.table for sweep in self.sweeps), *self.published, *self.warnings, *self.runs]
 
 
 def build(
@@ -180,6 +178,7 @@ def _sweep(name: str, rows: list[rows.Row], everything: Sequence[rows.Row], wall
         Table(name or "cells", header, lines, set(range(first, len(header))), note, same, predicted),
         answer(rows),
         causes.held(words.by_label(rows)),
+        within.tables([(words.name(row), row.summaries) for row in rows]),
     )
 
 

@@ -41,7 +41,7 @@ def caption(given: Sequence[rows.Row]) -> str:
     `vllm 0.23.0 · vicuna-7b-v1.5 · gpu-host, NVIDIA H100 · 2026-11-24`."""
     summaries = [summary for row in given for summary in row.summaries]
     engines = sorted({engine(summary) for summary in summaries} - {""})
-    models = sorted({model(summary) for summary in summaries} - {""})
+    models = sorted({name for summary in summaries for name in models_of(summary)} - {""})
     hosts = sorted({f"{row.host}, {machine(summary)}" for row in given if row.host for summary in row.summaries})
     dates = sorted({utc(summary["started_at"])[:10] for summary in summaries if summary.get("started_at")})
     if any(row.simulated for row in given):
@@ -52,12 +52,12 @@ def caption(given: Sequence[rows.Row]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def model(summary: Mapping[str, Any]) -> str:
-    """A model's name without the folder it lies in; empty where the records do not say."""
+def models_of(summary: Mapping[str, Any]) -> list[str]:
+    """Names of its models without the folders they lie in; several where prompts name them."""
     name = (summary.get("workload") or {}).get("model") or ((summary.get("cell") or {}).get("server") or {}).get(
         "model"
     )
-    return str(name or "").rstrip("/").rsplit("/", 1)[-1]
+    return [each.rstrip("/").rsplit("/", 1)[-1] for each in words.names(name)]
 
 
 def machine(summary: Mapping[str, Any]) -> str:
@@ -141,7 +141,11 @@ def engine(summary: Mapping[str, Any]) -> str:
     """The engine and its version, from the server record, the cell or the requests."""
     server = summary.get("server") or {}
     cell = (summary.get("cell") or {}).get("server") or {}
-    name = server.get("engine") or cell.get("engine") or (summary.get("workload") or {}).get("engine") or ""
+    name = (
+        server.get("engine")
+        or cell.get("engine")
+        or ", ".join(words.names((summary.get("workload") or {}).get("engine")))
+    )
     version = server.get("version") or server.get("engine_version") or ""
     return f"{name} {version}".strip()
 

@@ -194,6 +194,11 @@ def signed(share: float) -> str:
     return ("+" if share >= 0 else "−") + percent(abs(share))
 
 
+def names(value: Any) -> list[str]:
+    """The names in a field that holds one, or a list where the records have several; none of null."""
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)] if value else []
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}".replace(",", "\u202f")
 

@@ -82,6 +82,19 @@ def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
         counter.update(column)
 
 
+def name_code(name: Any) -> int:
+    """A whole number for a name, the same in every process: in a column the name itself would cost its length."""
+    return int.from_bytes(hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).digest()[:7], "big")
+
+
+def _codes(names: Sequence[Any]) -> np.ndarray:
+    """The codes of names; of one name alone they take no memory."""
+    if names.count(names[0]) == len(names):
+        return np.broadcast_to(np.int64(name_code(names[0])), (len(names),))
+    known = {name: name_code(name) for name in set(names)}
+    return np.array([known[name] for name in names], dtype=np.int64)
+
+
 class Columns:
     """What all requests of a run say, order and grouping forgotten."""
 
@@ -262,6 +275,7 @@ class Columns:
             cpu_wait=_micro(columns[PLACE["cpu_wait_s"]]),
             prompt=_whole(columns[PLACE["prompt_tokens"]]),
             cached=_whole(columns[PLACE["cached_tokens"]]),
+            model=_codes(columns[PLACE["model"]]),
             user=np.zeros(len(clock), dtype=bool)
             if clock.count("kernel") == len(clock)
             else np.array([each != "kernel" for each in clock]),

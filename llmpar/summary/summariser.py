@@ -12,7 +12,7 @@ import orjson
 
 from llmpar import records, sizes
 from llmpar.stats import order_statistics
-from llmpar.summary import client_limits, clocks, conversations, join, latencies, tally, window
+from llmpar.summary import client_limits, clocks, conversations, join, latencies, models, tally, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
@@ -141,6 +141,8 @@ class Summariser:
         result["tokens"] = _tokens(columns)
         if (talks := conversations.describe(columns.turns)) is not None:
             result["conversations"] = talks
+        if (each_model := models.describe(columns, measured, result["wall_s"]["value"])) is not None:
+            result["models"] = each_model
         result["client"] = client_limits.describe(columns, run, measured, result)
         result["client"] |= self._clocks(result, run)
         result["workload"] = _workload(columns)

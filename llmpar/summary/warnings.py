@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from llmpar.summary.chunks import LENGTHS
+from llmpar.summary.chunks import LENGTHS, asked_tokens
 from llmpar.summary.client_limits import LIMIT, thinks
 from llmpar.summary.clocks import LARGE_RATIO, LARGE_S
 from llmpar.summary.columns import NONE, Columns
@@ -333,10 +333,15 @@ def acceptance_missed(evidence: Evidence) -> dict[str, Any] | None:
     return dict(length)
 
 
-@row("several engines, APIs or models", "the records are of several {what}", "summarise each alone")
+@row(
+    "several engines or APIs, or several models where no cell is known: within one, prompts may name them",
+    "the records are of several {what}",
+    "summarise each alone",
+)
 def mixed_engines(evidence: Evidence) -> dict[str, Any] | None:
     workload = evidence.result["workload"]
-    mixed = [f"{name}s" for name in ("engine", "api", "model") if isinstance(workload[name], list)]
+    names = ("engine", "api") if evidence.cell else ("engine", "api", "model")
+    mixed = [f"{name}s" for name in names if isinstance(workload[name], list)]
     return {"what": " and ".join(mixed)} if mixed else None
 
 
@@ -359,6 +364,29 @@ def _without_length(sampling: Any) -> bytes:
         if isinstance(inner, dict):
             sampling["parameters"] = {name: value for name, value in inner.items() if name not in LENGTHS}
     return orjson.dumps(sampling, option=orjson.OPT_SORT_KEYS)
+
+
+@row(
+    "requests of a cell ask for another number of output tokens than its `max_tokens`",
+    "{count} of {requests} requests asked for {lengths} output tokens instead of the cell's max_tokens {cell}: what a "
+    "prompt or a body sets itself comes first",
+    "take max_tokens out of the prompts to give every answer the cell's; where their own are meant, all is well",
+)
+def own_lengths(evidence: Evidence) -> dict[str, Any] | None:
+    cell = ((evidence.cell or {}).get("load") or {}).get("max_tokens")
+    if cell is None:
+        return None
+    asked = [(asked_tokens(orjson.loads(each)), count) for each, count in evidence.columns.samplings.items()]
+    others = [(tokens, count) for tokens, count in asked if tokens not in (None, cell)]
+    if not others:
+        return None
+    least, most = min(tokens for tokens, _ in others), max(tokens for tokens, _ in others)
+    return {
+        "count": sum(count for _, count in others),
+        "requests": evidence.result["n"]["requests"],
+        "lengths": str(least) if least == most else f"{least} to {most}",
+        "cell": cell,
+    }
 
 
 @row(

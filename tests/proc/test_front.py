@@ -206,7 +206,7 @@ def test_a_terminal_has_one_line_of_progress_and_a_row_as_each_cell_ends(
         text
     )
     assert max(map(len, drawn)) <= 80
-    rows = re.findall(r"^(c00\d) +([\d.]+) +[\d.]+ .* 12/12\r?$", text, re.M)
+    rows = re.findall(r"^(c00\d) +([\d.]+) m?s +[\d.]+ .* 12/12\r?$", text, re.M)
     assert [name for name, _ in rows] == ["c002", "c004"], text
     assert "Traceback" not in text and "%!" not in text
 

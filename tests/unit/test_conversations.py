@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from unit.made_requests import request
 
+from llmpar import records
 from llmpar.client import run
-from llmpar.commands import until
+from llmpar.commands import report, until
+from llmpar.render import summaries
 from llmpar.summary import conversations, read
 from llmpar.summary.summariser import Summariser
 
@@ -66,6 +70,76 @@ def test_think_time_is_no_fault_of_the_client() -> None:
 @pytest.mark.parametrize("fields", [{"turn": 0}, {"turn": True}, {"turns": 1}, {"conversation": 3}])
 def test_a_place_in_no_conversation_is_none(fields: dict[str, Any]) -> None:
     assert conversations.of_record(turn("a", 2, 1.0) | fields) is None
+
+
+def adapters() -> list[dict[str, Any]]:
+    """Requests to two adapters, of which the second is slower, fails once and has the greater share of tokens."""
+    made = [request(number, number / 10, (0.1, 0.2), model="lora-a") for number in range(3)]
+    made += [request(10 + number, number / 10, (0.4, 0.5, 0.7, 0.8), model="lora-b") for number in range(4)]
+    return [*made, request(20, 0.4, (), model="lora-b", status="error", error={"type": "http", "message": "no"})]
+
+
+CELL = {"kind": "cell", "v": 1, "id": "c004", "sweep": "mix", "load": {"clients": 4}, "server": {}, "varies": {}}
+
+
+def test_models_mixed_over_the_prompts_have_figures_of_their_own() -> None:
+    made = adapters()
+    summary = summarise([*made, CELL])
+    first, second = summary["models"]
+    assert (first["model"], first["n"], first["ok"], first["output_tokens"]) == ("lora-a", 3, 3, 6)
+    assert (second["model"], second["n"], second["ok"], second["output_tokens"]) == ("lora-b", 5, 4, 16)
+    assert first["ttft_s"]["p95"] == 0.1 and second["ttft_s"]["p50"] == 0.4
+    assert second["tpot_s"]["mean"] == pytest.approx((0.801 - 0.4) / 3)
+    rates = sum(each["output_tokens_per_s"] for each in summary["models"])
+    assert rates == pytest.approx(summary["throughput"]["output_tokens_per_s"]["wall"]["value"])
+    assert "mixed_engines" not in [warning["code"] for warning in summary["warnings"]], "the cell's prompts name them"
+    assert "mixed_engines" in [warning["code"] for warning in summarise(made)["warnings"]]
+    # In any order, and from parts that each hold one model.
+    assert summarise([CELL, *made[::-1]])["models"] == summary["models"]
+    whole, part = Summariser(), Summariser()
+    read.feed_records(whole, [CELL, *made[:3]])
+    read.feed_records(part, made[3:])
+    whole.merge(part)
+    assert whole.summary()["models"] == summary["models"]
+    assert "models" not in summarise(made[:3])
+
+
+def test_tables_and_reports_show_models_and_conversations(tmp_path: Path) -> None:
+    talks = [turn(f"{name}", number, 1000.0 + 2 * number) for name in range(4) for number in (1, 2)]
+    mixed = summarise([*adapters(), CELL])
+    spoken = summarise([*talks, CELL | {"id": "c002", "load": {"clients": 2}}])
+    text = summaries.summary(mixed)
+    assert re.search(r"^By model\n\nmodel +ok .*\nlora-a +3/3 .*\nlora-b +4/5 +[\d.]+ +400 ms", text, re.M), text
+    assert re.search(r"^turn +ok .*\n +1 +4/4 .*\n +2 +4/4 .* 75%$", summaries.summary(spoken), re.M)
+    for shown in (summaries.table([mixed, spoken]), _report(tmp_path, "markdown", mixed, spoken)):
+        assert all(word in shown for word in ("By model", "lora-b", "Conversations, turn by turn", "75%"))
+        assert "clients 2" in shown.split("turn by turn")[1] and "clients 4" in shown.split("By model")[1]
+    page = _report(tmp_path, "html", mixed, spoken)
+    for title in ("Conversations", "Conversations, turn by turn", "By model"):
+        assert page.count(f"<summary>{title}</summary>") == 1
+    assert ">lora-b</td>" in page
+    assert "By model" not in _report(tmp_path, "html", spoken)
+
+
+def _report(tmp_path: Path, form: str, *given: dict[str, Any]) -> str:
+    file = tmp_path / "summaries.jsonl"
+    file.write_bytes(b"".join(records.encode(each) for each in given))
+    options = ["--format", form, "--no-claims", "-o", str(tmp_path / "report"), str(file)]
+    result = CliRunner().invoke(report.main.command, options, catch_exceptions=False)  # type: ignore[attr-defined]
+    assert result.exit_code == 0, result.output
+    return (tmp_path / "report").read_text()
+
+
+def test_prompts_whose_own_length_comes_before_the_cell_s_are_told_of() -> None:
+    def warned(*lengths: int, cell: dict[str, Any] | None = None) -> list[str]:
+        made = [request(number) | {"sampling": {"max_tokens": length}} for number, length in enumerate(lengths)]
+        records = [*made, {"kind": "cell", "v": 1, "id": "c", "load": {"max_tokens": 64}}] if cell is None else made
+        return [each["message"] for each in summarise(records)["warnings"] if each["code"] == "own_lengths"]
+
+    assert warned(64, 64) == [] and warned(3, 9, cell={}) == [], "as the cell asks, and without a cell"
+    (message,) = warned(64, 3, 9, 3)
+    assert message.startswith("3 of 4 requests asked for 3 to 9 output tokens instead of the cell's max_tokens 64")
+    assert warned(64, 3)[0].startswith("1 of 2 requests asked for 3 output tokens")
 
 
 def test_lengths_of_their_own_are_not_mixed_sampling() -> None:
