@@ -40,7 +40,7 @@ bench-peers: ## install guidellm, aiperf and inference-perf for make bench
 	@bench/peers
 
 .PHONY: soak
-soak: | $(ready_dev) ## minutes of seeded hostile answers, broken files and kills (CASES=5000 SOAK_SEED=0 PART= KILLS=50)
+soak: | $(ready_dev) ## minutes of seeded hostile answers, broken files, kills and 60,000 prompts (CASES=5000 SOAK_SEED=0 PART= KILLS=50)
 	@$(VENV)/bin/python -m tests.soak $(or $(CASES),5000) $(or $(SOAK_SEED),0) '$(PART)' $(or $(KILLS),50)
 
 .PHONY: hold-out

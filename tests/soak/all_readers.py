@@ -200,7 +200,7 @@ def everything() -> list[Reader]:
                 "s.jsonl": few,
                 "space.tsv": b"engine\tspeculate\nllamacpp\t0\nllamacpp\t1\n",
                 "o/refused.json": b"{}",
-                "o/a/cell.json": cell,
+                "o/a/cell.json": lines([single["cell"] | {"settings_sha256": "ab" * 32}]),
             },
             "next best --space {space_tsv} --write {here}/o {s_jsonl}",
             slow=True,
