@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from llmpar import records
-from llmpar.render import charts, panel
+from llmpar.render import charts, panel, report_csv
 from llmpar.report import document, provenance, study, tracks
 from llmpar.report.tracks import of
 from llmpar.results import rows, words
@@ -401,6 +401,25 @@ def test_the_studys_findings_stand_only_where_its_sweeps_ran_or_on_request(root)
         root, "--format", "markdown", given=b"".join(records.encode(summary) for summary in made.study(2))
     ).stdout.decode()
     assert "The study's findings" in ran and "| not run |" not in ran and "Not measured here" not in ran
+
+
+@pytest.mark.parametrize("word", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(word):
+    summaries = [made.summary(20.0, server={"model": word}), made.summary(21.0, server={"model": "m"})]
+    for summary in summaries:
+        summary["host"] = {**(summary.get("host") or {}), "host": "=cmd|x"}
+    lines = list(csv.reader(io.StringIO(report_csv.rows(group(summaries)))))
+    cells = [cell for line in lines for cell in line]
+    assert any(cell.startswith("'") and word.strip() in cell for cell in cells), cells
+    assert not [cell for cell in cells if cell[:1] in "=+-@\t\r" and cell and not _number(cell)]
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return not text.startswith("+")
 
 
 def test_csv_has_every_cell_and_reads_back(root):
