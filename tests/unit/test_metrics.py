@@ -85,6 +85,14 @@ def test_tgi_sums_of_histograms_and_reserved_tokens() -> None:
     }
 
 
+def test_tgi_3_tells_what_is_reserved_and_not_of_how_much() -> None:
+    found = known(engine_metrics.parse(sample_file("tgi-cpu/3.3.7_metrics.txt")))
+    assert (found["running"], found["waiting"], found["kv_used_tokens"]) == (1, 0, 544)
+    assert (found["requests_total"], found["generation_tokens_total"]) == (17, 514)
+    assert (found["spec_drafts_total"], found["spec_accepted_tokens_total"]) == (515, 0)
+    assert "kv_capacity_tokens" not in found
+
+
 def test_a_document_without_the_engines_metrics_is_refused() -> None:
     for document in (sample_file("vllm/metrics.txt"), b"", b"<html>", b"{}", b"{", b'[{"iter":1}]', b"\xff\xfe"):
         with pytest.raises(ValueError):
