@@ -74,13 +74,17 @@ def derivations(folder: Path, names: list[str]) -> dict[str, list[str]]:
 def beside(folder: Path, cell: PurePosixPath, present: set[str]) -> Iterator[str]:
     """The options of scripts/summarise-cell for a cell."""
     record = read_json(folder / cell / "cell.json")
+    # The server's start on which the cell was measured; earlier versions had one folder for all of a session's.
     session = cell.parent / "sessions" / str(record.get("session"))
+    if str(cell / "started") in present:
+        session = cell.parent / (folder / cell / "started").read_text("utf-8", "replace").strip()
     for option, path in (
         ("--cell", cell / "cell.json"),
         ("--server", session / "server.json"),
         ("--host", session / "host.json"),
         ("--gpu", cell / "gpu.jsonl"),
         ("--engine", cell / "engine.jsonl"),
+        ("--clock", cell / "clock.jsonl"),
     ):
         if str(path) in present:
             yield from (option, str(path))

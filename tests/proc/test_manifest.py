@@ -73,6 +73,30 @@ def test_all_is_recomputed_to_the_same_bytes_anywhere(runs: Path, tmp_path: Path
     assert done.returncode == 0 and "verified: 14 files, 6 of them recomputed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("started", [None, "sessions/a-r1/20261126T161119Z-h-1"])
+def test_a_cell_is_recomputed_with_all_that_its_sweep_summarised(started: str | None, runs: Path, root: Path) -> None:
+    """With the records of the server's start it was measured on, as scripts/summarise-cell reads them."""
+    cell = runs / "two" / "a-r1"
+    start = runs / "two" / (started or "sessions/a-r1")
+    start.mkdir(parents=True)
+    server = {"kind": "server", "v": 1, "id": "s", "engine": "vllm", "started_at": 1795709480.949133, "ready_s": 4.2}
+    (start / "server.json").write_text(json.dumps(server) + "\n")
+    (start / "host.json").write_text(json.dumps({"kind": "host", "v": 1, "host": "h"}) + "\n")
+    host = json.loads((cell / "requests.jsonl").open().readline())["host"]
+    clock = {"kind": "clock", "v": 1, "at": 1795709480.0, "host": host, "against": "other", "offset_s": 0.25}
+    (cell / "clock.jsonl").write_text(json.dumps(clock | {"error_s": 0.001, "via": "ssh"}) + "\n")
+    if started:
+        (cell / "started").write_text(started + "\n")
+    done = run(root / "scripts" / "summarise-cell", runs / "two", "a-r1")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((cell / "summary.json").read_text())
+    assert summary["session"] == "two/a-r1@1795709480.949133" and summary["host"]["host"] == "h"
+    assert summary["client"]["clocks"][0]["against"] == "other"
+    assert run("llmpar-manifest", runs).returncode == 0
+    done = run("llmpar-verify", runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_flipped_byte_a_dropped_record_an_edited_verdict_are_named(runs: Path) -> None:
     assert run("llmpar-manifest", "--derive", VERDICTS, runs).returncode == 0
     whole = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
