@@ -77,7 +77,14 @@ def main() -> None:
         "held": ("Requests in flight", lambda: sections.held(work, repeats, quick)),
         "open": ("A server that stalls", lambda: sections.open_loop(work, quick)),
         "peers": ("Other load clients", lambda: peers.section(work, quick)),
-        "summarise": ("Summaries", lambda: script("summarise", "10000" if quick else "300000")),
+        "summarise": (
+            "Summaries",
+            lambda: (
+                script("summarise", "10000" if quick else "300000")
+                + "\n\n16 events a record:\n\n"
+                + script("summarise", *(("10000", "16", "30000") if quick else ("1000000", "16", "5000000")))
+            ),
+        ),
         "simulate": (
             "Intervals and verdicts, simulated",
             lambda: script("simulate", "40" if quick else "100", *SIMULATED),

@@ -1,5 +1,5 @@
-"""Time llmpar-summarise over a file beside a bare orjson.loads loop over it; prints a table. Called by
-bench/summarise."""
+"""Time llmpar-summarise over a file beside a bare orjson.loads loop over it, and its memory over this and larger files;
+prints a table. Arguments: files, each with its number of records. Called by bench/summarise."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def timed(command: list[str], environment: dict[str, str] | None = None) -> tupl
 
 
 def memory(command: list[str]) -> int:
-    """The most resident bytes that a command and its children held together, looked at every 20 ms."""
+    """The most bytes of memory that a command and its children held together, looked at every 20 ms: without what is
+    mapped from files, which the kernel keeps only while there is room."""
     most, done = 0, subprocess.Popen(command, stdout=subprocess.DEVNULL)
     root = psutil.Process(done.pid)
     while done.poll() is None:
         held = 0
         try:
             for process in (root, *root.children(recursive=True)):
-                held += process.memory_info().rss
+                of_process = process.memory_info()
+                held += of_process.rss - of_process.shared
         except psutil.NoSuchProcess:
             pass
         most = max(most, held)
@@ -49,6 +51,7 @@ def memory(command: list[str]) -> int:
 def main() -> None:
     path, count = sys.argv[1], int(sys.argv[2])
     summarise = [sys.executable, "-m", "llmpar.commands.summarise", path]
+    sizes = dict(zip(map(int, sys.argv[2::2]), sys.argv[1::2], strict=True))
     commands = {
         "bare orjson.loads": ([sys.executable, "-c", BARE, path], None),
         "llmpar-summarise, one process": (["taskset", "-c", str(min(os.sched_getaffinity(0))), *summarise], None),
@@ -69,7 +72,9 @@ def main() -> None:
         wall, cpu = (statistics.median(one[place] for one in each) for place in (0, 1))
         spread = f"{min(one[0] for one in each) / bare_wall:.2f} to {max(one[0] for one in each) / bare_wall:.2f}"
         print(f"{name:32}{wall:8.2f}{wall / bare_wall:8.2f}   {spread}{cpu:9.2f}{cpu / bare_cpu:8.2f}")
-    print(f"resident memory of all its processes together, at most: {memory(summarise) / 1e6:.0f} MB")
+    for size, records in sizes.items():
+        held = memory([*summarise[:-1], records])
+        print(f"memory of all its processes together, {size} records, at most: {held / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

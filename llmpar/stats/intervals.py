@@ -192,6 +192,11 @@ class Histogram:
     def percentile(self, percent: int) -> float:
         return float(self.values[int(np.searchsorted(self.cumulated, rank(self.total, percent)))])
 
+    def up_to(self, value: float) -> int:
+        """How many values there are at or below one."""
+        place = int(np.searchsorted(self.values, value, side="right"))
+        return int(self.cumulated[place - 1]) if place else 0
+
     def __post_init__(self) -> None:
         self.cumulated = np.cumsum(self.counts)
         self.total = int(self.cumulated[-1]) if len(self.counts) else 0

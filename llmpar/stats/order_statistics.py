@@ -6,6 +6,7 @@ Statistical Intervals (1991), 5.2; Korn and Graubard, Survey Methodology 24 (199
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -60,12 +61,19 @@ def _tails(n: int, percent: int, tail: float) -> tuple[int, int, int, np.ndarray
     `count` is the number of n values at or below the percentile; l may be 0 and u n + 1, which no value has. With them
     the probabilities of at most `first`, first + 1, … values.
     """
+    first, below = _cumulated(n, percent)
+    low = first + int(np.searchsorted(below, tail, side="right"))
+    return low, first + int(np.searchsorted(below, 1 - tail, side="left")) + 1, first, below
+
+
+@functools.lru_cache(maxsize=64)  # figures of one run have the same few numbers of values
+def _cumulated(n: int, percent: int) -> tuple[int, np.ndarray]:
+    """A count from which on, and the probabilities that so many of n values or fewer are at or below the
+    percentile."""
     share = percent / 100
     near, far = n * share, 10 * math.sqrt(n * share * (1 - share)) + 10
     first = max(0, int(near - far))
-    below = special.bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)
-    low = first + int(np.searchsorted(below, tail, side="right"))
-    return low, first + int(np.searchsorted(below, 1 - tail, side="left")) + 1, first, below
+    return first, special.bdtr(np.arange(first, min(n, int(near + far)) + 1), n, share)
 
 
 def one_sided_ranks(n: int, percent: int, confidence: float = CONFIDENCE) -> tuple[int | None, int | None]:

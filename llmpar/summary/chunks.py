@@ -1,51 +1,22 @@
-"""Some request records at a time, as rows and events: what is read of each record, and whether it is of its type."""
+"""Some request records at a time, as columns and events: what is read of each record, and whether it is of its type."""
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Callable, Iterable
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import orjson
+from msgspec.structs import asdict, astuple
 
 from llmpar import outside, records
 from llmpar.summary import conversations
 
-FIELDS = (
-    "kind",
-    "v",
-    "status",
-    "sent_at",
-    "launched_at",
-    "scheduled_at",
-    "ttft_s",
-    "e2e_s",
-    "effective_ttft_s",
-    "effective_e2e_s",
-    "cpu_wait_s",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "prompt_sha256",
-    "sampling",
-    "attempt",
-    "error",
-    "engine",
-    "api",
-    "model",
-    "base_url",
-    "stream",
-    "launcher",
-    "concurrency",
-    "host",
-    "clock",
-    "token_source",
-    "finish_reason",
-)
-PLACE = {name: place for place, name in enumerate(FIELDS)}
 INSTANTS = ("sent_at", "launched_at", "scheduled_at")
 DURATIONS = ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s", "cpu_wait_s")
 COUNTS = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -55,79 +26,216 @@ LATEST = 1e11  # epoch seconds, in the year 5138
 LONGEST = 1e9  # seconds of any duration, 32 years; by the clock's steps they may be negative
 NAMES = ("engine", "api", "model", "base_url", "stream", "launcher", "concurrency", "host")
 STATUSES = ("ok", "error", "timeout", "cancelled")
+VERSIONS = frozenset(records.VERSIONS["request"])
+NONE = -(1 << 62)  # "not measured" among whole numbers
+TOGETHER = 400  # records whose objects stay within a processor's cache
 
-EMPTY: dict[str, Any] = dict.fromkeys((*FIELDS, "event_s", "event_tokens"))
 
-_all: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(*FIELDS)
+class Request(msgspec.Struct, gc=False):
+    """What is read of a request record, in the order in which records have it: looked for there first."""
+
+    kind: Literal["request"]
+    v: int
+    status: Literal["ok", "error", "timeout", "cancelled"]
+    prompt_sha256: str | None = None
+    attempt: int | None = None
+    engine: str | None = None
+    api: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    stream: bool | None = None
+    error: dict[str, Any] | None = None
+    host: str | None = None
+    launcher: str | None = None
+    concurrency: int | None = None
+    conversation: Any = None
+    turn: Any = None
+    turns: Any = None
+    think_s: Any = None
+    scheduled_at: float | None = None
+    launched_at: float | None = None
+    sent_at: float | None = None
+    ttft_s: float | None = None
+    e2e_s: float | None = None
+    effective_ttft_s: float | None = None
+    effective_e2e_s: float | None = None
+    event_s: list[float] | None = None
+    event_tokens: list[int] | None = None
+    clock: str | None = None
+    cpu_wait_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    token_source: str | None = None
+    finish_reason: str | None = None
+    sampling: msgspec.Raw = msgspec.Raw(b"null")
+
+
+FIELDS = Request.__struct_fields__
+EMPTY: dict[str, Any] = dict.fromkeys(FIELDS)
+
+_decode: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
+
+
+class Names:
+    """One value of each request out of a few: `codes`, and which value each code stands for."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, int] = {}
+        self._codes = array("q")
+
+    def extend(self, column: tuple[Any, ...]) -> None:
+        code = self.values.setdefault(column[0], len(self.values))
+        if column.count(column[0]) == len(column):  # nearly always
+            self._codes.extend(array("q", (code,)) * len(column))
+        else:
+            self._codes.extend([self.values.setdefault(each, len(self.values)) for each in column])
+
+    @property
+    def codes(self) -> np.ndarray:
+        return np.frombuffer(self._codes, dtype=np.int64)
+
+    def are(self, *wanted: Any) -> np.ndarray:
+        """Which requests have one of these values."""
+        return np.isin(self.codes, [self.values[each] for each in wanted if each in self.values])
+
+    def counts(self, chosen: np.ndarray | None = None) -> dict[Any, int]:
+        """How many requests (of the chosen ones) have each value that is there."""
+        counts = np.bincount(self.codes if chosen is None else self.codes[chosen], minlength=len(self.values))
+        return {value: int(counts[code]) for value, code in self.values.items() if counts[code]}
 
 
 class Chunk:
-    """Some records, in columns: `rows` of FIELDS; events of ok requests one after the other.
+    """Some records, in columns; events of ok requests one after the other.
 
+    `seconds`: times by field, NaN for none. `wholes`: counts by field, NONE for none. `names`: Names by field.
     `lengths`: events of each ok request. `odd`: for ok requests (by their place among those) whose events do not carry
     one token each: tokens per event, or None where nobody tells.
     """
 
-    def __init__(self, parsed: Iterable[dict[str, Any]]) -> None:
-        """Raises KeyError where a field is missing, TypeError where events are no numbers, ValueError for odd
-        lengths."""
-        self.rows: list[tuple[Any, ...]] = []
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = {name: array("d") for name in (*INSTANTS, *DURATIONS)}
+        self.wholes = {name: array("q") for name in COUNTS}
+        self.names = {name: Names() for name in (*NAMES, "status", "clock", "token_source", "finish_reason")}
+        self.samplings = Names()  # as JSON
+        self.hashes: list[str] = []
+        self.retried = 0
+        self.errors: list[Any] = []
         self.events = array("d")
         self.lengths: list[int] = []
         self.odd: dict[int, list[int] | None] = {}
         self.turns: list[conversations.Turn] = []
-        place = PLACE["status"]
-        for record in parsed:
-            fields = _all(record)
-            self.rows.append(fields)
-            if "conversation" in record and (turn := conversations.of_record(record)) is not None:
-                self.turns.append(turn)
-            if fields[place] == "ok":
-                # Numbers leave their Python objects at once: kept ones would cost more than reading them did.
-                events, tokens = record["event_s"], record["event_tokens"]
-                count = len(events) if events else 0
-                if count:
-                    self.events.fromlist(events)
-                if tokens is None:
-                    self.odd[len(self.lengths)] = None
-                elif count and tokens and tokens[0] is True:
-                    raise ValueError("'event_tokens' is not of numbers")
-                elif tokens.count(1) != count or len(tokens) != count:
-                    if len(tokens) != count:
-                        raise ValueError("event_tokens is not as long as event_s")
-                    self.odd[len(self.lengths)] = tokens
-                self.lengths.append(count)
 
-    def vet(self) -> None:
-        """Raise ValueError where a number is not of its type or out of range: what the slow way refuses or makes
-        null."""
-        columns = list(zip(*self.rows, strict=True))
-        for names, types, low, high in (
-            (INSTANTS, _TIMES, 0, LATEST),
-            (DURATIONS, _TIMES, -LONGEST, LONGEST),
-            (COUNTS, _WHOLES, 0, outside.COUNT_LIMIT),
-        ):
+    @classmethod
+    def of_lines(cls, lines: Sequence[bytes]) -> Chunk:
+        """Of lines that are all request records. Raises msgspec.MsgspecError, OverflowError, RecursionError or
+        ValueError where one is not, or a number is out of range: what the slow way refuses or makes null."""
+        chunk = cls()
+        for start in range(0, len(lines), TOGETHER):
+            chunk._take(list(map(_decode, lines[start : start + TOGETHER])))
+        chunk._vet()
+        return chunk
+
+    @classmethod
+    def of_records(cls, parsed: Iterable[dict[str, Any]]) -> Chunk:
+        """Of records that are checked and mended and have all fields."""
+        chunk = cls()
+        made = [
+            Request(**{name: record[name] for name in FIELDS} | {"sampling": orjson.dumps(record["sampling"])})
+            for record in parsed
+        ]
+        if made:
+            chunk._take(made)
+        return chunk
+
+    def _take(self, made: list[Request]) -> None:
+        columns: dict[str, tuple[Any, ...]] = dict(zip(FIELDS, zip(*map(astuple, made), strict=True), strict=True))
+        self.count += len(made)
+        if not set(columns["v"]) <= VERSIONS:
+            raise ValueError("not all request records of a known version")
+        for name, seconds in self.seconds.items():
+            _numbers(seconds, columns[name], math.nan)
+        for name, wholes in self.wholes.items():
+            _numbers(wholes, columns[name], NONE)
+        for name, names in self.names.items():
+            names.extend(columns[name])
+        self.samplings.extend(tuple(map(bytes, columns["sampling"])))
+        self.hashes += (
+            columns["prompt_sha256"] if None not in columns["prompt_sha256"] else filter(None, columns["prompt_sha256"])
+        )
+        attempts = columns["attempt"]
+        if attempts.count(1) != len(made):
+            self.retried += sum(1 for each in attempts if isinstance(each, int) and each > 1)
+        if columns["error"].count(None) != len(made):
+            self.errors += filter(None, columns["error"])
+        if columns["conversation"].count(None) != len(made):
+            self.turns += filter(None, map(conversations.of_record, map(asdict, made)))
+        events, tokens, status = columns["event_s"], columns["event_tokens"], columns["status"]
+        if status.count("ok") != len(made):
+            ok = [each == "ok" for each in status]
+            events, tokens = tuple(compress(events, ok)), tuple(compress(tokens, ok))
+        self._take_events(events, tokens)
+
+    def _take_events(self, events: tuple[Any, ...], tokens: tuple[Any, ...]) -> None:
+        """Events of ok requests. Numbers leave their Python objects at once: kept ones would cost more than reading."""
+        for instants, carried in zip(events, tokens, strict=True):
+            count = len(instants) if instants else 0
+            if count:
+                self.events.fromlist(instants)
+            if carried is None:
+                self.odd[len(self.lengths)] = None
+            elif carried.count(1) != count or len(carried) != count:
+                if len(carried) != count:
+                    raise ValueError("event_tokens is not as long as event_s")
+                self.odd[len(self.lengths)] = carried
+            self.lengths.append(count)
+
+    def _vet(self) -> None:
+        """Raise ValueError where a number is out of range."""
+        for names, low, high in ((INSTANTS, 0, LATEST), (DURATIONS, -LONGEST, LONGEST)):
             for name in names:
-                column: Any = columns[PLACE[name]] if columns else ()
-                kinds = set(map(type, column))
-                if not kinds <= types:
-                    raise ValueError(f"'{name}' is not a number")
-                if NoneType in kinds:
-                    column = [value for value in column if value is not None]
-                if column and not (low <= min(column) and max(column) <= high):
+                column = np.frombuffer(self.seconds[name])
+                if bool(((column < low) | (column > high)).any()):
                     raise ValueError(f"'{name}' is out of range")
-        for name, types in PLAIN.items():
-            if columns and not set(map(type, columns[PLACE[name]])) <= types:
-                raise ValueError(f"'{name}' is of another type")
+        for name in COUNTS:
+            counts = self.whole(name)
+            if bool(((counts < 0) & (counts != NONE) | (counts > outside.COUNT_LIMIT)).any()):
+                raise ValueError(f"'{name}' is out of range")
         events = np.frombuffer(self.events)
-        # Arrays take booleans for 0 and 1.
-        if len(events) and (np.abs(events).max() > LONGEST or bool(((events == 0) | (events == 1)).any())):
-            raise ValueError("'event_s' is out of range, or no number")
+        if len(events) and max(float(events.max()), -float(events.min())) > LONGEST:
+            raise ValueError("'event_s' is out of range")
         for tokens in self.odd.values():
-            if tokens and not (
-                set(map(type, tokens)) == {int} and min(tokens) >= 0 and sum(tokens) <= outside.COUNT_LIMIT
-            ):
+            if tokens and not (min(tokens) >= 0 and sum(tokens) <= outside.COUNT_LIMIT):
                 raise ValueError("'event_tokens' is out of range")
+        if set(map(len, self.hashes)) - {64}:
+            raise ValueError("'prompt_sha256' is not 64 hexadecimal digits")
+
+    def micro(self, name: str) -> np.ndarray:
+        """A field's times in whole microseconds (int64), NONE for none."""
+        seconds = np.frombuffer(self.seconds[name])
+        if math.isnan(seconds[0]) and bool(np.isnan(seconds).all()):
+            return np.full(len(seconds), NONE, dtype=np.int64)
+        micro = np.rint(seconds * 1e6)
+        missing = np.isnan(micro)
+        if not missing.any():
+            return micro.astype(np.int64)
+        return np.where(missing, NONE, np.where(missing, 0.0, micro).astype(np.int64))
+
+    def whole(self, name: str) -> np.ndarray:
+        """A field's counts (int64), NONE for none."""
+        return np.frombuffer(self.wholes[name], dtype=np.int64)
+
+
+def _numbers(taken: array[Any], column: tuple[Any, ...], none: float) -> None:
+    """Append a column of numbers, `none` for None."""
+    if column[0] is None and column.count(None) == len(column):
+        taken.extend(array(taken.typecode, (none,)) * len(column))
+        return
+    try:
+        taken.extend(array(taken.typecode, column))
+    except TypeError:
+        taken.fromlist([none if each is None else each for each in column])
 
 
 # Fields that are counted or named, and the types of their values.
@@ -136,8 +244,6 @@ PLAIN: dict[str, set[Any]] = {name: {str, NoneType} for name in _TEXTS} | {
     "stream": {bool, NoneType},
     "concurrency": {int, NoneType},
 }
-_TIMES = {float, int, NoneType}
-_WHOLES = {int, NoneType}
 
 
 def _number(value: Any) -> bool:

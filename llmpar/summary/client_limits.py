@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from llmpar.stats import intervals, order_statistics
-from llmpar.summary.columns import NONE, Columns, in_seconds
-from llmpar.summary.latencies import Latencies
+from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.latencies import Latencies, seconds_of
 from llmpar.summary.window import Run
 
 LIMIT = 0.03  # the margin within which verdicts call two sides the same
@@ -20,9 +20,7 @@ PER_REQUEST = {"pool", "cold", None}  # launchers of one process a request: othe
 def describe(columns: Columns, run: Run, measured: Latencies, result: dict[str, Any]) -> dict[str, Any]:
     """The summary's `client`. `result` holds the figures so far."""
     order = measured.order
-    wait = in_seconds(columns.array("cpu_wait")[order])
-    delay = in_seconds(columns.array("launch_delay")[order])
-    late = in_seconds(columns.array("late")[order])
+    wait, delay, late = (seconds_of(columns, name, order) for name in ("cpu_wait", "launch_delay", "late"))
     over, lost = turn_lost(run, result)
     launching = _launching(columns, delay, late, measured)
     return {
@@ -52,7 +50,7 @@ def turn_lost(run: Run, result: dict[str, Any]) -> tuple[str | None, float | Non
         return None, None
     if result["window"]["steady"]:
         return "steady", max(0.0, 1 - result["concurrency"]["steady"] / asked)
-    starts = np.sort(run.starts)
+    starts = run.starts
     if len(starts) <= asked:
         return None, None
     flying = run.mean_in_flight(int(starts[asked - 1]), int(starts[-1]))
@@ -105,14 +103,14 @@ def _limited(
     never joined away. A client's turn that passes without a request out lowers throughput by that share at most
     (`lost`): a server with fewer requests answers each sooner. Whether an interval is wide or missing does not matter.
     """
-    limited, latency, order = [], result["latency"], measured.order
+    limited, latency, order, kept = [], result["latency"], measured.order, columns.kept
     user, joined = (
-        columns.array(name)[order] if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined")
+        kept(columns.array(name)[order]) if len(order) else np.zeros(0, dtype=np.int64) for name in ("user", "joined")
     )
-    waited = np.where(np.isnan(wait), 0.0, wait)
-    stamped = np.where(user, waited, 0.0)
-    first, between = np.where(joined == 2, waited, stamped), np.where(joined != NONE, waited, stamped)
-    own = np.where(np.isnan(late), 0.0, np.maximum(late, 0.0))
+    waited = kept(np.where(np.isnan(wait), 0.0, wait))
+    stamped = kept(np.where(user, waited, 0.0))
+    first, between = kept(np.where(joined == 2, waited, stamped)), kept(np.where(joined != NONE, waited, stamped))
+    own = kept(np.where(np.isnan(late), 0.0, np.maximum(late, 0.0)))
     tokens = columns.array("output")
     # A late first stamp before an end on time makes the time per token too short.
     late_by = np.where(user, waited, -first)
@@ -124,10 +122,10 @@ def _limited(
         ("effective_ttft_s", first + own),
         ("effective_e2e_s", stamped + own),
     ):
-        figure, kept = latency[name], measured.chosen(name)
-        if figure is None or not off[kept].any():
+        figure, chosen = latency[name], measured.chosen(name)
+        if figure is None or not off[chosen].any():
             continue
-        moved = np.sort((measured.seconds[name] - off)[kept])
+        moved = np.sort((measured.seconds[name] - off)[chosen])
         with_failed = np.concatenate([moved, np.full(len(measured.failed_in), np.inf)])
         if _moves(figure["mean"], float(moved.mean())) or any(
             _moves(figure[f"p{percent}"], float(with_failed[order_statistics.rank(len(with_failed), percent) - 1]))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
-from llmpar import records
 from llmpar.summary import conversations, tally
-from llmpar.summary.chunks import NAMES, PLACE, STATUSES, Chunk, asked_tokens
+from llmpar.summary.chunks import NAMES, NONE, Chunk, Names, asked_tokens
 from llmpar.summary.clocks import Clock
+from llmpar.summary.spill import LEAST_BYTES, Column, Spill
 
-VERSIONS = frozenset(records.VERSIONS["request"])
-STATUSES_SET = frozenset(STATUSES)
 BINS = 2048  # steps of the time line
-NONE = -(1 << 62)  # "not measured" among whole numbers
+HELD_BYTES = 32 << 20  # of columns in memory: with more they go into a file
+BLOCK = 1 << 17  # values that are worked on at a time
+SAMPLINGS = 4096  # whose keys are kept for the next chunk
 SUMS = (
     "retried",
     "disputed",
@@ -38,27 +37,6 @@ def in_seconds(micro: np.ndarray) -> np.ndarray:
     return np.where(micro == NONE, np.nan, micro / 1e6)
 
 
-def _micro(column: Sequence[Any]) -> np.ndarray:
-    """Seconds to whole microseconds (int64), None to NONE."""
-    if column[0] is None and column.count(None) == len(column):
-        return np.full(len(column), NONE, dtype=np.int64)
-    try:
-        seconds = np.frombuffer(array("d", column))
-        return np.rint(seconds * 1e6).astype(np.int64)
-    except TypeError:
-        seconds = np.array(column, dtype=float)
-        missing = np.isnan(seconds)
-        return np.where(missing, NONE, np.rint(np.where(missing, 0.0, seconds) * 1e6).astype(np.int64))
-
-
-def _whole(column: Sequence[Any]) -> np.ndarray:
-    """Counts (int64), None to NONE."""
-    try:
-        return np.frombuffer(array("q", column), dtype=np.int64)
-    except TypeError:
-        return np.array([NONE if item is None else int(item) for item in column], dtype=np.int64)
-
-
 def _joined(times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Of each request: 2 where its first two events bear one stamp, 1 where any two in a row do, else NONE."""
     joined = np.full(len(lengths), NONE, dtype=np.int64)
@@ -74,25 +52,9 @@ def _joined(times: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return joined
 
 
-def _count(counter: Counter[Any], column: tuple[Any, ...]) -> None:
-    """Counter.update, quicker where the column is all alike."""
-    if column.count(column[0]) == len(column):
-        counter[column[0]] += len(column)
-    else:
-        counter.update(column)
-
-
 def name_code(name: Any) -> int:
     """A whole number for a name, the same in every process: in a column the name itself would cost its length."""
     return int.from_bytes(hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).digest()[:7], "big")
-
-
-def _codes(names: Sequence[Any]) -> np.ndarray:
-    """The codes of names; of one name alone they take no memory."""
-    if names.count(names[0]) == len(names):
-        return np.broadcast_to(np.int64(name_code(names[0])), (len(names),))
-    known = {name: name_code(name) for name in set(names)}
-    return np.array([known[name] for name in names], dtype=np.int64)
 
 
 class Columns:
@@ -114,28 +76,22 @@ class Columns:
         self.asked_known = self.asked_sum = self.out_of_range = 0
         self.timeline = tally.Timeline(BINS)
         self.single, self.split, self.events = tally.Gaps(), tally.Gaps(), tally.Gaps()
-        self._parts: dict[str, list[Any]] = {}
-        self._last_sampling: Any = object()
-        self._last_key = b""
-        self._last_asked: int | None = None
+        self._columns: dict[str, Column] = {}
+        self._held = 0  # bytes of columns in memory
+        self.spill: Spill | None = None
+        self._samplings: dict[bytes, tuple[bytes, int]] = {}  # JSON as it came: with sorted keys, tokens asked for
 
     def add(self, chunk: Chunk) -> None:
-        """Take a chunk. Raises TypeError or ValueError where a field is not of its type (see `check`)."""
-        rows = chunk.rows
-        if not rows:
+        """Take a chunk. Raises ValueError where a prompt's hash is none (see `check`)."""
+        if not chunk.count:
             return
+        self._categories(chunk)
         self.turns.extend(chunk.turns)
-        columns = list(zip(*rows, strict=True))
-        if columns[0].count("request") != len(rows) or not set(columns[1]) <= VERSIONS:
-            raise ValueError("not all request records of a known version")
-        status = columns[PLACE["status"]]
-        _count(self.counts, status)
-        if not set(self.counts) <= STATUSES_SET:
-            raise ValueError("unknown status")
-        sent, e2e = _micro(columns[PLACE["sent_at"]]), _micro(columns[PLACE["e2e_s"]])
-        launched, due = _micro(columns[PLACE["launched_at"]]), _micro(columns[PLACE["scheduled_at"]])
+        status = chunk.names["status"]
+        self.counts.update(status.counts())
+        sent, e2e, launched, due = (chunk.micro(name) for name in ("sent_at", "e2e_s", "launched_at", "scheduled_at"))
         if self.of_host:
-            sent, launched, due = self._by_one_clock(columns[PLACE["host"]], sent, launched, due)
+            sent, launched, due = self._by_one_clock(chunk.names["host"], sent, launched, due)
         launched = np.where(launched == NONE, sent, launched)
         end = np.where(e2e == NONE, np.where(sent == NONE, launched, sent), sent + e2e)
         end = np.where(sent == NONE, launched, end)
@@ -146,17 +102,15 @@ class Columns:
                 max(int(end[known].max()), int(sent[known].max())),
             )
         self._keep(launched=launched, end_all=np.maximum(end, launched), sent_all=sent)
-        if "error" in status or "timeout" in status:  # what the client cancelled did not fail
-            self._keep(failed_sent=sent[np.array([each in ("error", "timeout") for each in status])])
-        self._categories(columns)
-        ok = status.count("ok")
-        if ok and ok != len(rows):
-            columns = list(zip(*(each for each in rows if each[PLACE["status"]] == "ok"), strict=True))
-            mask = np.array([each == "ok" for each in status])
-            sent, e2e, launched, due = sent[mask], e2e[mask], launched[mask], due[mask]
-        if ok:
-            output, disputed = self._take(columns, sent, e2e, launched, due)
+        failed = status.are("error", "timeout")  # what the client cancelled did not fail
+        if failed.any():
+            self._keep(failed_sent=sent[failed])
+        ok = status.are("ok")
+        if ok.any():
+            sent, e2e, launched, due = (each[ok] for each in (sent, e2e, launched, due))
+            output, disputed = self._take(chunk, ok, sent, e2e, launched, due)
             self._events(chunk, sent, e2e, output, disputed)
+        self._store()
 
     def merge(self, other: Columns) -> None:
         """Take all that another one holds."""
@@ -175,92 +129,106 @@ class Columns:
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.timeline.merge(other.timeline)
-        for mine_gaps, its_gaps in (
-            (self.single, other.single),
-            (self.split, other.split),
-            (self.events, other.events),
-        ):
+        for mine_gaps, its_gaps in zip(self._gaps_of_all(), other._gaps_of_all(), strict=True):
             mine_gaps.merge(its_gaps)
-        for name, parts in other._parts.items():
-            self._parts.setdefault(name, []).extend(parts)
+        for name, column in other._columns.items():
+            self._columns.setdefault(name, Column()).parts += column.parts
+        self._held += other._held
+        if other.spill is not None:
+            self.spill = self.spill or Spill()  # its own: another process may have filled the other one
+        self._store()
 
-    def _by_one_clock(self, hosts: Sequence[Any], *instants: np.ndarray) -> list[np.ndarray]:
+    def _gaps_of_all(self) -> tuple[tally.Gaps, ...]:
+        return self.single, self.split, self.events
+
+    def _store(self) -> None:
+        """Put columns into a file where they take much memory."""
+        if self._held + sum(each.held for each in self._gaps_of_all()) <= HELD_BYTES:
+            return
+        self.spill = self.spill or Spill()
+        for column in self._columns.values():
+            column.store(self.spill)
+        for gaps in self._gaps_of_all():
+            gaps.store(self.spill)
+        self._held = 0
+
+    def made(self, count: int, of: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """So many floats, in the file where there is one; `of` makes some of them at a time."""
+        many = self.spill is not None and 8 * count >= LEAST_BYTES
+        made = self.spill.empty(count, float) if many and self.spill is not None else np.empty(count)
+        for start in range(0, count, BLOCK):
+            block = slice(start, min(start + BLOCK, count))
+            made[block] = of(block)
+        return made
+
+    def kept(self, values: np.ndarray) -> np.ndarray:
+        """Values that are needed for long: in the file where there is one, and they are many."""
+        if self.spill is None or values.nbytes < LEAST_BYTES:
+            return values
+        copy = self.spill.empty(len(values), values.dtype)
+        copy[:] = values
+        return copy
+
+    def _by_one_clock(self, hosts: Names, *instants: np.ndarray) -> list[np.ndarray]:
         """Instants (us) of these hosts by the clock that all are put by."""
         copies = [times.copy() for times in instants]
-        names = np.array([str(host) for host in hosts])
-        for host in set(hosts) & set(self.of_host):
-            rows = names == host
+        for host in set(hosts.values) & set(self.of_host):
+            rows = hosts.are(host)
             for times in copies:
                 times[rows] = self.of_host[host].correct(times[rows], NONE)
         return copies
 
     def _keep(self, **arrays: np.ndarray) -> None:
-        """Add to columns; a part in which nothing was measured is kept as its length."""
+        """Add to columns."""
         for name, values in arrays.items():
-            empty = len(values) and values.dtype == np.int64 and values[0] == NONE and bool((values == NONE).all())
-            self._parts.setdefault(name, []).append(len(values) if empty else values)
+            self._held += self._columns.setdefault(name, Column()).append(values)
 
     def array(self, name: str) -> np.ndarray:
         """One column of all requests (launched, sent_all, end_all) or of the ok ones (the others), as read."""
-        parts = self._parts.get(name)
-        if parts is None:
-            return np.zeros(0, dtype=np.int64)
-        if all(isinstance(part, int) for part in parts):
-            return np.broadcast_to(np.int64(NONE), (sum(parts),))
-        if len(parts) > 1:
-            parts[:] = [
-                np.concatenate(
-                    [np.full(part, NONE, dtype=np.int64) if isinstance(part, int) else part for part in parts]
-                )
-            ]
-        return parts[0]
+        column = self._columns.get(name)
+        return np.zeros(0, dtype=np.int64) if column is None else column.whole(self.spill)
 
-    def _categories(self, columns: list[tuple[Any, ...]]) -> None:
-        for name, counter in self.names.items():
-            _count(counter, columns[PLACE[name]])
-        host, asked = columns[PLACE["host"]], columns[PLACE["concurrency"]]
-        if host.count(host[0]) == len(host) and asked.count(asked[0]) == len(asked):
-            self.hosts[host[0], asked[0]] += len(host)
-        else:
-            self.hosts.update(zip(host, asked, strict=True))
-        attempts = columns[PLACE["attempt"]]
-        if attempts.count(1) != len(attempts):
-            self.retried += sum(1 for each in attempts if isinstance(each, int) and each > 1)
-        errors = columns[PLACE["error"]]
-        if errors.count(None) != len(errors):
-            for error in filter(None, errors):
-                self.failures[str(error.get("type"))] += 1
-        samplings = columns[PLACE["sampling"]]
-        while samplings:
-            same = samplings.count(self._last_sampling)
-            if same:
-                self.samplings[self._last_key] += same
-            if same == len(samplings):
-                break
-            samplings = tuple(each for each in samplings if each != self._last_sampling)
-            self._last_sampling, self._last_asked = samplings[0], asked_tokens(samplings[0])
-            self._last_key = orjson.dumps(samplings[0], option=orjson.OPT_SORT_KEYS)
-        hashes = columns[PLACE["prompt_sha256"]]
-        if None in hashes:
-            hashes = tuple(filter(None, hashes))
-        if hashes:
+    def _categories(self, chunk: Chunk) -> None:
+        if chunk.hashes:
             # The first eight bytes of each hash tell prompts apart.
-            self._keep(prompts=np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8")[::4].astype(np.uint64))
+            hashes = np.frombuffer(bytes.fromhex("".join(chunk.hashes)), dtype=">u8")
+            self._keep(prompts=hashes[::4].astype(np.uint64))
+        for name, counter in self.names.items():
+            counter.update(chunk.names[name].counts())
+        hosts, asked = chunk.names["host"], chunk.names["concurrency"]
+        for host in hosts.values:
+            for clients, count in asked.counts(hosts.are(host)).items():
+                self.hosts[host, clients] += count
+        self.retried += chunk.retried
+        for error in chunk.errors:
+            self.failures[str(error.get("type"))] += 1
+        for sampling, count in chunk.samplings.counts().items():
+            self.samplings[self._sampling(sampling)[0]] += count
+
+    def _sampling(self, text: bytes) -> tuple[bytes, int]:
+        """A request's sampling, given as JSON, with sorted keys, and how many tokens it asks for at most."""
+        found = self._samplings.get(text)
+        if found is None:
+            sampling = orjson.loads(text)
+            asked = asked_tokens(sampling)
+            found = orjson.dumps(sampling, option=orjson.OPT_SORT_KEYS), NONE if asked is None else asked
+            if len(self._samplings) < SAMPLINGS:
+                self._samplings[text] = found
+        return found
 
     def _take(
-        self, columns: list[tuple[Any, ...]], sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray, due: np.ndarray
+        self, chunk: Chunk, ok: np.ndarray, sent: np.ndarray, e2e: np.ndarray, launched: np.ndarray, due: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The columns of requests that ended ok; returns output tokens, and where they are more than asked."""
-        clock = columns[PLACE["clock"]]
-        _count(self.clocks, clock)
-        _count(self.sources, columns[PLACE["token_source"]])
-        _count(self.finishes, columns[PLACE["finish_reason"]])
-        ttft, output = _micro(columns[PLACE["ttft_s"]]), _whole(columns[PLACE["output_tokens"]])
+        for counter, name in ((self.clocks, "clock"), (self.sources, "token_source"), (self.finishes, "finish_reason")):
+            counter.update(chunk.names[name].counts(ok))
+        ttft, output = chunk.micro("ttft_s")[ok], chunk.whole("output_tokens")[ok]
         self.backwards += int(
             np.count_nonzero((e2e != NONE) & (e2e < 0))
             + np.count_nonzero((ttft != NONE) & ((ttft < 0) | ((e2e != NONE) & (ttft > e2e))))
             + np.count_nonzero((sent != NONE) & (sent < launched))
         )
+        model = chunk.names["model"]
         # Late by its own doing: after both its due time and its process's start.
         late = np.where((due == NONE) | (sent == NONE), NONE, sent - np.maximum(due, launched))
         self._keep(
@@ -270,31 +238,24 @@ class Columns:
             output=output,
             launch_delay=np.where(sent == NONE, NONE, sent - launched),
             late=late,
-            effective_ttft_s=_micro(columns[PLACE["effective_ttft_s"]]),
-            effective_e2e_s=_micro(columns[PLACE["effective_e2e_s"]]),
-            cpu_wait=_micro(columns[PLACE["cpu_wait_s"]]),
-            prompt=_whole(columns[PLACE["prompt_tokens"]]),
-            cached=_whole(columns[PLACE["cached_tokens"]]),
-            model=_codes(columns[PLACE["model"]]),
-            user=np.zeros(len(clock), dtype=bool)
-            if clock.count("kernel") == len(clock)
-            else np.array([each != "kernel" for each in clock]),
+            effective_ttft_s=chunk.micro("effective_ttft_s")[ok],
+            effective_e2e_s=chunk.micro("effective_e2e_s")[ok],
+            cpu_wait=chunk.micro("cpu_wait_s")[ok],
+            prompt=chunk.whole("prompt_tokens")[ok],
+            cached=chunk.whole("cached_tokens")[ok],
+            model=np.array([name_code(each) for each in model.values], dtype=np.int64)[model.codes][ok],
+            user=~chunk.names["clock"].are("kernel")[ok],
         )
-        asked = self._asked(columns[PLACE["sampling"]])
+        of_sampling = np.array([self._sampling(each)[1] for each in chunk.samplings.values], dtype=np.int64)
+        asked = of_sampling[chunk.samplings.codes][ok]
         both = (asked != NONE) & (output != NONE)
         self.asked_known += int(np.count_nonzero(asked != NONE))
         self.asked_sum += int(asked[asked != NONE].sum())
         short = both & (output < asked)
         if short.any():
-            finish = columns[PLACE["finish_reason"]]
             self.short += int(np.count_nonzero(short))
-            self.cut_short += sum(1 for place in np.flatnonzero(short).tolist() if finish[place] != "stop")
+            self.cut_short += int(np.count_nonzero(short & ~chunk.names["finish_reason"].are("stop")[ok]))
         return output, both & (output > asked)
-
-    def _asked(self, samplings: Sequence[Any]) -> np.ndarray:
-        if samplings.count(self._last_sampling) == len(samplings):
-            return np.full(len(samplings), NONE if self._last_asked is None else self._last_asked, dtype=np.int64)
-        return _whole([asked_tokens(each) for each in samplings])
 
     def _events(
         self, chunk: Chunk, sent: np.ndarray, e2e: np.ndarray, output: np.ndarray, disputed: np.ndarray

@@ -49,11 +49,11 @@ class Latencies:
 
 def of_run(columns: Columns, run: Run, window: Window) -> Latencies:
     """All latencies of the requests that ended ok."""
-    order = _order(columns)
+    order = columns.kept(_order(columns))
     sent, e2e = columns.array("sent")[order], columns.array("e2e_s")[order]
     seconds = {}
     for name in ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s"):
-        seconds[name] = in_seconds(columns.array(name)[order])
+        seconds[name] = seconds_of(columns, name, order)
     seconds["tpot_s"] = _tpot(columns, order)
     sent_in = inside(run, window, sent)
     whole_in = sent_in & inside(run, window, np.where(e2e == NONE, sent, sent + e2e))
@@ -67,21 +67,38 @@ def _order(columns: Columns) -> np.ndarray:
     first = sent
     if len(sent) > 1 and bool((sent[1:] > sent[:-1]).all()):
         return np.arange(len(sent))
-    if len(sent) and bool((sent == NONE).any()):
+    if bool((sent == NONE).any()):
         mixed = (e2e.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
             ttft.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
         )
         first = (mixed >> np.uint64(8)).astype(np.int64)
-    last = [columns.array(name) for name in ("prompt", "effective_e2e_s", "effective_ttft_s", "output")]
-    return np.lexsort((*last, ttft, e2e, first))
+    order = np.argsort(first, kind="stable")
+    same = np.diff(first[order]) == 0
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if len(tied):
+        names = ("prompt", "effective_e2e_s", "effective_ttft_s", "output", "ttft_s", "e2e_s")
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((*(columns.array(name)[rows] for name in names), first[rows]))]
+    return order
 
 
 def _tpot(columns: Columns, order: np.ndarray) -> np.ndarray:
     """(E2E − TTFT) over the tokens that came after the first event; NaN where none did."""
-    ttft, e2e, output, begun = (columns.array(name)[order] for name in ("ttft_s", "e2e_s", "output", "first_tokens"))
-    rest = output - np.where(begun == NONE, 1, begun)
-    known = (ttft != NONE) & (e2e != NONE) & (output != NONE) & (rest >= 1)
-    return np.where(known, (e2e - ttft) / 1e6 / np.where(known, rest, 1), np.nan)
+    ttft, e2e, output, begun = (columns.array(name) for name in ("ttft_s", "e2e_s", "output", "first_tokens"))
+
+    def of(block: slice) -> np.ndarray:
+        rows = order[block]
+        rest = output[rows] - np.where(begun[rows] == NONE, 1, begun[rows])
+        known = (ttft[rows] != NONE) & (e2e[rows] != NONE) & (output[rows] != NONE) & (rest >= 1)
+        return np.where(known, (e2e[rows] - ttft[rows]) / 1e6 / np.where(known, rest, 1), np.nan)
+
+    return columns.made(len(order), of)
+
+
+def seconds_of(columns: Columns, name: str, order: np.ndarray) -> np.ndarray:
+    """A column of microseconds in this order, in seconds."""
+    column = columns.array(name)
+    return columns.made(len(order), lambda block: in_seconds(column[order[block]]))
 
 
 def distributions(columns: Columns, measured: Latencies, run: Run, window: Window | None) -> dict[str, Any]:
@@ -165,7 +182,7 @@ def _waves(run: Run, window: Window) -> float | None:
     longest for turns within 4% of that, over twenty turns. Of n even ones it exceeds 3 / √n in fewer than 1 of 100.
     """
     low, high = bounds(run, window)
-    sent = np.sort(run.starts[(run.starts >= low) & (run.starts < high)])
+    sent = run.starts[(run.starts >= low) & (run.starts < high)]
     flying = float(run.flying[window.first : window.last].sum()) / (high - low)
     if flying < 2 or len(sent) < 2 * flying:
         return None

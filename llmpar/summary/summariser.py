@@ -12,10 +12,11 @@ import orjson
 
 from llmpar import records, sizes
 from llmpar.stats import order_statistics
-from llmpar.summary import client_limits, clocks, conversations, join, latencies, models, tally, window
+from llmpar.summary import client_limits, clocks, conversations, join, latencies, models, window
 from llmpar.summary.chunks import STATUSES
 from llmpar.summary.columns import NONE, Columns
 from llmpar.summary.latencies import OBJECTIVES
+from llmpar.summary.spill import Spill
 from llmpar.summary.warnings import Evidence, of_summary
 from llmpar.summary.window import Run, both, describe, find, series
 
@@ -48,9 +49,10 @@ class Summariser:
             self.beside[kind] += kept
 
     def another(self) -> Summariser:
-        """An empty one with the same clocks, for a part of the records."""
+        """An empty one with the same clocks, for a part of the records; in a process forked later, if need be."""
         made = Summariser()
         made.against, made.clocks, made.columns = self.against, self.clocks, Columns(self.clocks)
+        made.columns.spill = Spill()
         return made
 
     def _hosts(self) -> set[str]:
@@ -64,7 +66,7 @@ class Summariser:
         known = clocks.describe(self.against, self.clocks, hosts)
         if known is None or len(hosts | {self.against}) < 2 or len(known) < len(hosts) or not run.known:
             return {"clocks": known, "crossing": None}
-        span_s = int(run.starts.max() - run.starts.min()) / 1e6
+        span_s = int(run.starts[-1] - run.starts[0]) / 1e6
         return {"clocks": known, "crossing": clocks.crossing(result, max(each["error_s"] for each in known), span_s)}
 
     def _sampled(self, kind: str) -> list[dict[str, Any]]:
@@ -189,9 +191,7 @@ def _throughput(
 ) -> dict[str, Any]:
     """Rates of ok requests: output tokens when they came, prompt tokens with the first of them, requests at their
     end."""
-    sent, e2e, ttft, output, prompt = (
-        columns.array(name)[order] for name in ("sent", "e2e_s", "ttft_s", "output", "prompt")
-    )
+    sent, e2e, ttft, output, prompt = (columns.array(name) for name in ("sent", "e2e_s", "ttft_s", "output", "prompt"))
     known = bool(len(sent)) and not bool((sent == NONE).any()) and not bool((e2e == NONE).any())
     if not known:
         nothing = both(run, window, None, None)
@@ -202,9 +202,9 @@ def _throughput(
             "goodput_per_s": None if good is None else nothing,
         }
     counted, prompts_counted = not bool((output == NONE).any()), not bool((prompt == NONE).any())
-    done = sent + e2e
+    done = columns.kept(sent + e2e)
     total = (
-        run.tokens + run.counts(np.where(ttft == NONE, done, sent + ttft), prompt)
+        run.tokens + run.counts(columns.kept(np.where(ttft == NONE, done, sent + ttft)), prompt)
         if counted and prompts_counted
         else None
     )
@@ -216,7 +216,7 @@ def _throughput(
         "requests_per_s": both(run, window, run.counts(done), len(done)),
         "goodput_per_s": None
         if good is None
-        else both(run, window, run.counts(done[good]), int(np.count_nonzero(good))),
+        else both(run, window, run.counts(done[order][good]), int(np.count_nonzero(good))),
     }
 
 
@@ -238,7 +238,7 @@ def _asked(cell: dict[str, Any] | None, clients: int | None, columns: Columns) -
 def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked: int | None) -> dict[str, Any]:
     achieved = steady = wall = None
     if run.known and run.start is not None and run.end is not None:
-        achieved = run.mean_in_flight(int(run.starts.min()), int(run.starts.max()))
+        achieved = run.mean_in_flight(int(run.starts[0]), int(run.starts[-1]))
         wall = run.mean_in_flight(run.start, run.end)
         if window.steady:
             steady = int(run.flying[window.first : window.last].sum()) / ((window.last - window.first) * run.line.step)
@@ -248,7 +248,7 @@ def _concurrency(columns: Columns, run: window.Run, window: window.Window, asked
         "ratio": achieved / asked if achieved is not None and asked else None,
         "steady": steady,
         "wall": wall,
-        "peak": tally.peak(run.starts, run.ends),
+        "peak": run.peak,
     }
 
 

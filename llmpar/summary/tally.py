@@ -6,15 +6,17 @@ Instants and durations are whole microseconds (records hold six decimals), so su
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from llmpar.stats import intervals
+from llmpar.summary.spill import Spill, Stored
 
 SPLIT = 1 << 18  # durations from here up (262 ms) are counted sparsely
-SLAB = 1 << 20  # gaps looked at in one go
 LONGEST = (1 << 32) - 1  # microseconds of one gap, 71 minutes
 
 
@@ -23,16 +25,16 @@ class Exact:
 
     def __init__(self) -> None:
         self.dense = np.zeros(SPLIT, dtype=np.int64)
-        self.sparse: dict[int, int] = {}
+        self._long: list[intervals.Histogram] = []
 
     def add(self, durations: np.ndarray, weights: np.ndarray | None) -> None:
         """Durations (int64, not negative) and how often each counts (int64; once where None)."""
         if len(durations) and int(durations.max()) >= SPLIT:
             long = durations >= SPLIT
             values = durations[long]
-            times = np.ones(len(values), dtype=np.int64) if weights is None else weights[long]
-            for value, count in zip(values.tolist(), times.tolist(), strict=True):
-                self.sparse[value] = self.sparse.get(value, 0) + count
+            self._long.append(_counted(values, np.ones(len(values), np.int64) if weights is None else weights[long]))
+            if sum(len(each.values) for each in self._long[1:]) > len(self._long[0].values) + SPLIT:
+                self._long = [_summed(self._long)]
             durations = durations[~long]
             weights = None if weights is None else weights[~long]
         counts = np.bincount(durations, weights)
@@ -41,18 +43,24 @@ class Exact:
     def merge(self, other: Exact) -> None:
         """Add all that the other holds."""
         self.dense += other.dense
-        for value, count in other.sparse.items():
-            self.sparse[value] = self.sparse.get(value, 0) + count
+        self._long += other._long
 
     def histogram(self) -> intervals.Histogram:
         short = np.flatnonzero(self.dense)
-        long = np.array(sorted(self.sparse), dtype=np.int64)
-        return intervals.Histogram(
-            np.concatenate([short, long]),
-            np.concatenate(
-                [self.dense[short], np.array([self.sparse[value] for value in long.tolist()], dtype=np.int64)]
-            ),
-        )
+        shorter = intervals.Histogram(short, self.dense[short])
+        return _summed([shorter, *self._long]) if self._long else shorter
+
+
+def _counted(values: np.ndarray, counts: np.ndarray) -> intervals.Histogram:
+    """Values in whatever order to a histogram."""
+    found, places = np.unique(values, return_inverse=True)
+    return intervals.Histogram(found, np.bincount(places, counts, minlength=len(found)).astype(np.int64))
+
+
+def _summed(histograms: list[intervals.Histogram]) -> intervals.Histogram:
+    return _counted(
+        np.concatenate([each.values for each in histograms]), np.concatenate([each.counts for each in histograms])
+    )
 
 
 class Timeline:
@@ -126,7 +134,8 @@ class Gaps:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in ("sent", "lengths", "steps", "weights")}
+        self._parts: list[_Steps] = []
+        self.held = 0  # bytes in memory
 
     def add(self, sent: np.ndarray, lengths: np.ndarray, steps: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Requests sent at `sent` (int64 us) with `lengths` events each, and their steps (int64), one after the other.
@@ -135,20 +144,35 @@ class Gaps:
         a k-th of it.
         """
         filled = lengths > 0
-        self._parts["sent"].append(sent[filled])
-        self._parts["lengths"].append(lengths[filled].astype(np.int32))
-        self._parts["steps"].append(np.minimum(steps, LONGEST).astype(np.uint32))
-        self._parts["weights"].append(np.ones(0) if weights is None else weights.astype(np.uint32))
+        sent, lengths, steps = sent[filled], lengths[filled].astype(np.int64), np.minimum(steps, LONGEST)
+        if not len(lengths):
+            return
+        ends = sent + np.add.reduceat(steps, np.cumsum(lengths) - lengths)
+        narrow = None if weights is None else weights.astype(np.uint32)
+        self._parts.append(_Steps(sent, ends, lengths.astype(np.int32), steps.astype(np.uint32), narrow))
+        self.held += self._parts[-1].nbytes
 
     def merge(self, other: Gaps) -> None:
         """Add all that the other holds."""
-        for name, parts in other._parts.items():
-            self._parts[name] += parts
+        self._parts += other._parts
+        self.held += other.held
+
+    def store(self, spill: Spill) -> None:
+        """Put what is in memory into a file."""
+        parts: list[_Steps] = []
+        for stored, group in groupby(self._parts, lambda part: isinstance(part.steps, Stored)):
+            some = list(group)
+            parts += some if stored else [_Steps.joined(some).stored(spill)]
+        self._parts, self.held = parts, 0
+
+    def _each(self) -> Iterator[_Steps]:
+        """All parts, in memory one at a time."""
+        return (part.loaded() for part in self._parts)
 
     @property
     def empty(self) -> bool:
         """Whether there is no gap at all."""
-        return not any(bool((lengths > 1).any()) for lengths in self._parts["lengths"])
+        return not any(bool((part.lengths > 1).any()) for part in self._each())
 
     def distribution(
         self, low: int | None = None, high: int | None = None, batches: int = intervals.BATCHES
@@ -157,122 +181,126 @@ class Gaps:
 
         Only of gaps that end at an instant from `low` on and before `high` (us), where these are given.
         """
-        return _distribution(self._slabs(low, high), batches)
-
-    def _slabs(self, low: int | None, high: int | None) -> list[_Slab]:
-        """Gaps in pieces of about SLAB: microseconds and weights of those that count, and of which request each is."""
-        slabs: list[_Slab] = []
-        held: list[int] = []
-        size = 0
-        for place, steps in enumerate(self._parts["steps"]):
-            held.append(place)
-            size += len(steps)
-            if size >= SLAB or place == len(self._parts["steps"]) - 1:
-                slab = self._slab(held, low, high)
-                if slab is not None:
-                    slabs.append(slab)
-                held, size = [], 0
-        return slabs
-
-    def _slab(self, held: list[int], low: int | None, high: int | None) -> _Slab | None:
-        sent, lengths, steps = (
-            np.concatenate([self._parts[name][place] for place in held]) for name in ("sent", "lengths", "steps")
-        )
-        if not len(steps):
+        sent = [part.sent[part.gaps(low, high) > 0] for part in self._each()]
+        ordered = np.sort(np.concatenate(sent)) if sent else np.zeros(0)
+        if not len(ordered):
             return None
-        weights = None
-        if any(len(self._parts["weights"][place]) for place in held):
-            weights = np.concatenate(
-                [
-                    self._parts["weights"][place]
-                    if len(self._parts["weights"][place])
-                    else np.ones(len(self._parts["steps"][place]), dtype=np.uint32)
-                    for place in held
-                ]
-            ).astype(np.int64)
-        lengths = lengths.astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        counted, own = np.ones(len(steps), dtype=bool), lengths - 1
-        if low is not None and high is not None:
-            ends = sent + np.add.reduceat(steps, starts, dtype=np.int64)
-            whole = (sent >= low) & (ends < high)
-            counted, own = np.repeat(whole, lengths), np.where(whole, own, 0)
-            for request in np.flatnonzero(~whole & (ends >= low) & (sent < high)).tolist():
-                part = slice(starts[request], starts[request] + lengths[request])
-                instants = sent[request] + np.cumsum(steps[part], dtype=np.int64)
-                counted[part] = (instants >= low) & (instants < high)
-                own[request] = np.count_nonzero(counted[part][1:])
-        counted[starts] = False
-        if not own.any():
-            return None
-        durations = steps[counted].astype(np.int64)
-        if weights is not None:
-            weights = weights[counted]
-            durations = (2 * durations + weights) // (2 * weights)
-        return _Slab(sent[own > 0], own[own > 0], durations, weights)
+        # Batches of about as many consecutive requests each; requests sent at one instant share theirs, whatever their
+        # order. A batch's edge: the last instant of the batch before.
+        edges = ordered[-(-np.arange(1, batches) * len(ordered) // batches) - 1]
+        exact = [Exact() for _ in range(batches)]
+        for part in self._each():
+            part.count(exact, edges, low, high)
+        estimates = _clustered(exact, len(ordered))
+        return None if estimates is None else intervals.scaled(estimates, 1e6)
 
 
 @dataclass
-class _Slab:
-    """Gaps of some requests: when each was sent, how many gaps it has, the gaps (us) and how often each counts."""
+class _Steps:
+    """Steps of some requests, and when each request was sent and its last event came (us); in memory, or all
+    stored."""
 
-    sent: np.ndarray
-    lengths: np.ndarray
-    durations: np.ndarray
-    weights: np.ndarray | None
+    sent: Any
+    ends: Any
+    lengths: Any
+    steps: Any
+    weights: Any
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """The sum of each request's values (one for each gap, or one for all), times their weights."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        return np.add.reduceat(values if self.weights is None else values * self.weights, starts, dtype=np.int64)
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in vars(self).values() if each is not None)
+
+    @classmethod
+    def joined(cls, parts: list[_Steps]) -> _Steps:
+        columns = [[getattr(part, name) for part in parts] for name in ("sent", "ends", "lengths", "steps", "weights")]
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+    def stored(self, spill: Spill) -> _Steps:
+        return _Steps(*(None if each is None else spill.put(each) for each in vars(self).values()))
+
+    def loaded(self) -> _Steps:
+        return _Steps(*(each.array() if isinstance(each, Stored) else each for each in vars(self).values()))
+
+    def gaps(self, low: int | None, high: int | None) -> np.ndarray:
+        """How many gaps of each request end at an instant from `low` on and before `high`; all of them for None."""
+        if low is None or high is None:
+            return self.lengths - 1
+        whole = (self.sent >= low) & (self.ends < high)
+        own = np.where(whole, self.lengths - 1, 0)
+        for request, counted in self._across(low, high):
+            own[request] = np.count_nonzero(counted[1:])
+        return own
+
+    def _across(self, low: int, high: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Each request that is partly within low … high, and which of its events are."""
+        whole = (self.sent >= low) & (self.ends < high)
+        partly = np.flatnonzero(~whole & (self.ends >= low) & (self.sent < high)).tolist()
+        starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths if partly else self.lengths
+        for request in partly:
+            steps = self.steps[starts[request] : starts[request] + self.lengths[request]]
+            instants = self.sent[request] + np.cumsum(steps, dtype=np.int64)
+            yield request, (instants >= low) & (instants < high)
+
+    def count(self, exact: list[Exact], edges: np.ndarray, low: int | None, high: int | None) -> None:
+        """Count the gaps that `gaps` tells of in the batches of their requests; `edges`: the last instant of each batch
+        but the last."""
+        own = self.gaps(low, high)
+        if not own.any():
+            return
+        starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+        counted = np.ones(len(self.steps), dtype=bool)
+        if low is not None and high is not None:
+            counted = np.repeat((self.sent >= low) & (self.ends < high), self.lengths)
+            for request, within in self._across(low, high):
+                counted[starts[request] : starts[request] + self.lengths[request]] = within
+        counted[starts] = False
+        durations = self.steps[counted].astype(np.int64)
+        weights = None if self.weights is None else self.weights[counted].astype(np.int64)
+        if weights is not None:
+            durations = (2 * durations + weights) // (2 * weights)
+        batch = np.searchsorted(edges, self.sent)
+        first, last = int(batch.min()), int(batch.max())
+        if first == last:
+            exact[first].add(durations, weights)
+            return
+        of_gap = np.repeat(batch, own)
+        for place in range(first, last + 1):
+            mine = of_gap == place
+            exact[place].add(durations[mine], None if weights is None else weights[mine])
 
 
-def _distribution(slabs: list[_Slab], batches: int) -> dict[str, Any] | None:
-    if not slabs:
-        return None
-    exact = Exact()
-    for slab in slabs:
-        exact.add(slab.durations, slab.weights)
-    histogram = exact.histogram()
-    # Batches of about as many consecutive requests each; requests sent at one instant share theirs, whatever their
-    # order.
-    sent = np.concatenate([slab.sent for slab in slabs])
-    place = np.searchsorted(np.sort(sent), sent)
-    batch = place * batches // len(sent)
-
-    def batched(values: list[np.ndarray]) -> np.ndarray:
-        return np.bincount(batch, np.concatenate(values), minlength=batches)
-
-    sizes = batched([slab.lengths if slab.weights is None else slab.sums(np.ones(1, np.int64)) for slab in slabs])
-    used = sizes > 0
+def _clustered(exact: list[Exact], clusters: int) -> dict[str, Any] | None:
+    """What these batches of gaps say together, with intervals from their differences."""
+    used = [histogram for each in exact if (histogram := each.histogram()).total]
+    whole = exact[0]
+    for each in exact[1:]:
+        whole.merge(each)
+    histogram = whole.histogram()
+    sizes = np.array([each.total for each in used], dtype=float)
     below = {}
     for percent in intervals.PERCENTS:
         edge = histogram.percentile(percent)
-        under = batched([slab.sums(slab.durations <= edge) for slab in slabs])
-        below[percent] = (under[used], sizes[used])
-    totals = batched([slab.sums(slab.durations) for slab in slabs])
-    estimates = intervals.clustered(histogram, below, totals[used], sizes[used], len(sent))
-    return None if estimates is None else intervals.scaled(estimates, 1e6)
+        below[percent] = (np.array([each.up_to(edge) for each in used], dtype=float), sizes)
+    totals = np.array([int(np.dot(each.values, each.counts)) for each in used], dtype=float)
+    return intervals.clustered(histogram, below, totals, sizes, clusters)
 
 
 def in_flight(starts: np.ndarray, ends: np.ndarray, start: int, step: int, count: int) -> np.ndarray:
-    """Request-microseconds in flight within each of `count` bins from `start`: int64, exact."""
+    """Request-microseconds in flight within each of `count` bins from `start`: int64, exact. Instants ascend."""
     edges = start + step * np.arange(count + 1, dtype=np.int64)
 
     def before(instants: np.ndarray) -> np.ndarray:
         """For each edge, the sum over instants before it of (edge - instant)."""
-        ordered = np.sort(instants)
-        cumulated = np.concatenate([[0], np.cumsum(ordered - start)])
-        places = np.searchsorted(ordered, edges, side="left")
+        cumulated = np.concatenate([[0], np.cumsum(instants - start)])
+        places = np.searchsorted(instants, edges, side="left")
         return places * (edges - start) - cumulated[places]
 
     return np.diff(before(starts) - before(ends))
 
 
 def peak(starts: np.ndarray, ends: np.ndarray) -> int:
-    """The most requests in flight at one instant; one that ends when another starts does not overlap it."""
+    """The most requests in flight at one instant, both ascending; one that ends when another starts does not overlap
+    it."""
     if not len(starts):
         return 0
-    instants = np.concatenate([starts, ends])
-    change = np.concatenate([np.ones(len(starts), dtype=np.int64), -np.ones(len(ends), dtype=np.int64)])
-    return int(np.cumsum(change[np.lexsort((change, instants))]).max())
+    return int((np.searchsorted(starts, starts, side="right") - np.searchsorted(ends, starts, side="right")).max())

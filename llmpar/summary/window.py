@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from llmpar.stats import intervals, steady
 from llmpar.summary import tally
-from llmpar.summary.columns import NONE, Columns
+from llmpar.summary.columns import BLOCK, NONE, Columns
 
 METHOD = "mser-both-ends"
 DRIFT = 0.10  # a change over the window beyond this share, and beyond chance, is no steady state
@@ -49,16 +50,19 @@ class Window:
 
 @dataclass
 class Run:
-    """A run on its time line: requests in flight and output tokens in each step."""
+    """A run on its time line: requests in flight and output tokens in each step.
+
+    `starts`, `ends`: instants at which requests were sent, and at which they ended, each ascending.
+    """
 
     columns: Columns
 
     def __post_init__(self) -> None:
         columns = self.columns
-        self.sent, end = columns.array("sent_all"), columns.array("end_all")
-        known = self.sent != NONE
+        sent, end = columns.array("sent_all"), columns.array("end_all")
+        known = sent != NONE
         self.known = bool(known.any())
-        self.starts, self.ends = self.sent[known], end[known]
+        self.starts, self.ends = columns.kept(np.sort(sent[known])), columns.kept(np.sort(end[known]))
         self.open = bool((columns.array("late") != NONE).any())  # requests had a time at which they were due
         launched = columns.array("launched")
         launched = launched[launched != NONE]
@@ -70,6 +74,10 @@ class Run:
         self.tokens = self.line.sums[:, 0]
         self.flying = tally.in_flight(self.starts, self.ends, self.line.start, self.line.step, self.steps)
 
+    @cached_property
+    def peak(self) -> int:
+        return tally.peak(self.starts, self.ends)
+
     def mean_in_flight(self, start: int, end: int) -> float | None:
         """Time-weighted mean of requests in flight between two instants (us)."""
         if end <= start:
@@ -78,8 +86,14 @@ class Run:
 
     def counts(self, instants: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         """How many instants (or how much weight) each step of the time line holds."""
-        places = np.clip((instants - self.line.start) // self.line.step, 0, self.steps - 1)
-        return np.bincount(places, weights, minlength=self.steps).astype(np.int64)
+        counts = np.zeros(self.steps, dtype=np.int64)
+        for start in range(0, len(instants), BLOCK):
+            block = slice(start, start + BLOCK)
+            places = np.clip((instants[block] - self.line.start) // self.line.step, 0, self.steps - 1)
+            counts += np.bincount(places, None if weights is None else weights[block], minlength=self.steps).astype(
+                np.int64
+            )
+        return counts
 
     def instant(self, step: int) -> float:
         return (self.line.start + step * self.line.step) / 1e6
@@ -92,7 +106,7 @@ def find(run: Run) -> Window:
         return window
     count = len(run.starts)
     window.needed = max(window.needed or 2 * count, count + 1)
-    span = (int(run.starts.max()) - int(run.starts.min())) / 1e6
+    span = int(run.starts[-1] - run.starts[0]) / 1e6
     window.reason = (
         f"{window.reason}; run longer: at least {window.needed} requests, {math.ceil(span * window.needed / count)} s"
     )
@@ -114,12 +128,12 @@ def _find(run: Run) -> Window:
     """
     if not run.known or run.steps < 50:
         return Window(reason="there are too few requests with known instants")
-    peak = tally.peak(run.starts, run.ends)
+    peak = run.peak
     before = OPEN_FILLED if run.open else TURNS
     opened = min(before * peak, len(run.starts)) - 1  # the last request of every client's first turns
-    started = max(int(run.ends.min()), int(np.partition(run.starts, opened)[opened]))
+    started = max(int(run.ends[0]), int(run.starts[opened]))
     begin = -(-(started - run.line.start) // run.line.step)
-    close = min((int(run.starts.max()) - run.line.start) // run.line.step, run.steps)
+    close = min((int(run.starts[-1]) - run.line.start) // run.line.step, run.steps)
     chosen = steady.span(run.flying, FLOOR, begin, close)
     if chosen is None:
         return Window(reason="ramp and drain leave nothing between them")
@@ -211,7 +225,8 @@ def describe(run: Run, window: Window) -> dict[str, Any]:
             "method": METHOD,
         }
     low, high = bounds(run, window)
-    sent = (run.starts >= low) & (run.starts < high)
+    starts, ends = run.columns.array("sent_all"), run.columns.array("end_all")
+    sent = (starts >= low) & (starts < high)
     return {
         "steady": True,
         "reason": None,
@@ -221,7 +236,7 @@ def describe(run: Run, window: Window) -> dict[str, Any]:
         "ramp_s": max(low - run.start, 0) / 1e6,
         "drain_s": max(run.end - high, 0) / 1e6,
         "requests": int(np.count_nonzero(sent)),
-        "completed": int(np.count_nonzero(sent & (run.ends < high))),
+        "completed": int(np.count_nonzero(sent & (ends < high))),
         "method": METHOD,
     }
 

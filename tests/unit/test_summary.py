@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import pickle
 import random
+import tempfile
 from typing import Any
 
 import orjson
@@ -17,7 +20,7 @@ from made_requests import START, failed, request
 from llmpar import records
 from llmpar.render import summaries
 from llmpar.stats import intervals, order_statistics
-from llmpar.summary import read, summariser, tally
+from llmpar.summary import columns, read, spill, summariser, tally
 from llmpar.summary import read as summary_read
 from llmpar.summary.summariser import Summariser
 
@@ -194,6 +197,33 @@ def test_bytes_do_not_depend_on_order_or_split(made: list[dict[str, Any]], shuff
             read.feed(other, io.BytesIO(lines), "x")
             summariser.merge(other)
     assert records.encode(summariser.summary()) == once
+
+
+@given(st.lists(requests(), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 3000))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_columns_in_a_file_give_the_same_bytes(made: list[dict[str, Any]], parts: int, held: int) -> None:
+    once = records.encode(summarise(made))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "HELD_BYTES", held)
+        patch.setattr(columns, "LEAST_BYTES", 0)
+        filed = Summariser()
+        for part in range(parts):
+            other = filed.another()
+            read.feed_records(other, made[part::parts])
+            filed.merge(pickle.loads(pickle.dumps(other)))  # as from a process of its own
+        assert records.encode(filed.summary()) == once
+        assert held or filed.columns.spill is not None
+
+
+def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spill.os, "posix_fallocate", full)
+    monkeypatch.setattr(columns, "HELD_BYTES", 0)
+    with pytest.raises(OSError, match="No space left on device; TMPDIR") as told:
+        summarise([request(1)])
+    assert told.value.filename == tempfile.gettempdir()
 
 
 def closed_loop(
@@ -553,6 +583,16 @@ def test_a_bad_field_names_stream_line_and_field(line: dict[str, Any], message: 
         read.feed(summariser.Summariser(), io.BytesIO(b"".join(lines)), "r.jsonl")
 
 
+def test_what_is_not_utf8_is_no_record_whatever_its_neighbours() -> None:
+    lines = [orjson.dumps(request(number, number * 0.1)) + b"\n" for number in range(4)]
+    broken = lines[1].replace(b'"status":', b'"text":"\xff","status":')
+    assert broken != lines[1]
+    for given_lines in ([broken], [lines[0], broken, *lines[2:]]):
+        found = Summariser()
+        read.feed(found, io.BytesIO(b"".join(given_lines)), "r.jsonl")
+        assert found.torn == 1 and sum(found.columns.counts.values()) == len(given_lines) - 1
+
+
 def test_missing_fields_unknown_fields_and_other_kinds_pass() -> None:
     least = {"kind": "request", "v": 1, "status": "ok", "sent_at": START, "e2e_s": 1.0, "new_field": [1]}
     found = summarise([least, {"kind": "novel", "v": 9}])
@@ -572,12 +612,13 @@ def test_a_file_read_in_parts_gives_the_same_bytes(tmp_path: Any, monkeypatch: p
     path.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in closed_loop(300, 8)))
     monkeypatch.setattr(summary_read.os, "sched_getaffinity", lambda pid: {0, 1, 2})
     found = []
-    for part in (1 << 40, 1000):
+    for part, held in ((1 << 40, 1 << 40), (1000, 1 << 40), (1000, 5000)):
         monkeypatch.setattr(read, "PART_BYTES", part)
+        monkeypatch.setattr(columns, "HELD_BYTES", held)
         summariser = Summariser()
         read.feed_file(summariser, str(path))
         found.append(records.encode(summariser.summary()))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     with path.open("ab") as stream:
         stream.write(b"{}\n" + orjson.dumps(request(1)) + b"\n")
     with pytest.raises(records.BadRecord, match="line 301"):
@@ -591,7 +632,7 @@ def test_requests_in_flight_by_step_add_up(spans: list[tuple[int, int]], steps: 
     starts = np.array([start for start, _ in spans])
     ends = starts + np.array([length for _, length in spans])
     first, step = int(starts.min()), max(1, -(-(int(ends.max()) - int(starts.min())) // steps))
-    found = tally.in_flight(starts, ends, first, step, steps)
+    found = tally.in_flight(np.sort(starts), np.sort(ends), first, step, steps)
     wanted = [
         sum(
             max(0, min(int(end), first + (place + 1) * step) - max(int(start), first + place * step))
