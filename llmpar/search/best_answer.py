@@ -105,11 +105,21 @@ def sentence(record: Mapping[str, Any]) -> str:
     for name, (one, several) in GROUPS.items():
         if record[name]:
             text += (one if len(record[name]) == 1 else several.format(len(record[name]))) + ": "
-            text += "; ".join(map(_entry, record[name])) + "\n"
+            text += "; ".join(_entries(record[name])) + "\n"
     if any("leader_ratio" not in entry for entry in record["worse"]):
         text += "those without an interval were dropped after one server session each, by the rate seen there\n"
     text += _time(record)
     return text
+
+
+def _entries(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One of each candidate; those with one cause are told together."""
+    by_cause: dict[str, list[str]] = {}
+    for entry in entries:
+        if "why" in entry:
+            by_cause.setdefault(entry["why"], []).append(str(entry["label"]))
+    together = [f"{', '.join(labels)} [{why}]" for why, labels in by_cause.items()]
+    return together + [_entry(entry) for entry in entries if "why" not in entry]
 
 
 def _entry(entry: Mapping[str, Any]) -> str:
@@ -119,7 +129,7 @@ def _entry(entry: Mapping[str, Any]) -> str:
         return f"{text} ({low:+.1f} to {high:+.1f}%)"
     if RATE in entry:
         return f"{text} ({words.quantity(RATE, entry[RATE])})"
-    return f"{text} [{entry['why']}]" if "why" in entry else text
+    return text
 
 
 def _over_the_next(record: Mapping[str, Any]) -> str:

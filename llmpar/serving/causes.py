@@ -73,6 +73,7 @@ _MENTION = re.compile(
     r"|.*failed to allocate .* of pinned memory"
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PROCESS = re.compile(r"^\(\w+ pid=\d+\) ")  # that vLLM puts before each line
 _EXCEPTION = re.compile(r"\w(?:Error|Exception): \S")
 _ERROR = re.compile(r"\b(?:error|fatal|panicked|failed|cannot|denied)\b", re.IGNORECASE)
 
@@ -86,7 +87,7 @@ def tail(log: str) -> str:
 
 def evidence(text: str) -> list[str]:
     """The lines of a log that can name a cause: without our own, hints, and mentions below the level of an error."""
-    lines = [_COLOUR.sub("", line).strip() for line in text.splitlines()]
+    lines = [_PROCESS.sub("", _COLOUR.sub("", line).strip()) for line in text.splitlines()]
     return [
         line
         for line in lines

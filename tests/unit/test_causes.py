@@ -160,6 +160,7 @@ def test_killed(tmp_path: Path) -> None:
     assert outcome(quiet, code=137, container_out_of_memory=True) == "out_of_memory"
     # A worker killed by the kernel: the parent ends with an error of its own.
     assert outcome("RuntimeError: a worker died\n", code=1, memory_kills=1) == "out_of_memory"
+    assert causes.evidence("(EngineCore pid=2173) RuntimeError: no such kernel\n") == ["RuntimeError: no such kernel"]
 
 
 def test_where_the_kernel_counts(tmp_path: Path) -> None:

@@ -234,6 +234,11 @@ def test_labels_leave_out_the_options_that_all_candidates_begin_with(
     assert [candidate.label for candidate in spaces.candidates(rows, "space", {})[0]] == labels
 
 
+def test_candidates_that_failed_for_one_cause_are_told_together() -> None:
+    entries = [{"label": "a", "why": "x"}, {"label": "b", "why": "y"}, {"label": "c", "why": "x"}, {"label": "d"}]
+    assert best_answer._entries(entries) == ["a, c [x]", "b [y]", "d"]
+
+
 def test_a_level_that_was_ended_early_misses_whatever_its_few_requests_say() -> None:
     wanted = objectives.parse("ttft-p95<500ms")
     seen = summary(400) | {"ended_early": {"verdict": objectives.MISSES, "objectives": wanted, "requests": 20}}
