@@ -6,6 +6,8 @@ import os
 import select
 import stat
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 TABLE_LIMIT = 64 << 20  # bytes of a table or another file that people write
@@ -24,7 +26,7 @@ def read(path: str, limit: int, timeout_s: float) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            return _rest(fd, limit)
+            return _rest(partial(os.read, fd), limit)
         return _streamed(fd, limit, time.monotonic() + timeout_s)
     finally:
         os.close(fd)
@@ -32,19 +34,14 @@ def read(path: str, limit: int, timeout_s: float) -> bytes:
 
 def whole(stream: BinaryIO, limit: int) -> bytes:
     """The rest of a stream. Raises TooLong."""
-    parts, left = [], limit
-    while part := stream.read(min(1 << 20, left + 1)):
-        parts.append(part)
-        left -= len(part)
-        if left < 0:
-            raise TooLong(f"it holds more than {limit} bytes")
-    return b"".join(parts)
+    return _rest(stream.read, limit)
 
 
-def _rest(fd: int, limit: int) -> bytes:
+def _rest(read_most: Callable[[int], bytes], limit: int) -> bytes:
+    """All that there is, read by a function that takes the most bytes that it may return."""
     parts = []
     left = limit
-    while part := os.read(fd, min(1 << 20, left + 1)):
+    while part := read_most(min(1 << 20, left + 1)):
         parts.append(part)
         left -= len(part)
         if left < 0:

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import orjson
 
@@ -156,10 +156,16 @@ def lines(stream: BinaryIO | Iterable[bytes], name: str) -> Iterator[bytes]:
     if not hasattr(stream, "readline"):
         yield from stream
         return
-    while line := stream.readline(files.LINE_LIMIT):
-        if len(line) == files.LINE_LIMIT:
-            raise BadRecord(f"cannot read '{name}': a line of it is longer than {files.LINE_LIMIT >> 20} MiB")
+    while line := next_line(cast(BinaryIO, stream), name):
         yield line
+
+
+def next_line(stream: BinaryIO, name: str) -> bytes:
+    """The rest of a stream's line; empty at its end. Raises BadRecord where the line does not end."""
+    line = stream.readline(files.LINE_LIMIT)
+    if len(line) == files.LINE_LIMIT:
+        raise BadRecord(f"cannot read '{name}': a line of it is longer than {files.LINE_LIMIT >> 20} MiB")
+    return line
 
 
 _START = b'{"kind":"'

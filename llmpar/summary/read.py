@@ -110,10 +110,7 @@ def _lines(stream: BinaryIO, size: int, name: str) -> list[bytes]:
     not end."""
     piece = stream.read(size)
     if piece and not piece.endswith(b"\n"):
-        rest = stream.readline(files.LINE_LIMIT)
-        if len(rest) == files.LINE_LIMIT:
-            raise records.BadRecord(f"cannot read '{name}': a line of it is longer than {files.LINE_LIMIT >> 20} MiB")
-        piece += rest
+        piece += records.next_line(stream, name)
     return io.BytesIO(piece).readlines()
 
 
