@@ -39,8 +39,7 @@ def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str
         if level is None:
             continue
         verdict = verdict_of(summary, wanted)
-        ended = summary.get("ended_early")
-        whole = not ended or ended.get("objectives") == dict(wanted)
+        whole = not summary.get("ended_early") or _ended_for(summary, wanted)
         old = levels.get(float(level))
         tries, cells = (old.tries + whole, old.cells + 1) if old else (int(whole), 1)
         if old and (old.verdict != objectives.UNKNOWN, _size(old.summary)) > (
@@ -55,10 +54,12 @@ def measured(summaries: Sequence[dict[str, Any]], axis: str, wanted: Mapping[str
 def verdict_of(summary: dict[str, Any], wanted: Mapping[str, float]) -> str:
     """What a summary says. One that ended early for these objectives says what ended it: a test that allows for looking
     after every request, which the summary's own would not."""
-    ended = summary.get("ended_early")
-    if ended and ended.get("objectives") == dict(wanted):
-        return str(ended["verdict"])
-    return objectives.of_all(summary, wanted)
+    return str(summary["ended_early"]["verdict"]) if _ended_for(summary, wanted) else objectives.of_all(summary, wanted)
+
+
+def _ended_for(summary: Mapping[str, Any], wanted: Mapping[str, float]) -> bool:
+    """Whether these objectives ended a measurement early."""
+    return bool((summary.get("ended_early") or {}).get("objectives") == dict(wanted))
 
 
 def _size(summary: Mapping[str, Any]) -> int:

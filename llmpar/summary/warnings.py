@@ -139,15 +139,21 @@ def low_concurrency(evidence: Evidence) -> dict[str, Any] | None:
 MORE_PROMPTS = "send at least ten times as many prompts as clients, or "
 
 
+def _served(evidence: Evidence) -> bool:
+    """Whether all requests were answered. A server that ended later has other cells of its server session behind it,
+    which it served well."""
+    n = evidence.result["n"]
+    return bool(n["ok"] == n["requests"] > 0)
+
+
 @row(
     "the server ran out of memory, and requests failed or none was sent",
     "the engine ran out of memory {moment}, which is this cell's result: {message}",
     "lower max_total_tokens, max_sequences or kv_bytes, or quantise; remove requests.jsonl to measure the same again",
 )
 def out_of_memory(evidence: Evidence) -> dict[str, Any] | None:
-    n, server = evidence.result["n"], evidence.server or {}
-    # A server that ran out of memory later has other cells of its server session behind it, which it served well.
-    if server.get("outcome") != OUT_OF_MEMORY or n["ok"] == n["requests"] > 0:
+    server = evidence.server or {}
+    if server.get("outcome") != OUT_OF_MEMORY or _served(evidence):
         return None
     return {
         "moment": "before it was ready" if server.get("ready_s") is None else "under this load",
@@ -161,9 +167,8 @@ def out_of_memory(evidence: Evidence) -> dict[str, Any] | None:
     "read the server's log; remove requests.jsonl to measure the same again",
 )
 def server_ended(evidence: Evidence) -> dict[str, Any] | None:
-    n, server = evidence.result["n"], evidence.server or {}
-    known = server.get("outcome") == OUT_OF_MEMORY or not ended_by_itself(server)
-    if known or n["ok"] == n["requests"] > 0:
+    server = evidence.server or {}
+    if server.get("outcome") == OUT_OF_MEMORY or not ended_by_itself(server) or _served(evidence):
         return None
     return {"message": server.get("message") or "the engine ended, and its log gives no details"}
 
