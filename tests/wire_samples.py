@@ -414,6 +414,7 @@ SAMPLES = [
 OTHER = {
     "health.txt",
     "metrics.txt",
+    "3.3.7_metrics.txt",
     "metrics_idle.txt",
     "metrics_spec.txt",
     "metrics_under_load.txt",
