@@ -32,7 +32,7 @@ COMMANDS = {
     "request --threads": ["--no-stream", "--threads", "1", "--base-url", "{url}", "p.txt"],
     "request --asyncio": ["--no-stream", "--asyncio", "1", "--base-url", "{url}", "p.txt"],
     "prompts": ["--from", "p.txt", "--base-url", "{url}", "--replace", "set"],
-    "sample-engine": ["--duration", "0.05", "--interval", "0.05"],
+    "sample-engine": ["--duration", "0.05", "--interval", "5"],
     "doctor": ["--server"],
 }
 
