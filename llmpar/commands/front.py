@@ -366,10 +366,13 @@ def passed_on(name: str) -> click.Command:
             launcher = str(beside) if beside.exists() else "llmpar-request"
             os.execvp(launcher, [launcher, *arguments])
         made = module(name).main.command
-        words = list(arguments)
+        words, added = list(arguments), list[str]()
         if name in READ_RUNS and not piped_in() and not {"-h", "--help", "--help-all", "--version"} & set(words):
-            words += unnamed_results(name, made, words)
-        return cli.run(f"llmpar-{name}", made, words)
+            added = unnamed_results(name, made, words)
+        code = cli.run(f"llmpar-{name}", made, words + added)
+        if code == exit_codes.OK and added[:1] == ["-o"]:
+            click.echo(added[1])
+        return code
 
     return run
 

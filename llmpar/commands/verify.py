@@ -50,7 +50,7 @@ def main(folder: str, signers: str | None, no_recompute: bool) -> int:
     if faults:
         cli.say(
             "llmpar-verify",
-            f"{len(faults)} thing{'s' if len(faults) > 1 else ''} in '{folder}' differ from its manifest or records",
+            f"'{folder}' differs from its manifest or records in {len(faults)} place{'s' if len(faults) > 1 else ''}",
         )
         return exit_codes.CHECK_FAILED
     done = "" if no_recompute else f", {len(commands)} of them recomputed to the same bytes"

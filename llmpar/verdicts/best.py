@@ -12,12 +12,23 @@ from llmpar.verdicts.noise import Noise
 
 
 def answer(rows: Sequence[rows.Row]) -> str:
-    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the
-    interval."""
+    """The cell with the least wall seconds against the next best, in a sentence that claims no more than the interval;
+    then how many cells other work on the host disturbed."""
+    return " ".join(filter(None, [_ranking(rows), _disturbed(rows)]))
+
+
+def _disturbed(rows: Sequence[rows.Row]) -> str:
+    count = sum(any(warning.get("code") == "busy_host" for warning in row.warnings) for row in rows)
+    if not count or len(rows) < 2:
+        return ""
+    return f"Other work used the host's processors in {count} of {len(rows)} cells (busy_host): measure those again."
+
+
+def _ranking(rows: Sequence[rows.Row]) -> str:
     if any(row.simulated for row in rows):
         measured = [row for row in rows if not row.simulated]
         said = "Simulated cells are predictions; they are not ranked here (docs/simulate.md)."
-        return " ".join(filter(None, [answer(measured), said]))
+        return " ".join(filter(None, [_ranking(measured), said]))
     if len(rows) < 2:
         return ""
     if len(workload.kinds(rows)) > 1:

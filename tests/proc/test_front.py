@@ -100,9 +100,13 @@ def test_a_sweep_in_an_empty_directory_from_an_installed_package(server: Fake, t
     optional.need("parallel")
     place = sweep_here(server, tmp_path, installed)
     # Results are read without naming them, and by folder.
-    for words in (("table",), ("table", "runs"), ("pick", "--ttft-p50", "60s")):
+    too_few = 6  # requests for an interval of TTFT p50
+    for code, *words in ((0, "table"), (0, "table", "runs"), (too_few, "pick", "--ttft-p50", "60s")):
         done = llmpar(*words, site=installed, cwd=place, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0 and "c001" in done.stdout or "clients" in done.stdout, done.stderr
+        assert done.returncode == code and ("c001" in done.stdout or "clients" in done.stdout), done.stderr
+    done = llmpar("report", site=installed, cwd=place, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "runs/report.html\n"), done.stderr
+    assert (place / "runs" / "report.html").stat().st_size > 10_000
 
 
 def test_init_copies_what_is_there_to_edit_and_keeps_what_was_edited(installed: Path, tmp_path: Path) -> None:

@@ -68,6 +68,14 @@ def test_answer_names_the_best_only_as_far_as_sessions_allow():
     )
 
 
+def test_answer_says_where_other_work_disturbed_the_host():
+    cells = three({1: 30.0, 2: 20.0}) + three({4: 10.0}, warnings=("busy_host",))
+    said = built(cells).sweeps[0].answer
+    assert said.endswith(
+        "times as long. Other work used the host's processors in 1 of 3 cells (busy_host): measure those again."
+    )
+
+
 def test_answer_refuses_what_is_not_the_same_work_or_not_fair():
     other = [made.summary(30.0, load={"clients": 1}), made.summary(10.0, load={"clients": 2}, prompts="q" * 64)]
     assert "different work" in built(other).sweeps[0].answer
