@@ -1,5 +1,5 @@
-"""kill -9 at random moments, in every role and form of a load, of a sweep and of what writes files; then what is there
-is counted, and the same is run again.
+"""kill -9 at random moments, in every role and form of a load, of a sweep, of a search and of what writes files; then
+what is there is counted, and the same is run again.
 
 python -m tests.soak 0 SEED kills KILLS
 """
@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests import fake, pools
+from tests import pools
+from tests.proc.engines_on_path import llama_server
+from tests.soak.ground import PATIENCE_S, ROOT, Ground, alive, ground, left, living, settled, wait, whole, words
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 120.0  # for what takes a second or two on an idle machine
-CLIENTS, PROMPTS = 6, 30
-TABLE = "engine\tclients\tprompts\tmax_tokens\tcount\twarmup\nvllm\t1,3\t{prompts}\t4\t8\t1\n"
+CLIENTS = 6
 CELLS, COUNT = 2, 8
 
 
@@ -44,69 +38,6 @@ class Tally:
     left: int = 0
     again: int = 0
     said: list[str] = field(default_factory=list)
-
-
-class Ground:
-    """A folder with prompts, a runtime directory and a fake engine."""
-
-    def __init__(self, folder: Path, server: fake.Fake):
-        self.folder, self.server = folder, server
-        (folder / "prompts").mkdir()
-        self.files = [f"prompts/p{number:02d}.txt" for number in range(PROMPTS)]
-        for number, name in enumerate(self.files):
-            (folder / name).write_text(f"tell me {number}\nfake: tokens=3 gap_ms={10 + number % 7 * 10}")
-        (folder / "list").write_text("".join(f"{name}\n" for name in self.files))
-        (folder / "table.tsv").write_text(TABLE.format(prompts=folder / "prompts"))
-
-    def start(self, command: list[str], **more: str) -> psutil.Popen:
-        return psutil.Popen(
-            command,
-            cwd=self.folder,
-            env=os.environ | more,
-            start_new_session=True,
-            stdout=open(self.folder / "out", "ab"),
-            stderr=open(self.folder / "said", "ab"),
-            stdin=subprocess.DEVNULL,
-        )
-
-    def tree(self, process: psutil.Popen) -> list[psutil.Process]:
-        """What came of the process and is alive, pools too: by the runtime directory, since numbers are given again."""
-        # GNU parallel tries with processes of this name how many there may be; killed in that moment it leaves them.
-        mine = pids(lambda words: words[:2] != [b"sleep", b"10101"])
-        return [each for each in living(mine) if alive(each)]
-
-    def records(self, name: str = "out") -> list[dict[str, Any]]:
-        path = self.folder / name
-        return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
-def pids(chosen: Callable[[list[bytes]], bool]) -> list[int]:
-    return [pid for pid in pools.mine(chosen) if pid not in APART]
-
-
-APART: set[int] = set()  # the engine, which is no part of a load
-
-
-def living(numbers: Iterable[int]) -> list[psutil.Process]:
-    found = []
-    for pid in numbers:
-        with contextlib.suppress(psutil.Error):
-            found.append(psutil.Process(pid))
-    return found
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def in_role(role: str, ground: Ground, process: psutil.Popen) -> list[psutil.Process]:
@@ -124,6 +55,7 @@ def in_role(role: str, ground: Ground, process: psutil.Popen) -> list[psutil.Pro
         "run-cell": "scripts/run-cell",
         "sampler": "sample_engine",
         "cold": "llmpar.commands.request",
+        "serve": "llmpar.commands.serve",
     }[role]
     return [each for each in ground.tree(process) if part in words(each) + " " and alive(each)]
 
@@ -145,30 +77,6 @@ def kill(chance: random.Random, role: str, ground: Ground, process: psutil.Popen
         chance.choice(sorted(victims, key=lambda each: each.pid)).kill()
         return True
     return False
-
-
-def settled(ground: Ground, process: psutil.Popen) -> list[str]:
-    """Wait until nothing of it is alive; what still is after that."""
-    limit = time.monotonic() + PATIENCE_S
-    tree = ground.tree(process)
-    while time.monotonic() < limit:
-        process.poll()
-        tree = list({*[each for each in tree if alive(each)], *ground.tree(process)})
-        if not tree:
-            return []
-        time.sleep(0.02)
-    found = [f"{each.pid} {words(each)[:80]}" for each in tree]
-    for each in tree:
-        with contextlib.suppress(psutil.Error):
-            each.kill()
-    return found
-
-
-def left(ground: Ground) -> list[str]:
-    """Files of pools, locks of queues and unfinished files."""
-    runtime = Path(os.environ["XDG_RUNTIME_DIR"], "llmpar")
-    found = [str(path) for path in runtime.iterdir()] if runtime.exists() else []
-    return found + [str(path) for path in ground.folder.rglob("*") if path.name.endswith((".part", ".list", ".old"))]
 
 
 def counted(records: list[dict[str, Any]], before: list[dict[str, Any]], tally: Tally) -> None:
@@ -231,19 +139,6 @@ def note(tally: Tally, what: str, found: list[str]) -> int:
     return len(found)
 
 
-def whole(path: Path) -> list[dict[str, Any]]:
-    """The records of which the line end is there."""
-    data = path.read_bytes() if path.exists() else b""
-    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
-
-
-def wait(what: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
-    limit = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
 def summarise(role: str, form: str, chance: random.Random, ground: Ground, tally: Tally) -> None:
     from tests.unit.made_requests import request
 
@@ -272,23 +167,23 @@ def replace(role: str, form: str, chance: random.Random, ground: Ground, tally: 
     tally.left += note(tally, "left", left(ground))
 
 
-def make(ground: Ground, *goal: str) -> list[str]:
-    venv = Path(sys.executable).parent.parent
-    return [
-        "make",
-        "-C",
-        str(ROOT),
-        "-o",
-        f"{venv}/.ready-run",
-        f"VENV={venv}",
-        f"RUNS={ground.folder}/runs",
-        f"SWEEP={ground.folder}/table.tsv",
-        f"BASE_URL={ground.server.url}",
-        "ENGINE=vllm",
-        "MODEL=fake",
-        "API=openai-completions",
-        *goal,
-    ]
+GOALS = {
+    "sweep": ["table"],
+    "find": ["find", "SLO=ttft-p95<10s", "MOST=2"],
+    "best": ["best", "SLO=ttft-p95<10s", "MOST=2"],
+}
+SPACE = "engine\tmodel\tmax_sequences\tprompts\tmax_tokens\twarmup\nllamacpp\t{model}\t1,2\t{prompts}\t3\t0\n"
+
+
+def make(ground: Ground, form: str) -> list[str]:
+    venv, folder = Path(sys.executable).parent.parent, ground.folder
+    command = ["make", "-C", str(ROOT), "-o", f"{venv}/.ready-run", f"VENV={venv}", f"RUNS={folder}/runs"]
+    command += [f"SWEEP={folder}/table.tsv", *GOALS[form]]
+    if form == "best":  # servers of its own, each a process to kill
+        llama_server(folder, options="--ttft-ms 20 --gap-ms 5 --slots $slots")
+        (folder / "space.tsv").write_text(SPACE.format(model=folder / "m.gguf", prompts=folder / "prompts"))
+        return [*command, f"SPACE={folder}/space.tsv"]
+    return [*command, f"BASE_URL={ground.server.url}", "ENGINE=vllm", "MODEL=fake", "API=openai-completions"]
 
 
 def measured(ground: Ground) -> dict[str, tuple[int, bytes]]:
@@ -297,17 +192,17 @@ def measured(ground: Ground) -> dict[str, tuple[int, bytes]]:
 
 
 def sweep(role: str, form: str, chance: random.Random, ground: Ground, tally: Tally) -> None:
-    goal = ("table",) if form == "sweep" else ("find", "SLO=ttft-p95<10s", "MOST=2")
+    command, served = make(ground, form), form != "best"
     sampling = "yes" if role == "sampler" else "no"
-    process = ground.start(make(ground, *goal), LLMPAR_SAMPLE=sampling)
+    process = ground.start(command, served, LLMPAR_SAMPLE=sampling)
     tally.kills += kill(chance, role, ground, process, 2.0)
     tally.left += note(tally, "alive", settled(ground, process))
     before = measured(ground)
     if form == "sweep":
         tally.lost += sum(data.count(b"\n") != COUNT for _, data in before.values())
     asked = len(ground.server.truth())
-    done = ground.start(make(ground, *goal), LLMPAR_SAMPLE="no")
-    code = done.wait(PATIENCE_S)
+    done = ground.start(command, served, LLMPAR_SAMPLE="no")
+    code = done.wait(3 * PATIENCE_S)  # a search may start a server a dozen times
     after = measured(ground)
     tally.again += code != 0
     if code:
@@ -342,36 +237,8 @@ SCENES: list[tuple[str, str, Callable[..., None], int]] = [
     *[(role, "sweep", sweep, 3) for role in ("make", "run-session", "run-cell", "parallel", "launcher", "pool worker")],
     ("sampler", "sweep", sweep, 2),
     *[(role, "find", sweep, 1) for role in ("make", "run-session", "run-cell")],
+    *[(role, "best", sweep, 1) for role in ("make", "run-session", "run-cell", "serve", "parallel", "pool worker")],
 ]
-
-
-@contextlib.contextmanager
-def ground() -> Iterator[Ground]:
-    """A ground of its own: nothing that another one left is there."""
-    before = os.environ.copy()
-    with tempfile.TemporaryDirectory(prefix="llmpar-kills-") as name:
-        folder = Path(name)
-        (folder / "runtime").mkdir(mode=0o700)
-        venv = Path(sys.executable).parent
-        os.environ["PATH"] = f"{ROOT / 'bin'}:{venv}:{before['PATH']}"
-        os.environ |= {"LLMPAR_PYTHON": sys.executable, "TMPDIR": name}
-        with fake.fake_engine(folder, engine="vllm", gap_ms=5, tokens=4) as server:
-            os.environ |= {
-                "XDG_RUNTIME_DIR": str(folder / "runtime"),
-                "LLMPAR_BASE_URL": server.url,
-                "LLMPAR_MODEL": "fake",
-                "LLMPAR_ENGINE": "vllm",
-                "LLMPAR_METRICS_URLS": f"{server.url}/metrics",
-            }
-            try:
-                yield Ground(folder, server)
-            finally:
-                for pid in pids(lambda words: True):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                os.environ.clear()
-                os.environ.update(before)
-                shutil.rmtree(folder / "runs", ignore_errors=True)
 
 
 Chosen = Callable[[str, str], bool]
