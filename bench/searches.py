@@ -172,7 +172,7 @@ def simulate_decide(trials: int) -> str:
     rows = []
     for spread in (0.005, 0.01, 0.02, 0.05):
         for difference in (0.0, 0.05, 0.10):
-            told, blocks_used = {"different": 0, "same": 0, "wrong sign": 0}, []
+            told, blocks_used = {"different": 0, "same": 0, "wrong sign": 0, "interval misses": 0}, []
             for trial in range(trials):
                 drift, values = 0.0, {side: {} for side in decide.SIDES}
                 blocks = decide.Blocks(values, [], [])
@@ -188,6 +188,7 @@ def simulate_decide(trials: int) -> str:
                 told["different"] += look.decision == "different"
                 told["same"] += look.decision == "same"
                 told["wrong sign"] += look.decision == "different" and look.ratio > 1 and difference > 0
+                told["interval misses"] += not look.low <= 1 / (1 + difference) <= look.high
                 blocks_used.append(look.blocks)
             rows.append(
                 [
@@ -197,7 +198,8 @@ def simulate_decide(trials: int) -> str:
                     f"{np.mean(blocks_used):.1f}",
                 ]
             )
-    return tables.table(["between sessions", "true difference", "different", "same", "wrong sign", "blocks"], rows)
+    header = ["between sessions", "true difference", "different", "same", "wrong sign", "interval misses", "blocks"]
+    return tables.table(header, rows)
 
 
 @dataclass(frozen=True)

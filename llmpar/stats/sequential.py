@@ -5,10 +5,12 @@ pooled variance. `different` and `same` each spend their 5% over all looks, by b
 root of the look (between Pocock's constant bound and O'Brien and Fleming's late one; the constants were set by
 simulation of normal logarithms and are checked by `bench/simulate`, section "decide", with a generator of its own).
 A look that leaves less than a 10% chance of being told by the end says so: stopping there is optional and costs no
-error.
+error. The intervals are repeated ones: those of all looks hold the true ratio at once with 95%, so that it does not
+matter when a comparison stopped, and one excludes 1 only where p is low enough for `different`.
 
-Sources: Pocock, Biometrika 64 (1977); Wang and Tsiatis, Biometrics 43 (1987) (bounds in a power of the look);
-Schuirmann, J. Pharmacokinetics 15 (1987) (two one-sided tests); Lachin, Statistics in Medicine 24 (2005) (futility).
+Sources: Pocock, Biometrika 64 (1977); Wang and Tsiatis, Biometrics 43 (1987) (bounds in a power of the look); Jennison
+and Turnbull, J. R. Statist. Soc. B 51 (1989) (repeated confidence intervals); Schuirmann, J. Pharmacokinetics 15 (1987)
+(two one-sided tests); Lachin, Statistics in Medicine 24 (2005) (futility).
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ HOPELESS_CHANCE = 0.1
 # Bounds on p at the last look of 12; an earlier look n has bound * sqrt(n / 12).
 BOUND_DIFFERENT = 0.0137
 BOUND_SAME = 0.0145
-INTERVAL = 0.95
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Look:
     """Where a comparison stands after some blocks.
 
     `decision`: different, same, more (another block), hopeless (another block is unlikely to help), undecided (the last
-    block is in). `ratio` is a/b with an ordinary 95% interval, None from a single block.
+    block is in). `ratio` is a/b; `low` and `high` are its repeated 95% interval, of 95% at each end alone where the
+    decision is same (two one-sided tests), None from a single block.
     """
 
     decision: str
@@ -96,7 +98,6 @@ def look(
     else:
         p_different = 1.0 if difference == 0 else 0.0
         p_same = 0.0 if abs(difference) < bound else 1.0
-    half = float(special.stdtrit(freedom, 0.5 + INTERVAL / 2)) * error
     # The constants are those of twelve blocks; fewer looks spend less, so a shorter plan errs less often, not more.
     grown = math.sqrt(min(blocks, MOST_BLOCKS) / MOST_BLOCKS) / family
     chance = _chance(sigma, abs(difference), most, margin, family)
@@ -110,6 +111,8 @@ def look(
         decision = "hopeless"
     else:
         decision = "more"
+    beyond = BOUND_SAME if decision == "same" else BOUND_DIFFERENT / 2
+    half = float(special.stdtrit(freedom, 1 - beyond * grown)) * error
     low, high = math.exp(difference - half), math.exp(difference + half)
     return Look(decision, blocks, math.exp(difference), low, high, p_different, p_same, sigma, chance)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -139,6 +140,18 @@ def test_equal_sides_are_same_and_noisy_ones_hopeless() -> None:
     assert noisy.decision == "hopeless" and noisy.chance is not None and noisy.chance < 0.1
     with pytest.raises(ValueError, match="above 0"):
         sequential.look([1.0, 0.0], [1.0, 1.0])
+
+
+def test_an_interval_excludes_equality_only_where_the_look_may_call_the_sides_different() -> None:
+    pairs = [([20.0, 20.4], [21.0, 21.3]), ([20.0, 20.1], [23.0, 23.1]), ([20.0, 20.3, 19.8], [20.9, 21.0, 20.6])]
+    for a, b in pairs:
+        for family in (1, 2):
+            look = sequential.look(a, b, family=family)
+            assert look.low is not None and look.high is not None and look.p_different is not None
+            bound = sequential.BOUND_DIFFERENT * math.sqrt(look.blocks / sequential.MOST_BLOCKS) / family
+            assert (look.high < 1) == (look.p_different < bound)
+    same = sequential.look([20.0, 20.02, 19.99], [20.01, 20.0, 20.0])
+    assert same.low is not None and same.high is not None and 1 / 1.03 < same.low < 1 < same.high < 1.03
 
 
 def race(
