@@ -32,6 +32,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3558a", "#b37700", "#3a8fc7", "#1
 TEXT, GRID = "#010203", "#d0d1d2"
 SIMULATED = "#7a1f6b"  # predictions, whatever their series
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BACKED = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # a label that lines may pass behind
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
 
@@ -248,7 +249,7 @@ def _lengths(axis: Any, crosses: Sequence[tuple[float, str]], level: float, wide
             xytext=(4, -13 - 11 * line),
             fontsize=8.5,
             color=colour,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            bbox=BACKED,
         )
 
 

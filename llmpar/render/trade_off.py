@@ -90,7 +90,9 @@ def _label(axis: Any, text: str, x: float, y: float, place: int) -> None:
         if other.get_text() == text and 0.8 < x / left < 1.25 and 0.9 < y / height < 1.1:
             return
     below = -11 if place % 2 else 5
-    axis.annotate(text, (x, y), textcoords="offset points", xytext=(5, below), fontsize=8.5, color=plot.TEXT)
+    axis.annotate(
+        text, (x, y), textcoords="offset points", xytext=(5, below), fontsize=8.5, color=plot.TEXT, bbox=plot.BACKED
+    )
 
 
 def _limit(axis: Any, limit: float, goal: str, look: plot.Look) -> None:
