@@ -1,6 +1,7 @@
 # llmpar: time a fixed prompt set against LLM inference engines. `make` alone prints what there is.
 SHELL := bash
-.SHELLFLAGS := -euo pipefail -c
+# --norc: over ssh Debian's bash reads its start-up files for -c too, and few of them bear -u.
+.SHELLFLAGS := --norc -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 .DELETE_ON_ERROR:

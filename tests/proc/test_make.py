@@ -202,6 +202,14 @@ def test_bare_make_is_help_and_installs_nothing(root, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_start_up_file_that_ssh_makes_bash_read_stops_nothing(root, tmp_path):
+    (tmp_path / ".bashrc").write_text('case $PS1 in "") ;; esac\n')
+    environment = os.environ | {"HOME": str(tmp_path), "SSH_CLIENT": "127.0.0.1 1 22", "SHLVL": "0"}
+    environment.pop("PS1", None)
+    done = subprocess.run(["make", "-C", str(root), "help"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "") and "  sweep " in done.stdout
+
+
 @pytest.mark.parametrize(
     "words,said",
     [

@@ -38,6 +38,23 @@ def engines(host: hosts.Host) -> list[psutil.Process]:
     return found
 
 
+def test_a_host_with_another_llmpar_measures_nothing(tmp_path: Path) -> None:
+    for name in ("sweep-there", "fingerprint", "while-connected"):
+        (tmp_path / name).write_bytes((ROOT / "scripts" / name).read_bytes())
+    made = subprocess.run(["bash", tmp_path / "fingerprint", ROOT / "Makefile"], capture_output=True, text=True)
+    assert len(made.stdout.strip()) == 16, made.stderr
+
+    def sweep(fingerprint: str) -> subprocess.CompletedProcess[str]:
+        settings = f"name=t makefile={ROOT}/Makefile fingerprint={fingerprint} settings=(VENV=/nowhere)\n"
+        (tmp_path / "settings").write_text(settings + "MAKE=true have=\n: > have\nmkdir -p runs/t\n")
+        return subprocess.run(["bash", tmp_path / "sweep-there"], capture_output=True, text=True, errors="replace")
+
+    done = sweep("0123456789abcdef")
+    assert (done.returncode, done.stdout) == (127, "") and "bring both hosts to the same version" in done.stderr
+    done = sweep(made.stdout.strip())
+    assert "bring both hosts" not in done.stderr and "ended" in done.stdout, done.stderr
+
+
 def test_a_sweep_on_two_hosts(lab: hosts.Lab, tmp_path: Path) -> None:
     # While `slow` is there an answer takes a minute.
     llama_server(
