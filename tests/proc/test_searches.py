@@ -91,7 +91,7 @@ def test_find_ends_each_measurement_early_and_answers_from_the_same_data(root: P
     assert answer["best"] in (2, 3, 4) and f"up to {answer['best']:g} clients" in done.stdout
     summaries = [json.loads(path.read_text()) for path in running.runs.glob("*/*/summary.json")]
     ended = [each for each in summaries if "ended_early" in each]
-    assert ended
+    assert ended and "parallel: " not in done.stderr
     for each in ended:
         assert each["n"]["requests"] < each["cell"]["load"]["count"] and each["n"]["ok"] == each["n"]["requests"]
         assert each["ended_early"]["objectives"] == {"ttft_p95_s": 0.08}
