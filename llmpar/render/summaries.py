@@ -255,7 +255,9 @@ def table(summaries: list[dict[str, Any]]) -> str:
     needed = _needed(rows)
     if needed:
         each = ", ".join(f"{words.title(name)} {count}" for name, count in needed.items())
-        notes.append(f"~: too few requests for an interval, which needs at least: {each}.")
+        windowed = any(found.get("latency_over") == "steady" for found in summaries)
+        where = " in the steady window" if windowed else ""
+        notes.append(f"~: too few requests for an interval, which needs at least{where}: {each}.")
     asked = [(found.get("goodput") or {}).get("objectives") for found in summaries]
     goals = {words.slo(objectives) for objectives in asked if objectives}
     if goals:
