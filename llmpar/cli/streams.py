@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -55,11 +56,18 @@ def summaries_in(names: tuple[str, ...]) -> tuple[str, ...]:
             found.append(name)
             continue
         deep = (os.path.join(name, *["*"] * depth, "summary.json") for depth in range(3))
-        inside = [path for pattern in deep for path in sorted(glob.glob(pattern)) if "/removed/" not in path]
+        inside = [
+            path for pattern in deep for path in sorted(glob.glob(pattern), key=_natural) if "/removed/" not in path
+        ]
         if not inside:
             raise Failure(f"there is no summary.json in '{name}'", exit_codes.TOO_LITTLE, "`llmpar sweep` makes them")
         found += inside
     return tuple(found)
+
+
+def _natural(path: str) -> list[int | str]:
+    """Sorts 8 before 16."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", path))]
 
 
 def read_records(names: tuple[str, ...], seen: records.Read | None = None) -> Iterator[dict[str, Any]]:

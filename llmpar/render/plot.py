@@ -372,7 +372,10 @@ def dressed(axis: Any, y: str, x: str, look: Look) -> None:
 def legend(figure: Figure, axis: Any, look: Look) -> None:
     handles, names = axis.get_legend_handles_labels()
     wrapped = [textwrap.fill(name, 44 if look.narrow else 60) for name in names]
-    columns = 1 if look.narrow else min(3, len(names), max(1, int(100 / (max(map(len, wrapped)) + 6))))
+    columns = 1 if look.narrow else min(3, len(names), max(1, int(125 / (max(map(len, wrapped)) + 6))))
+    lines = sum(name.count("\n") + 1 for name in wrapped) / columns
+    # The panels have room for two lines above them; what more there are must not take theirs.
+    figure.set_figheight(figure.get_figheight() + max(0.0, lines - 2) * look.text * 1.5 / 72)
     figure.legend(
         handles,
         wrapped,

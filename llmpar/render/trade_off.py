@@ -71,7 +71,8 @@ def _series(
     known = [(row, row.figure(metric).value) for row in members]
     placed = [(row, 1 / value if turned else value) for row, value in known if value]
     rates = [row.figure(RATE).value or 0.0 for row, _ in placed]
-    axis.plot([x for _, x in placed], rates, color=colour, linestyle=dash, linewidth=1.1, alpha=0.6, label="_")
+    places = [x for _, x in placed]
+    axis.plot(places, rates, color=colour, linestyle=dash, linewidth=1.1, alpha=0.6, label="_", zorder=1)
     for place, ((row, x), rate) in enumerate(zip(placed, rates, strict=True)):
         title = (
             f"{words.name(row)}: {words.quantity(RATE, rate)}, "
@@ -80,7 +81,7 @@ def _series(
         plot.spot(axis, x, rate, row, title, colour, marker)
         _label(axis, words.setting(row.settings[key]), x, rate, place)
     plot.series(axis, name, colour, marker, dash)
-    return [x for _, x in placed]
+    return places
 
 
 def _label(axis: Any, text: str, x: float, y: float, place: int) -> None:
@@ -91,7 +92,14 @@ def _label(axis: Any, text: str, x: float, y: float, place: int) -> None:
             return
     below = -11 if place % 2 else 5
     axis.annotate(
-        text, (x, y), textcoords="offset points", xytext=(5, below), fontsize=8.5, color=plot.TEXT, bbox=plot.BACKED
+        text,
+        (x, y),
+        textcoords="offset points",
+        xytext=(5, below),
+        fontsize=8.5,
+        color=plot.TEXT,
+        bbox=plot.BACKED,
+        zorder=1.5,  # above the lines, below the points
     )
 
 

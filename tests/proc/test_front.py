@@ -23,7 +23,7 @@ from fake import Fake, fake_engine
 from ready import venv
 from unit.made import summary
 
-from llmpar import records
+from llmpar import cli, records
 
 
 @pytest.fixture
@@ -127,14 +127,15 @@ def test_init_copies_what_is_there_to_edit_and_keeps_what_was_edited(installed: 
 
 
 def test_a_folder_means_its_summaries(tmp_path: Path) -> None:
-    for name in ("quick/c001", "quick/c002", "quick/removed/c003"):
+    for name in ("quick/c1", "quick/c10", "quick/c2", "quick/removed/c003"):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        made = summary(20, sweep="quick", load={"clients": int(name[-1])}, requests=200)
+        made = summary(20, sweep="quick", load={"clients": int(name.rpartition("c")[2])}, requests=200)
         (folder / "summary.json").write_bytes(records.encode(made))
     for folder in ("runs", "runs/quick", "runs/quick/"):
         done = subprocess.run(["llmpar-table", folder], capture_output=True, text=True)
-        assert re.findall(r"^ +(\d) .*\d+/\d+$", done.stdout, re.M) == ["1", "2"], done.stdout + done.stderr
+        assert re.findall(r"^ +(\d+) .*\d+/\d+$", done.stdout, re.M) == ["1", "2", "10"], done.stdout + done.stderr
+    assert [Path(name).parent.name for name in cli.summaries_in(("runs",))] == ["c1", "c2", "c10"]
     (tmp_path / "nothing").mkdir()
     done = subprocess.run(["llmpar-table", "nothing"], capture_output=True, text=True)
     assert done.returncode == 6 and "no summary.json in 'nothing'" in done.stderr

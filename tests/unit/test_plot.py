@@ -49,6 +49,21 @@ def test_curves_have_every_point_of_every_series():
     assert all(axis.get_ylim()[0] == 0 for axis in figure.axes)
 
 
+@pytest.mark.parametrize("draw", [plot.against, trade_off.draw])
+@pytest.mark.parametrize("series", [1, 24])
+def test_panels_keep_their_height_under_a_long_legend(draw, series):
+    named = [{"engine_args": f"--a-rather-long-option-of-an-engine {number}"} for number in range(series)]
+    given = [
+        made.summary(20.0, server=server, load={"clients": clients}, varies=("engine_args", "clients"))
+        for server in named
+        for clients in (8, 16)
+    ]
+    figure = draw(group(given))
+    figure.draw_without_rendering()
+    height = figure.axes[0].get_position().height * figure.get_figheight()
+    assert 1.7 < height < 3.2
+
+
 def test_bars_are_the_interval_over_sessions():
     rows = [row for row in group(made.study()) if row.sweep == "speculate"]
     figure = plot.dots(rows, ("wall_s",))
