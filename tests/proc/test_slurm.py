@@ -124,6 +124,7 @@ def said(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.glob("*.out"))
 
 
+@pytest.mark.timeout(300)  # Slurm may look only each minute at what is queued again
 def test_a_job_near_its_limit_keeps_what_is_measured_and_measures_the_rest_later(slurm: Slurm, tmp_path: Path) -> None:
     llama_server(tmp_path, "--tokens 4")
     for name, text in (("quick", "say something"), ("slow", "say something\nfake: gap_ms=60000")):

@@ -118,7 +118,7 @@ def prompts(folder: Path, count: int, deep: int = 0) -> list[str]:
 
 
 def ask(form: str, folder: Path, names: list[str], url: str, counts: Connection, stack: str = "") -> Result:
-    """All prompts through one form. `stack`: a limit in KiB, an eighth of which is what a command line may hold."""
+    """All prompts through one form. `stack`: a limit in KiB, a quarter of which is what a command line may hold."""
     command = FORMS[form]
     if "COLD" in command:
         names = names[: max(1, len(names) // COLD_SHARE)]

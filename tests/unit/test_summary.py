@@ -724,6 +724,6 @@ def test_text_and_table_say_what_a_person_asks() -> None:
     assert lines[header + 1].split()[0] == "4" and lines[header + 2].split()[0] == "8"
     assert "*" not in shown, "one server session of each proves no winner"
     needed = max(cell["latency"]["tpot_s"]["p95"]["needed"] or 0 for cell in cells)
-    assert needed > 100 and f"needs at least: TPOT p95 {needed}." in " ".join(shown.split())
+    assert needed > 100 and f"needs at least in the steady window: TPOT p95 {needed}." in " ".join(shown.split())
     single = summaries.summary(json.loads(records.encode(cells[0])))
     assert "100 requests (100 ok)" in single and "TTFT" in single and " (needs 368)" in single
