@@ -102,6 +102,7 @@ WORDS = {
     "process": ("constant", "poisson", "gamma", "trace"),
 }
 # A product beyond this is a mistake, not a sweep.
+LONGEST_NAME = 200  # of a cell, whose folder and marks have it; file systems allow 255
 MOST = 10_000
 
 
@@ -241,10 +242,10 @@ def cell_fault(cell: dict[str, Any]) -> str | None:
     for key in ("id", "session", "sweep"):
         if (
             not isinstance(cell.get(key), str)
-            or not re.fullmatch(r"[A-Za-z0-9_.-]+", cell[key])
+            or not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", cell[key])
             or cell[key].strip(".") == ""
         ):
-            return f"{key} is {cell.get(key)!r}, not a name of letters, digits and -"
+            return f"{key} is {str(cell.get(key))[:60]!r}, not a name of at most 255 letters, digits and -"
     for part, known in (("server", SERVER), ("load", LOAD)):
         settings = cell.get(part)
         if not isinstance(settings, dict):
@@ -277,7 +278,18 @@ def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) 
             parts.append(slug(value.rsplit("/", 1)[-1]))
         else:
             parts.append(f"{slug(key)}-{'default' if value is None else slug(value)}")
-    return "-".join(parts) or "only"
+    name = "-".join(parts) or "only"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _told_apart(name: str, digest: str, known: dict[str, str]) -> str:
+    """The name, with a part of the digest where it is that of other settings already: names leave out signs."""
+    if known.setdefault(name, digest) != digest:
+        name = f"{name}-{digest[:8]}"
+        known[name] = digest
+    return name
 
 
 def _on(running: Running, rows: list[dict[str, Any]], sweep: str) -> list[dict[str, Any]]:
@@ -333,21 +345,25 @@ def cells(
     varying = [key for key in (of_server | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
     varying.sort(key=lambda key: (key in LOAD, key == "clients"))
     widths = {"clients": max(3, *(len(str(row["clients"])) for row in full))}
-    seen: dict[str, int] = {}
+    digests: set[str] = set()
+    seen: dict[str, str] = {}
+    servers: dict[str, str] = {}
     sessions: dict[str, list[dict[str, Any]]] = {}
     for row in full:
         server = {key: row[key] for key in of_server if key in row}
         if running:
             server["base_url"] = running.base_url
         load = {key: row[key] for key in LOAD if key in row}
-        name = _name(row, varying, widths)
         digest = hashlib.sha256(json.dumps([server, load]).encode()).hexdigest()
-        if name in seen:
+        name = _name(row, varying, widths)
+        if digest in digests:
             raise BadSweep(f"sweep '{sweep}' has the cell '{name}' twice")
-        seen[name] = 1
+        digests.add(digest)
+        name = _told_apart(name, digest, seen)
         session = _name(server, [key for key in varying if key in of_server], widths) if server else "only"
         if session == "only":
             session = slug(server["engine"])
+        session = _told_apart(session, hashlib.sha256(json.dumps(server).encode()).hexdigest(), servers)
         sessions.setdefault(session, []).append(
             {
                 "kind": "cell",

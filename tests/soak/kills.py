@@ -52,6 +52,7 @@ def in_role(role: str, ground: Ground, process: psutil.Popen) -> list[psutil.Pro
     part = {
         "parallel": "/parallel ",
         "run-session": "scripts/run-session",
+        "search": "scripts/search",
         "run-cell": "scripts/run-cell",
         "sampler": "sample_engine",
         "cold": "llmpar.commands.request",
@@ -236,8 +237,8 @@ SCENES: list[tuple[str, str, Callable[..., None], int]] = [
     ("prompts", "--replace", replace, 8),
     *[(role, "sweep", sweep, 3) for role in ("make", "run-session", "run-cell", "parallel", "launcher", "pool worker")],
     ("sampler", "sweep", sweep, 2),
-    *[(role, "find", sweep, 1) for role in ("make", "run-session", "run-cell")],
-    *[(role, "best", sweep, 1) for role in ("make", "run-session", "run-cell", "serve", "parallel", "pool worker")],
+    *[(role, "find", sweep, 1) for role in ("make", "search", "run-cell")],
+    *[(role, "best", sweep, 1) for role in ("make", "search", "run-cell", "serve", "parallel", "pool worker")],
 ]
 
 

@@ -138,8 +138,21 @@ def test_words_that_scripts_read_are_checked():
     cell = {"id": "c1", "session": "s", "sweep": "q", "server": {"engine": "vllm"}, "load": {"clients": 1}}
     assert sweeps.cell_fault(cell) is None
     assert "load.clients" in (sweeps.cell_fault(cell | {"load": {"clients": "a[$(id)]"}}) or "")
-    for name in ("", "..", "a/b", "a b", "$(id)", 5):
+    for name in ("", "..", "a/b", "a b", "$(id)", "x" * 256, 5):
         assert "id is" in (sweeps.cell_fault(cell | {"id": name}) or "")
+
+
+def test_settings_that_differ_in_signs_or_are_long_have_names_of_their_own(tmp_path):
+    long = "--config '" + "x" * 400
+    arguments = ["-t 1", "--t=1", f"{long} 1'", f"{long} 2'"]
+    rows = [{"engine": "vllm", "engine_args": each, "clients": count} for each in arguments for count in (1, 2)]
+    made = sweeps.cells(rows, "s", repeats=2)
+    assert len({cell["id"] for cell in made}) == 16 and len({cell["session"] for cell in made}) == 8
+    assert all(sweeps.cell_fault(cell) is None for cell in made)
+    by_session = {(cell["session"], cell["server"]["engine_args"]) for cell in made}
+    assert len(by_session) == 8, "a session has one server"
+    sweep_folder.write(made, str(tmp_path))
+    assert sweeps.cells(rows[:2], "s")[0]["id"] == "c001"
 
 
 def test_names_of_a_strangers_record_are_no_shell_code():
