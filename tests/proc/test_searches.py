@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from engines_on_path import llama_server
 from fake import fake_engine
+from hosts import wait_for
 from ready import venv
 
 
@@ -140,6 +142,26 @@ def test_a_candidate_that_crashes_at_the_start_or_under_its_load_is_a_result(roo
     summaries = [json.loads(path.read_text()) for path in make.runs.glob("*/*/summary.json")]
     said = [warning["code"] for each in summaries for warning in each["warnings"]]
     assert said.count("server_ended") >= 2
+
+
+def test_a_killed_llmpar_serve_is_no_result_of_its_candidate(root: Path, tmp_path: Path) -> None:
+    llama_server(tmp_path, options="--gap-ms 400 --slots $slots")
+    make = Make(root, tmp_path)
+    process = subprocess.Popen(
+        [*make.command, "best", f"SPACE={make.space}", "MOST=2"], env=make.environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: list(make.runs.glob("*/*/requests.jsonl.part")), "no load", 60)
+        for each in psutil.Process(process.pid).children(recursive=True):
+            if "llmpar.commands.serve" in each.cmdline():
+                each.kill()
+        assert process.wait(60) != 0
+    finally:
+        for each in psutil.process_iter(["cmdline"]):
+            if any(str(tmp_path) in word for word in each.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+    assert not [path for path in make.measured() if not Path(path).stat().st_size]
 
 
 @pytest.mark.timeout(400)  # up to fourteen server sessions
