@@ -101,8 +101,8 @@ WORDS = {
     "api": ("openai-completions", "openai-chat", "tgi", "llamacpp", "mii", "ollama"),
     "process": ("constant", "poisson", "gamma", "trace"),
 }
-# A product beyond this is a mistake, not a sweep.
 LONGEST_NAME = 200  # of a cell, whose folder and marks have it; file systems allow 255
+# A product beyond this is a mistake, not a sweep.
 MOST = 10_000
 
 
@@ -286,10 +286,7 @@ def _name(settings: dict[str, Any], varying: list[str], widths: dict[str, int]) 
 
 def _told_apart(name: str, digest: str, known: dict[str, str]) -> str:
     """The name, with a part of the digest where it is that of other settings already: names leave out signs."""
-    if known.setdefault(name, digest) != digest:
-        name = f"{name}-{digest[:8]}"
-        known[name] = digest
-    return name
+    return name if known.setdefault(name, digest) == digest else f"{name}-{digest[:8]}"
 
 
 def _on(running: Running, rows: list[dict[str, Any]], sweep: str) -> list[dict[str, Any]]:
@@ -345,9 +342,9 @@ def cells(
     varying = [key for key in (of_server | LOAD) if len({json.dumps(row.get(key)) for row in full}) > 1]
     varying.sort(key=lambda key: (key in LOAD, key == "clients"))
     widths = {"clients": max(3, *(len(str(row["clients"])) for row in full))}
-    digests: set[str] = set()
-    seen: dict[str, str] = {}
+    digests: dict[str, str] = {}
     servers: dict[str, str] = {}
+    seen: set[str] = set()
     sessions: dict[str, list[dict[str, Any]]] = {}
     for row in full:
         server = {key: row[key] for key in of_server if key in row}
@@ -355,11 +352,10 @@ def cells(
             server["base_url"] = running.base_url
         load = {key: row[key] for key in LOAD if key in row}
         digest = hashlib.sha256(json.dumps([server, load]).encode()).hexdigest()
-        name = _name(row, varying, widths)
-        if digest in digests:
+        name = _told_apart(_name(row, varying, widths), digest, digests)
+        if name in seen:
             raise BadSweep(f"sweep '{sweep}' has the cell '{name}' twice")
-        digests.add(digest)
-        name = _told_apart(name, digest, seen)
+        seen.add(name)
         session = _name(server, [key for key in varying if key in of_server], widths) if server else "only"
         if session == "only":
             session = slug(server["engine"])
