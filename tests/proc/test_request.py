@@ -125,17 +125,18 @@ def test_all_launchers_write_the_same_fields(server):
     files = prompts(3)
     fields = {}
     for launcher in LAUNCHERS:
-        done = ask(launcher, server.url, files, "--max-tokens", "4", "--temperature", "0")
-        found = read(done.stdout)
+        for _ in range(3):  # on a busy machine a record may miss the kernel's stamp, and then says so
+            done = ask(launcher, server.url, files, "--max-tokens", "4", "--temperature", "0")
+            found = read(done.stdout)
+            if {record["clock"] for record in found} == {"kernel"}:
+                break
         assert done.returncode == 0 and len(found) == 3, done.stderr
         assert {record["launcher"] for record in found} == {launcher}
         fields[launcher] = [
             (name, type(value)) for name, value in found[0].items() if name not in ("slot", "seq", "concurrency")
         ]
-        # On a busy machine the kernel's stamp may come too late for a record, which then says so.
-        assert "kernel" in {record["clock"] for record in found} <= {"kernel", "user"}
         for record in found:
-            assert (record["status"], record["output_tokens"]) == ("ok", 4)
+            assert (record["status"], record["clock"], record["output_tokens"]) == ("ok", "kernel", 4)
             assert record["launched_at"] <= record["sent_at"]
             assert 0 < record["headers_s"] <= record["ttft_s"] == record["event_s"][0] <= record["e2e_s"]
             assert record["bytes_sent"] > 100 and record["bytes_received"] > 100 and record["cpu_wait_s"] >= 0
