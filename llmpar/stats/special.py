@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmpar import blas
+
 
 def __getattr__(name: str) -> Any:
-    import scipy.special
-
-    return getattr(scipy.special, name)
+    return getattr(blas.load("scipy.special"), name)
