@@ -1,0 +1,3 @@
+from llmpar import blas
+
+blas.load("numpy")

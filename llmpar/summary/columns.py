@@ -110,7 +110,7 @@ class Columns:
             sent, e2e, launched, due = (each[ok] for each in (sent, e2e, launched, due))
             output, disputed = self._take(chunk, ok, sent, e2e, launched, due)
             self._events(chunk, sent, e2e, output, disputed)
-        self._store()
+        self._bound()
 
     def merge(self, other: Columns) -> None:
         """Take all that another one holds."""
@@ -136,15 +136,13 @@ class Columns:
         self._held += other._held
         if other.spill is not None:
             self.spill = self.spill or Spill()  # its own: another process may have filled the other one
-        self._store()
+        self._bound()
 
     def _gaps_of_all(self) -> tuple[tally.Gaps, ...]:
         return self.single, self.split, self.events
 
-    def _store(self) -> None:
-        """Put columns into a file where they take much memory."""
-        if self._held + sum(each.held for each in self._gaps_of_all()) <= HELD_BYTES:
-            return
+    def store(self) -> None:
+        """Put columns into a file."""
         self.spill = self.spill or Spill()
         for column in self._columns.values():
             column.store(self.spill)
@@ -152,22 +150,21 @@ class Columns:
             gaps.store(self.spill)
         self._held = 0
 
+    def _bound(self) -> None:
+        """Put columns into a file where they take much memory."""
+        if self._held + sum(each.held for each in self._gaps_of_all()) > HELD_BYTES:
+            self.store()
+
     def made(self, count: int, of: Callable[[slice], np.ndarray]) -> np.ndarray:
         """So many floats, in the file where there is one; `of` makes some of them at a time."""
-        many = self.spill is not None and 8 * count >= LEAST_BYTES
-        made = self.spill.empty(count, float) if many and self.spill is not None else np.empty(count)
-        for start in range(0, count, BLOCK):
-            block = slice(start, min(start + BLOCK, count))
-            made[block] = of(block)
-        return made
+        blocks = (of(slice(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK))
+        if self.spill is None or 8 * count < LEAST_BYTES:
+            return np.concatenate([np.empty(0), *blocks])
+        return self.spill.fill(count, float, blocks).array()
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """Values that are needed for long: in the file where there is one, and they are many."""
-        if self.spill is None or values.nbytes < LEAST_BYTES:
-            return values
-        copy = self.spill.empty(len(values), values.dtype)
-        copy[:] = values
-        return copy
+        return values if self.spill is None or values.nbytes < LEAST_BYTES else self.spill.put(values).array()
 
     def _by_one_clock(self, hosts: Names, *instants: np.ndarray) -> list[np.ndarray]:
         """Instants (us) of these hosts by the clock that all are put by."""

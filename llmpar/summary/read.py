@@ -6,18 +6,20 @@ import gc
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from itertools import islice
 from typing import Any, BinaryIO
 
 import msgspec
 
 from llmpar import files, records
-from llmpar.summary.chunks import EMPTY, Chunk, check, mend
+from llmpar.summary.chunks import EMPTY, Chunk, check, lines_of, mend
 from llmpar.summary.summariser import Summariser
 
-CHUNK_BYTES = 2 << 20
-BUFFER_BYTES = 1 << 20
+BLOCK_BYTES = 256 << 10  # of lines whose objects stay within a processor's cache
+CHUNK_BLOCKS = 8
+BUFFER_BYTES = 64 << 10
 PART_BYTES = 32 << 20  # a process of its own pays from here
 SAMPLES = (b'{"kind":"gpu"', b'{"kind":"engine"')
 
@@ -78,8 +80,11 @@ def _read(summariser: Summariser, path: str, start: int, end: int | None) -> Sum
 
 
 def _part(summariser: Summariser, path: str, start: int, end: int | None, sender: Any) -> None:
-    """In a process of its own: what was read, through a pipe."""
-    sender.send(_read(summariser, path, start, end))
+    """In a process of its own: what was read, in the file of both where it is large, and the rest through a pipe."""
+    done = _read(summariser, path, start, end)
+    if done is not None:
+        done.columns.store()
+    sender.send(done)
     sender.close()
 
 
@@ -93,33 +98,31 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
     # Thousands of small lists live for a moment and hold no cycles; looking for some would cost a third of the time.
     gc.disable()
     try:
-        number, left = 0, math.inf if limit is None else limit
-        while left > 0 and (lines := _lines(stream, int(min(CHUNK_BYTES, left)), name)):
-            if limit is not None:
-                left -= sum(map(len, lines))
-            if not _fast(summariser, lines):
-                _slowly(summariser, lines, name, number)
-            number += len(lines)
+        number, left = 0, _blocks(stream, name, math.inf if limit is None else limit)
+        while blocks := list(islice(left, CHUNK_BLOCKS)):
+            lines = sum(map(lines_of, blocks))
+            if not _fast(summariser, blocks, lines):
+                _slowly(summariser, io.BytesIO(b"".join(blocks)), name, number)
+            number += lines
     finally:
         if collecting:
             gc.enable()
 
 
-def _lines(stream: BinaryIO, size: int, name: str) -> list[bytes]:
-    """The next lines of a stream, `size` bytes of them and what ends the last. Raises records.BadRecord where it does
-    not end."""
-    piece = stream.read(size)
-    if piece and not piece.endswith(b"\n"):
-        piece += records.next_line(stream, name)
-    return io.BytesIO(piece).readlines()
+def _blocks(stream: BinaryIO, name: str, limit: float) -> Iterator[bytes]:
+    """The lines of a stream, up to `limit` bytes of it, so many at a time as BLOCK_BYTES holds and the one beyond.
+    Raises records.BadRecord where a line does not end."""
+    while limit > 0 and (block := stream.read(int(min(BLOCK_BYTES, limit)))):
+        if not block.endswith(b"\n"):
+            block += records.next_line(stream, name)
+        limit -= len(block)
+        yield block
 
 
-def _fast(summariser: Summariser, lines: list[bytes]) -> bool:
+def _fast(summariser: Summariser, blocks: list[bytes], lines: int) -> bool:
     """Take lines that are all request records in good order; False, and nothing taken, where one is not."""
     try:
-        if not all(map(bytes.isascii, lines)):
-            b"".join(lines).decode()  # of what it skips msgspec does not look at the characters
-        summariser.columns.add(Chunk.of_lines(lines))
+        summariser.columns.add(Chunk.of_blocks(blocks, lines))
         return True
     except (msgspec.MsgspecError, OverflowError, RecursionError, ValueError):
         # Something is odd. The line by line way finds it: either it can be read, or it raises and what was taken of

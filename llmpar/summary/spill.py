@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -33,16 +34,20 @@ class Spill:
 
     def put(self, values: np.ndarray) -> Stored:
         """Write an array."""
-        offset = self._reserve(values.nbytes)
-        data = np.ascontiguousarray(values).view(np.uint8).data
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._file.fileno(), data[written:], offset + written)
-        return Stored(self, offset, values.dtype.str, len(values))
+        return self.fill(len(values), values.dtype, [values])
 
-    def empty(self, count: int, kind: Any) -> np.ndarray:
-        """Room for an array."""
-        return self.mapped(self._reserve(count * np.dtype(kind).itemsize), kind, count, "r+")
+    def fill(self, count: int, kind: Any, parts: Iterable[np.ndarray]) -> Stored:
+        """Write an array of so many elements, a part at a time: in memory mapped for writing, each page would cost a
+        fault of its own."""
+        kind = np.dtype(kind)
+        start = offset = self._reserve(count * kind.itemsize)
+        for part in parts:
+            data = np.ascontiguousarray(part, dtype=kind).view(np.uint8).data
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file.fileno(), data[written:], offset + written)
+            offset += written
+        return Stored(self, start, kind.str, count)
 
     def _reserve(self, size: int) -> int:
         """Where so many bytes go. A full disk says so here, and not by SIGBUS when memory is written to."""
@@ -56,8 +61,8 @@ class Spill:
         self._end += size
         return offset
 
-    def mapped(self, offset: int, kind: Any, count: int, mode: Any = "r") -> np.ndarray:
-        return np.asarray(np.memmap(self._file, kind, mode, offset, (count,))) if count else np.empty(0, kind)
+    def mapped(self, offset: int, kind: Any, count: int) -> np.ndarray:
+        return np.asarray(np.memmap(self._file, kind, "r", offset, (count,))) if count else np.empty(0, kind)
 
 
 def _known(number: int) -> Spill:
@@ -132,10 +137,5 @@ def _joined(parts: list[np.ndarray | Stored | int], spill: Spill | None = None) 
     kinds = [part.dtype for part in parts if not isinstance(part, int)]
     if not kinds:
         return count
-    whole = np.empty(count, kinds[0]) if spill is None else spill.empty(count, kinds[0])
-    at = 0
-    for part in parts:
-        end = at + _length(part)
-        whole[at:end] = NONE if isinstance(part, int) else array(part)
-        at = end
-    return whole
+    arrays = (np.full(part, NONE) if isinstance(part, int) else array(part) for part in parts)
+    return np.concatenate(list(arrays)) if spill is None else spill.fill(count, kinds[0], arrays).array()

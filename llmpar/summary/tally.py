@@ -263,7 +263,7 @@ class _Steps:
         if first == last:
             exact[first].add(durations, weights)
             return
-        of_gap = np.repeat(batch, own)
+        of_gap = np.repeat(batch.astype(np.min_scalar_type(last)), own)
         for place in range(first, last + 1):
             mine = of_gap == place
             exact[place].add(durations[mine], None if weights is None else weights[mine])

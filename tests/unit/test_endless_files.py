@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import itertools
+import math
 import resource
 import subprocess
 import sys
@@ -67,12 +68,12 @@ def test_the_limits_are_those_of_what_is_read():
 
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\r\n\n\n"])
-def test_lines_are_whole_however_they_are_read(size, end):
+def test_lines_are_whole_however_they_are_read(size, end, monkeypatch):
     data = b"one\ntwo\rtwo\n\nthree" + end
-    stream, found = io.BytesIO(data), []
-    while lines := read._lines(stream, size, "f"):
-        found += lines
-    assert found == io.BytesIO(data).readlines()
+    monkeypatch.setattr(read, "BLOCK_BYTES", size)
+    blocks = list(read._blocks(io.BytesIO(data), "f", math.inf))
+    assert [line for block in blocks for line in io.BytesIO(block)] == io.BytesIO(data).readlines()
+    assert all(len(block) >= min(size, 3) for block in blocks[:-1])
 
 
 def test_a_part_of_a_file_is_read_to_its_end_and_no_further():

@@ -218,6 +218,57 @@ def test_columns_in_a_file_give_the_same_bytes(made: list[dict[str, Any]], parts
         assert held or filed.columns.spill is not None
 
 
+def feed_lines(lines: bytes) -> Summariser:
+    made = Summariser()
+    read.feed(made, io.BytesIO(lines), "x")
+    return made
+
+
+@pytest.mark.parametrize(("lines", "counted"), [("A B", 1), ("AB", 1), ("A\n\n\nBC", 2)])
+def test_two_records_in_a_line_are_one_that_was_torn(lines: str, counted: int) -> None:
+    made = {ord(name): records.encode(request(number)).decode().strip() for number, name in enumerate("ABC")}
+    found = feed_lines((lines.translate(made) + "\n").encode())
+    assert found.torn == 1 and found.columns.counts.total() == counted
+
+
+def test_a_record_in_two_lines_is_none() -> None:
+    broken = records.encode(request(2)).replace(b",", b",\n", 1)
+    with pytest.raises(records.BadRecord, match=r"'x' line 3\b"):
+        feed_lines(records.encode(request(1)) + broken)
+
+
+@given(st.lists(requests(), min_size=1, max_size=20))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_spaces_in_a_record_mean_nothing(made: list[dict[str, Any]]) -> None:
+    spaced = feed_lines(b"".join(json.dumps(each).encode() + b"\n" for each in made))
+    assert records.encode(spaced.summary()) == records.encode(summarise(made))
+
+
+@pytest.mark.parametrize("tokens", [[1, 1, 1], [1, "1"], [1, 1.5], [1, True], "1", {}, [1, -1], [1, 1 << 60]])
+@pytest.mark.parametrize("status", ["ok", "error"])
+def test_event_tokens_of_a_wrong_shape_are_no_tokens(tokens: Any, status: str) -> None:
+    """Read by the chunk, and refused or made null as the line by line way does."""
+    odd = failed(2, 1.0, "error") if status == "error" else request(2, 1.0)
+    odd |= {"event_s": [0.1, 0.2], "event_tokens": tokens}
+    assert_both_ways(odd)
+
+
+@pytest.mark.parametrize("status", ["ok", "error"])
+def test_instants_beyond_all_clocks_are_no_instants(status: str) -> None:
+    odd = failed(2, 1.0, "error") if status == "error" else request(2, 1.0)
+    assert_both_ways(odd | {"event_s": [0.1, 1e10], "event_tokens": [1, 1]})
+
+
+def assert_both_ways(odd: dict[str, Any]) -> None:
+    ways = []
+    for lines in (records.encode(odd), records.encode(odd) + b'{"kind":"other","v":1}\n'):  # the second goes by line
+        try:
+            ways.append(records.encode(feed_lines(records.encode(request(1)) + lines).summary()))
+        except records.BadRecord as error:
+            ways.append(str(error).encode())
+    assert ways[0] == ways[1]
+
+
 def test_a_full_disk_is_told_with_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
