@@ -17,6 +17,7 @@ from msgspec.structs import asdict, astuple
 
 from llmpar import outside, records
 from llmpar.summary import conversations
+from llmpar.summary.names import Names
 
 INSTANTS = ("sent_at", "launched_at", "scheduled_at")
 DURATIONS = ("ttft_s", "e2e_s", "effective_ttft_s", "effective_e2e_s", "cpu_wait_s")
@@ -94,37 +95,6 @@ def _ones(count: int) -> msgspec.Raw:
 
 def _raw(value: Any) -> msgspec.Raw:
     return msgspec.Raw(orjson.dumps(value))
-
-
-class Names:
-    """One value of each request out of a few: `codes`, and which value each code stands for."""
-
-    def __init__(self) -> None:
-        self.values: dict[Any, int] = {}
-        self._codes = array("q")
-
-    def extend(self, column: tuple[Any, ...]) -> None:
-        code = self.values.setdefault(column[0], len(self.values))
-        if column.count(column[0]) == len(column):  # nearly always
-            self._codes.extend(array("q", (code,)) * len(column))
-        else:
-            self._codes.extend([self.values.setdefault(each, len(self.values)) for each in column])
-
-    @property
-    def codes(self) -> np.ndarray:
-        return np.frombuffer(self._codes, dtype=np.int64)
-
-    def are(self, *wanted: Any) -> np.ndarray:
-        """Which requests have one of these values."""
-        found = [self.values[each] for each in wanted if each in self.values]
-        if len(found) == len(self.values) or not found:  # nearly always
-            return np.full(len(self._codes), bool(found))
-        return np.isin(self.codes, found)
-
-    def counts(self, chosen: np.ndarray | None = None) -> dict[Any, int]:
-        """How many requests (of the chosen ones) have each value that is there."""
-        counts = np.bincount(self.codes if chosen is None else self.codes[chosen], minlength=len(self.values))
-        return {value: int(counts[code]) for value, code in self.values.items() if counts[code]}
 
 
 class Chunk:

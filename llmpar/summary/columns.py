@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 
 from llmpar.summary import conversations, tally
-from llmpar.summary.chunks import NAMES, NONE, Chunk, Names, asked_tokens
+from llmpar.summary.chunks import NAMES, NONE, Chunk, asked_tokens
 from llmpar.summary.clocks import Clock
+from llmpar.summary.names import Names
 from llmpar.summary.spill import LEAST_BYTES, Column, Spill
 
 BINS = 2048  # steps of the time line

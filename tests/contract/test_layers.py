@@ -25,6 +25,7 @@ COMMANDS = sorted([*(name for name in SCRIPTS if name != "llmpar"), "llmpar-requ
 # Which rooms of llmpar/ a room may import. Ground files (those directly in llmpar/) have rows of their own.
 GROUND = {
     "apikey",
+    "blas",
     "clock",
     "exit_codes",
     "failure",
@@ -87,7 +88,7 @@ ROOMS: dict[str, set[str]] = {
     "search": {"results", "stats", "sweeps", "verdicts"},
     "verdicts": {"engines", "outside", "results", "sizes", "stats"},
     "results": {"sizes", "stats", "wording"},
-    "summary": {"files", "outside", "records", "sampling", "sizes", "stats", "wording"},
+    "summary": {"blas", "files", "outside", "records", "sampling", "sizes", "stats", "wording"},
     "machine": {
         "client",
         "clock",
@@ -130,11 +131,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "sampling": {"clock", "engines", "hostname", "http_session", "outside", "procfs", "records"},
     "prompts": {"files", "http_session", "outside", "parts", "records"},
-    "simulate": {"shapes", "sizes"},
+    "simulate": {"blas", "shapes", "sizes"},
     "dialects": {"engines", "outside"},
     "engines": set(),
     "other_tools": set(),
-    "stats": set(),
+    "stats": {"blas"},
     "cli": {"exit_codes", "failure", "files", "outside", "parts", "records", "results", "sizes", "verdicts"},
     "apikey": {"files"},
     "failure": {"exit_codes"},
