@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import random
 import socket
 
 from llmpar import exit_codes, failure
@@ -15,18 +17,28 @@ def taken(port: int, host: str = flags.LOOPBACK) -> bool:
         return probe.connect_ex((flags.reached_at(host), port)) == 0
 
 
+# Below those that the kernel gives to connections, and low enough for engines that listen on theirs + 10000 as well.
+FREE = range(20000, 32768)
+
+
 def free(host: str = flags.LOOPBACK) -> int:
-    """A port that is free now. Raises Failure where the address is not one of this machine's."""
-    with _socket(host) as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise failure.Failure(
-                f"cannot listen on {host}: {error.strerror}",
-                exit_codes.USAGE,
-                "ip addr lists this machine's addresses; 0.0.0.0 and :: are all of them",
-            ) from None
-        return int(probe.getsockname()[1])
+    """A port that is free now. Raises Failure where there is none, or the address is not one of this machine's."""
+    for port in random.sample(FREE, len(FREE)):
+        with _socket(host) as probe:
+            try:
+                probe.bind((host, port))
+                return port
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise failure.Failure(
+                    f"cannot listen on {host}: {error.strerror}",
+                    exit_codes.USAGE,
+                    "ip addr lists this machine's addresses; 0.0.0.0 and :: are all of them",
+                ) from None
+    raise failure.Failure(
+        f"no port from {FREE.start} to {FREE.stop - 1} is free", exit_codes.UNAVAILABLE, "give one with --port"
+    )
 
 
 def _socket(host: str) -> socket.socket:
