@@ -32,6 +32,7 @@ OC, CH, TGI, LC = "openai-completions", "openai-chat", "tgi", "llamacpp"
 SPEC = "def area_of_square(x): return x * x\n"
 TINY = "<w915><w915><w1272>" + "<w1283>" * 5
 AREA = "fter value" * 20
+REPEATED = "<w869>" + "<w1307>" * 5
 SAMPLES = [
     # llama.cpp, captured
     Want("llamacpp/completion.txt", LC, " the capital of the country of", 0, None, 6, 1, 6, "engine", "length"),
@@ -202,6 +203,30 @@ SAMPLES = [
     Want("vllm-cpu/err_unknown_endpoint.txt", OC, error="http_404", message="Not Found"),
     Want("vllm-cpu/err_unknown_model.txt", OC, error="NotFoundError", message="The model `zz` does not exist."),
     Want("vllm-cpu/err_wrong_type.txt", OC, error="Bad Request", message="1 validation error"),
+    # SGLang, captured
+    Want("sglang-cpu/v1_completions.txt", OC, REPEATED, 0, None, 15, None, 6, "engine", "length"),
+    Want("sglang-cpu/v1_completions_stream.txt", OC, REPEATED, 6, None, None, None, 6, "events", "length"),
+    Want("sglang-cpu/v1_completions_stream_usage.txt", OC, REPEATED, 6, [1] * 6, 15, None, 6, "engine", "length"),
+    Want(
+        "sglang-cpu/v1_completions_stream_continuous_usage.txt",
+        OC,
+        REPEATED,
+        6,
+        [1] * 6,
+        15,
+        None,
+        6,
+        "engine",
+        "length",
+    ),
+    Want("sglang-cpu/model_name_ignored.txt", OC, "<w45><w1021>\ufffd<w878>", 0, None, 2, None, 4, "engine", "length"),
+    Want("sglang-cpu/err_get_method.txt", OC, error="http_405", message="Method Not Allowed"),
+    Want("sglang-cpu/err_out_of_range.txt", OC, error="BadRequestError", message="temperature must be a non-negative"),
+    Want("sglang-cpu/err_prompt_too_long.txt", OC, error="BadRequestError", message="The input (30001 tokens) is"),
+    Want("sglang-cpu/err_prompt_too_long_stream.txt", OC, error="BadRequestError", message="The input (30001 tokens)"),
+    Want("sglang-cpu/err_total_tokens.txt", OC, error="BadRequestError", message="Requested token count exceeds"),
+    Want("sglang-cpu/err_unknown_endpoint.txt", OC, error="http_404", message="Not Found"),
+    Want("sglang-cpu/err_wrong_type.txt", OC, error="Bad Request", message="1 validation error"),
     # transformers, captured
     Want(
         "transformers/v1_completions.txt",
@@ -413,6 +438,7 @@ SAMPLES = [
 # Answers to other questions than "generate": read by llmpar-serve and llmpar-sample-engine, or for people.
 OTHER = {
     "health.txt",
+    "health_starting.txt",
     "metrics.txt",
     "3.3.7_metrics.txt",
     "metrics_idle.txt",

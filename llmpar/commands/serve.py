@@ -109,7 +109,7 @@ def options(function: Any) -> Any:
 @click.option(
     "--probe-sampling",
     metavar="LIST",
-    help="Sampling of the first request, for engines that keep it: temperature=0.1,top_p=0.3.",
+    help="Sampling of the first request, for engines that keep it or compile for it: temperature=0.1,top_p=0.3.",
 )
 @click.option("--gpu-memory-bytes", metavar="SIZE", help="Memory of one GPU, for --dry-run on another machine.")
 @click.option("--weight-bytes", metavar="SIZE", help="Weights on one GPU, where the model's files are elsewhere.")

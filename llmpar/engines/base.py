@@ -145,3 +145,4 @@ class Engine:
     # The file of a model's name, of an engine that reserves the cache of all its sequences at its start.
     cache_model: Callable[[str | None], str] | None = None
     first_request_decides: bool = False  # the sampling of the first request since its start holds for all later ones
+    first_request_compiles: bool = False  # the first request of a kind of sampling waits for kernels that it needs

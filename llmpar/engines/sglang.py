@@ -140,18 +140,20 @@ ENGINE = Engine(
     version_at=("/get_server_info", "version"),
     openai=OpenAi(top_k_off=-1, running_usage=True),
     startup=startup.SGLANG,
+    first_request_compiles=True,
     metrics=Metrics(
         prefix="sglang:",
         names={
             "running": ("num_running_reqs",),
             "waiting": ("num_queue_reqs",),
-            "kv_usage_ratio": ("token_usage",),
+            "kv_usage_ratio": ("full_token_usage", "token_usage"),  # the latter in whole percents
             "kv_capacity_tokens": ("max_total_num_tokens",),
-            "preemptions_total": ("num_retracted_reqs_total",),
+            "preemptions_total": ("num_retracted_requests_total",),
             "requests_total": ("num_requests_total",),
             "prompt_tokens_total": ("prompt_tokens_total",),
             "generation_tokens_total": ("generation_tokens_total",),
             "spec_acceptance_ratio": ("spec_accept_rate",),
+            "acceptance_length": ("spec_accept_length",),
             "prefix_hits_total": ("cached_tokens_total",),
             "queue_s_total": ("queue_time_seconds_sum",),
             "queue_requests_total": ("queue_time_seconds_count",),

@@ -88,6 +88,8 @@ def parse(document: bytes) -> dict[str, Any]:
     swapped = fields.pop("swapped", None)
     if swapped and fields["waiting"] is not None:
         fields["waiting"] += int(swapped)  # pre-empted to the host: they wait as well
+    if fields.pop("acceptance_length", None) == 0:
+        fields["spec_acceptance_ratio"] = None  # SGLang says 0 of drafts that it never made
     if metrics.cache_info in series:
         fields["kv_capacity_tokens"] = _capacity(series[metrics.cache_info])
     hits, prompt = fields["prefix_hits_total"], fields["prompt_tokens_total"]

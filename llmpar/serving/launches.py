@@ -48,14 +48,14 @@ def from_cell(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None) -> tuple[Sampling | None, str | None]:
-    """(sampling of the request that shows readiness, a note or None); None is the greedy one, right wherever it decides
-    nothing.
+    """(sampling of the request that shows readiness, a note or None); None is the greedy one, right wherever nothing
+    hangs on it.
 
     `text`: `temperature=0.1,top_k=100`, `load`: of a cell record. Raises ValueError for a name or value that is none.
     """
-    if not engine.first_request_decides:
+    if not (engine.first_request_decides or engine.first_request_compiles):
         if text:
-            raise ValueError(f"the first request decides nothing on {engine.name}: leave --probe-sampling out")
+            raise ValueError(f"{engine.name} does not depend on its first request: leave --probe-sampling out")
         return None, None
     kinds: dict[str, Any] = {
         "temperature": float,
@@ -76,6 +76,8 @@ def probe_sampling(engine: Engine, text: str | None, load: dict[str, Any] | None
             if load.get(name) is not None:
                 setattr(made, name, load[name])
         return made, None
+    if not engine.first_request_decides:
+        return None, None
     return None, (
         f"{engine.name} takes the sampling of its first request for all later ones, and that is llmpar-serve's: "
         "temperature 0. "

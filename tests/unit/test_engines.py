@@ -240,6 +240,7 @@ def test_a_row_is_whole(name: str) -> None:
             *engine_metrics.FIELDS,
             "swapped",
             "kv_used_tokens",
+            "acceptance_length",
         }
     if engine.openai is None:
         with pytest.raises(DialectUnsupported, match=f"--api {engine.api}"):

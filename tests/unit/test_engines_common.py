@@ -225,10 +225,10 @@ def test_an_ordinary_log_names_no_failure() -> None:
         assert [each for each, pattern, _ in engine.failures if re.search(pattern, good)] == []
 
 
-def test_the_first_request_of_transformers_asks_as_the_load() -> None:
+def test_a_first_request_that_matters_asks_as_the_load() -> None:
     transformers, vllm = ENGINES["transformers"], ENGINES["vllm"]
     assert launches.probe_sampling(vllm, None, {"temperature": 0.1}) == (None, None)
-    with pytest.raises(ValueError, match="decides nothing on vllm"):
+    with pytest.raises(ValueError, match="vllm does not depend on its first request"):
         launches.probe_sampling(vllm, "temperature=1", None)
     cell = {"clients": 8, "max_tokens": 400, "temperature": 0.1, "top_k": 100, "top_p": 0.3, "ignore_eos": True}
     assert launches.probe_sampling(transformers, None, cell) == (
@@ -239,6 +239,9 @@ def test_the_first_request_of_transformers_asks_as_the_load() -> None:
         Sampling(max_tokens=2, temperature=0.5, top_k=7),
         None,
     )
+    sglang = ENGINES["sglang"]  # compiles for it
+    assert launches.probe_sampling(sglang, None, cell)[0] == launches.probe_sampling(transformers, None, cell)[0]
+    assert launches.probe_sampling(sglang, None, None) == (None, None)
     sampling, warning = launches.probe_sampling(transformers, None, None)
     assert sampling is None and "--probe-sampling" in str(warning)
     for wrong in ("warmth=1", "temperature=hot"):

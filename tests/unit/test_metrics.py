@@ -134,9 +134,26 @@ def test_not_a_number_is_not_measured() -> None:
     )
 
 
-def test_sglang_and_tensorrt() -> None:
+def test_sglang_of_today() -> None:
+    """It says an acceptance of 0 without any drafts, and how full the cache is in whole percents beside the share."""
+    assert known(engine_metrics.parse(sample_file("sglang-cpu/metrics_under_load.txt"))) == {
+        "running": 4,
+        "waiting": 3,
+        "kv_usage_ratio": 0.0007158717254935268,
+        "kv_capacity_tokens": 1978008,
+        "requests_total": 7,
+        "prompt_tokens_total": 86,
+        "generation_tokens_total": 70,
+        "queue_s_total": 0.004769039998791413,
+        "queue_requests_total": 11,
+        "counters_at_end": True,
+    }
+
+
+def test_sglang_with_drafts_and_tensorrt() -> None:
     found = engine_metrics.parse(
         b"sglang:num_running_reqs 5\nsglang:num_queue_reqs 1\nsglang:token_usage 0.25\nsglang:spec_accept_rate 0.7\n"
+        b"sglang:spec_accept_length 2.4\nsglang:num_retracted_requests_total 3\n"
         b"sglang:prompt_tokens_total 100\nsglang:cached_tokens_total 40\nsglang:max_total_num_tokens 9000\n"
     )
     assert (found["running"], found["waiting"], found["kv_usage_ratio"], found["spec_acceptance_ratio"]) == (
@@ -146,6 +163,7 @@ def test_sglang_and_tensorrt() -> None:
         0.7,
     )
     assert (found["prefix_queries_total"], found["prefix_hits_total"], found["kv_capacity_tokens"]) == (100, 40, 9000)
+    assert found["preemptions_total"] == 3
     document = (
         b'[{"iter":1,"numActiveRequests":9,"kvCacheStats":{"maxNumBlocks":10,"usedNumBlocks":1}},'
         b'{"iter":2,"numActiveRequests":1,"numQueuedRequests":4,"kvCacheStats":{"maxNumBlocks":8,"usedNumBlocks":2,"tokensPerBlock":32}}]'
