@@ -13,10 +13,8 @@ from llmpar.serving import ports
 def test_a_free_port_is_below_those_of_connections_and_leaves_room_above() -> None:
     """SGLang listens on its port + 10000 as well."""
     taken = {ports.free() for _ in range(20)}
-    assert len(taken) > 1 and all(20000 <= port and port + 10000 < 65536 for port in taken)
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as stream:
-        first = int(stream.read().split()[0])
-    assert first != 32768 or max(taken) < first  # as the kernel has it unless somebody changed it
+    assert len(taken) > 1 and max(taken) + 10000 < 65536
+    assert max(taken) < 32768, "the kernel gives ports to connections from here, unless somebody has changed that"
 
 
 def test_a_port_in_use_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
