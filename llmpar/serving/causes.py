@@ -140,11 +140,18 @@ def classify(lines: list[str], failures: Iterable[tuple[str, str, str]]) -> tupl
 def _last(lines: list[str], text: str) -> str:
     # Python engines warn on after the exception that ended them.
     for pattern in (_EXCEPTION, _ERROR):
-        for line in reversed(lines):
+        for place, line in reversed(list(enumerate(lines))):
             if pattern.search(line):
-                return line[:300]
+                return _whole(line, lines[place + 1 : place + 6])[:300]
     whole = [_COLOUR.sub("", line).strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return (lines or whole or [""])[-1][:300]
+
+
+def _whole(line: str, after: list[str]) -> str:
+    """An error that ends with a colon, with the line behind it that says what it was."""
+    if not line.endswith(":") or not after:
+        return line
+    return f"{line} {next(filter(_ERROR.search, after), after[0])}"
 
 
 def memory_kills(cgroup: Path | None = None, vmstat: Path = Path("/proc/vmstat")) -> int | None:

@@ -189,3 +189,21 @@ def test_the_own_group(tmp_path: Path, listing: str, folder: str) -> None:
     for name in ("user.slice/a", "memory/jobs/b"):
         (mount / name).mkdir(parents=True)
     assert causes._own_cgroup(tmp_path / "listing", mount) == mount / folder
+
+
+def test_an_error_that_ends_with_a_colon_is_told_with_what_follows(tmp_path: Path) -> None:
+    """As SGLang's log says it where a kernel cannot be compiled."""
+    path = tmp_path / "engine.log"
+    path.write_text(
+        "RuntimeError: Ninja build failed. Ninja output:\nninja: Entering directory `/root/.cache/norm'\n"
+        "ninja: error: '/csrc/norm.cu', needed by 'norm.o', missing and no known rule to make it\n\n\n"
+        "[2026-11-27 02:45:21] kill_process_tree called: parent_pid=470, include_parent=True, pid=470\n"
+    )
+    _, said = causes.explain(ENGINES["sglang"], str(path), Ended(code=1))
+    assert said.endswith(
+        "Ninja output: ninja: error: '/csrc/norm.cu', needed by 'norm.o', missing and no known rule to make it"
+    )
+    path.write_text("ValueError: what is wrong:\n")
+    assert (
+        causes.explain(ENGINES["sglang"], str(path), Ended(code=1))[1] == "its last error: ValueError: what is wrong:"
+    )
