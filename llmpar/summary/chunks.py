@@ -79,12 +79,27 @@ RAW = ("sampling", "event_tokens")  # kept as JSON, which most requests have in 
 EMPTY: dict[str, Any] = dict.fromkeys(FIELDS)
 
 _tokens: Callable[[msgspec.Raw], list[int] | None] = msgspec.json.Decoder(list[int] | None).decode
+_pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+PACKED = np.dtype([("kind", "u1"), ("float", ">f8")])  # a float64 in MessagePack
 _decode_lines: Callable[[bytes], list[Request]] = msgspec.json.Decoder(Request).decode_lines
 
 
 def lines_of(block: bytes) -> int:
     """How many lines end in a block; in a quarter of the time of bytes.count."""
     return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == NEWLINE))
+
+
+def _doubles(lists: tuple[list[float], ...], length: int) -> bytes:
+    """The floats of lists of one length, in a third of the time of array.fromlist: MessagePack writes each as a byte
+    and its eight, behind the heads of its list and of them all."""
+    packed = _pack(lists)
+    kind = np.dtype([("head", "V", _head(length)), ("events", PACKED, (length,))])
+    return np.frombuffer(packed, kind, offset=_head(len(lists)))["events"]["float"].astype(float).tobytes()
+
+
+def _head(length: int) -> int:
+    """How many bytes are before the elements of a list in MessagePack."""
+    return 1 if length < 16 else 3 if length < 65536 else 5
 
 
 @lru_cache(1024)
@@ -139,10 +154,11 @@ class Chunk:
     def of_records(cls, parsed: Iterable[dict[str, Any]]) -> Chunk:
         """Of records that are checked and mended and have all fields."""
         chunk = cls()
-        made = [
-            Request(**{name: record[name] for name in FIELDS} | {name: _raw(record[name]) for name in RAW})
-            for record in parsed
-        ]
+        made = []
+        for record in parsed:
+            record = record | {name: _raw(record[name]) for name in RAW}
+            record["event_s"] = record["event_s"] and list(map(float, record["event_s"]))
+            made.append(Request(**{name: record[name] for name in FIELDS}))
         chunk._take(made)
         return chunk
 
@@ -179,7 +195,10 @@ class Chunk:
         lengths = list(map(len, events)) if all(events) else [len(each) if each else 0 for each in events]
         ones = list(map(_ones, lengths))
         if list(tokens) == ones and status.count("ok") == len(status):  # nearly always
-            deque(map(self.events.fromlist, filter(None, events)), maxlen=0)
+            if lengths[0] and lengths.count(lengths[0]) == len(lengths):
+                self.events.frombytes(_doubles(events, lengths[0]))
+            else:
+                deque(map(self.events.fromlist, filter(None, events)), maxlen=0)
             self.lengths += lengths
             return
         for instants, carried, one, count, ended in zip(events, tokens, ones, lengths, status, strict=True):

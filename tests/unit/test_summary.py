@@ -231,6 +231,21 @@ def test_two_records_in_a_line_are_one_that_was_torn(lines: str, counted: int) -
     assert found.torn == 1 and found.columns.counts.total() == counted
 
 
+@pytest.mark.parametrize(
+    ("length", "count"), [(1, 1), (1, 16), (15, 1), (15, 15), (15, 300), (16, 1), (16, 15), (16, 300), (70000, 2)]
+)
+def test_instants_of_lists_of_one_length_are_those_of_any(length: int, count: int) -> None:
+    """Lists of one length are read by another way; whole numbers among them are numbers too."""
+    instants = tuple(round(0.001 * place * (1 + place % 2), 6) if length < 100 else 1 for place in range(1, length + 1))
+    alike = [request(n, n * 0.01, instants, event_tokens=[1] * length, output_tokens=length) for n in range(count)]
+    longer = request(count, 3.0, (*instants, instants[-1] + 1), event_tokens=[1] * (length + 1))
+    found = feed_lines(b"".join(map(records.encode, alike)))
+    assert records.encode(found.summary()) == records.encode(summarise(alike))
+    mixed = feed_lines(b"".join(map(records.encode, [*alike, longer])))
+    steps = [part.steps.tolist() for each in (found, mixed) for part in each.columns.single._each()]
+    assert steps[1][: len(steps[0])] == steps[0] and len(steps[1]) == len(steps[0]) + length + 1
+
+
 def test_a_record_in_two_lines_is_none() -> None:
     broken = records.encode(request(2)).replace(b",", b",\n", 1)
     with pytest.raises(records.BadRecord, match=r"'x' line 3\b"):
