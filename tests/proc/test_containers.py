@@ -281,7 +281,16 @@ exec {DOCKER} run -m 32m --memory-swap 32m --entrypoint /opt/python/bin/python3 
 @pytest.mark.skipif(
     not answers("podman", "run", "--help"), reason="podman is not installed: apt-get install podman catatonit"
 )
-def test_podman_takes_the_same_words(line: list[str], built: str) -> None:
+def test_podman_takes_the_same_words(
+    line: list[str], built: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By itself it allows a million open files and processes, and starts nothing without the right to raise limits. And
+    # crun refuses control groups of both versions at once.
+    (tmp_path / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+        + ('[engine]\nruntime = "runc"\n' if shutil.which("runc") else "")
+    )
+    monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
     if not answers("sh", "-c", f"podman image exists {built} || docker save {built} | podman load"):
         pytest.skip("podman cannot load an image here: its limits or its storage")
     if not answers("podman", "run", "--rm", "--init", "--entrypoint", "/opt/python/bin/python3", built, "-c", "pass"):
