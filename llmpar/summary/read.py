@@ -80,7 +80,7 @@ def _read(summariser: Summariser, path: str, start: int, end: int | None) -> Sum
 
 
 def _part(summariser: Summariser, path: str, start: int, end: int | None, sender: Any) -> None:
-    """In a process of its own: what was read, in the file of both where it is large, and the rest through a pipe."""
+    """In a process of its own: what was read, through a pipe, without its columns: their file is open in both."""
     done = _read(summariser, path, start, end)
     if done is not None:
         done.columns.store()
