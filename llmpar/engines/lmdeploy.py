@@ -1,4 +1,4 @@
-"""LMDeploy's API server. Flags read in 0.16.0; not run here."""
+"""LMDeploy's API server. Flags of 0.16.0 to 0.18.0; its PyTorch engine ran on an H100."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from llmpar.engines import docker, flags, installed, memory
 from llmpar.engines.base import Device, Engine, Launch, Metrics, OpenAi, Settings
 
 DEFAULT_VERSION = "0.18.0"
+NOTES = [
+    "LMDeploy renews its counts of running and waiting requests and its KV use every 10 s; samples between repeat them"
+]
 QUANTIZE = ("awq", "gptq", "fp8")  # names of checkpoint formats
 
 
@@ -42,7 +45,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
             options=["--ipc=host"],
             mounts=mounts,
         )
-        return docker.contained("lmdeploy", argv, port, inside)
+        return docker.contained("lmdeploy", argv, port, inside, NOTES)
     python = installed.python_of("lmdeploy", "lmdeploy", "lmdeploy")
     installed.same_version(settings, installed.installed(python, "lmdeploy"))
     argv = [
@@ -56,7 +59,7 @@ def command(settings: Settings, device: Device, runtime: str) -> Launch:
         "--server-port",
         str(port),
     ]
-    return flags.local(settings, argv, port, model)
+    return flags.local(settings, argv, port, model, NOTES)
 
 
 def needs(runtime: str) -> str | None:
@@ -104,7 +107,14 @@ ENGINE = Engine(
             "spec_drafts_total": ("spec_decode_num_drafts_total",),
             "spec_draft_tokens_total": ("spec_decode_num_draft_tokens_total",),
             "spec_accepted_tokens_total": ("spec_decode_num_accepted_tokens_total",),
+            "prefix_hits_total": ("cached_tokens_total",),
+            "queue_s_total": ("request_queue_time_seconds_sum",),
+            "queue_requests_total": ("request_queue_time_seconds_count",),
+            "prefill_s_total": ("request_prefill_time_seconds_sum",),
+            "decode_s_total": ("request_decode_time_seconds_sum",),
         },
+        counters_at_end=False,
+        hits_in_prompt=True,
     ),
     failures=flags.TORCH_FAILURES,
 )
