@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from llmpar import cli, exit_codes, failure, outside, records, sweeps
 from llmpar.prompts import files as prompt_files
@@ -19,6 +18,9 @@ from llmpar.simulate.intervals import HELD_OUT
 from llmpar.simulate.models import Refused
 from llmpar.summary import read
 from llmpar.summary.summariser import Summariser
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NOTE = (
     f"Predictions, not measurements. Of {HELD_OUT[0]} held-out figures of others {100 * HELD_OUT[1]:.0f}% lie within "
@@ -187,6 +189,8 @@ def planned(table: str, named: Sequence[str], instead: dict[str, str | None]) ->
 
 def lengths(cell: dict[str, Any], prompt_tokens: int | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Prompts' lengths, and their sources' answers where the set's manifest has all of them."""
+    import numpy as np
+
     if prompt_tokens is not None:
         return np.array([prompt_tokens]), None
     where = Path(str(cell["load"]["prompts"]))

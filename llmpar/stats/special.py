@@ -8,4 +8,5 @@ from llmpar import blas
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(blas.load("scipy.special"), name)
+    found = globals()[name] = getattr(blas.load("scipy.special"), name)  # asked once for each name
+    return found

@@ -85,7 +85,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "render": {"outside", "report", "simulate", "results", "summary", "verdicts"},
     "report": {"outside", "results", "summary", "verdicts"},
-    "search": {"results", "stats", "sweeps", "verdicts"},
+    "search": {"blas", "results", "stats", "sweeps", "verdicts"},
     "verdicts": {"engines", "outside", "results", "sizes", "stats"},
     "results": {"sizes", "stats", "wording"},
     "summary": {"blas", "files", "outside", "records", "sampling", "sizes", "stats", "wording"},
@@ -211,6 +211,19 @@ def test_every_room_imports_only_the_rooms_of_its_row() -> None:
     assert not stale, f"ROOMS allows what nothing does: {sorted(stale)}"
     unused = {(pair, module) for pair, modules_allowed in ONLY.items() for module in modules_allowed} - into
     assert not unused, f"ONLY allows what nothing does: {sorted(unused)}"
+
+
+def test_numpy_is_loaded_by_the_rooms_that_use_it() -> None:
+    """With one thread: by a room's own __init__, before any of its files imports it at its top."""
+    for path in modules().values():
+        at_top = {
+            name.name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import)
+            for name in node.names
+        }
+        if "numpy" in at_top:
+            assert 'blas.load("numpy")' in (path.parent / "__init__.py").read_text(), path.relative_to(ROOT)
 
 
 def test_rooms_form_no_circle() -> None:
