@@ -142,12 +142,12 @@ def _last(lines: list[str], text: str) -> str:
     for pattern in (_EXCEPTION, _ERROR):
         for place, line in reversed(list(enumerate(lines))):
             if pattern.search(line):
-                return _whole(line, lines[place + 1 : place + 6])[:300]
+                return _with_what_follows(line, lines[place + 1 : place + 6])[:300]
     whole = [_COLOUR.sub("", line).strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return (lines or whole or [""])[-1][:300]
 
 
-def _whole(line: str, after: list[str]) -> str:
+def _with_what_follows(line: str, after: list[str]) -> str:
     """An error that ends with a colon, with the line behind it that says what it was."""
     if not line.endswith(":") or not after:
         return line

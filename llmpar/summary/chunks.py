@@ -175,9 +175,7 @@ class Chunk:
             _numbers(wholes, columns[name], NONE)
         for name, names in self.names.items():
             names.extend(columns[name])
-        sampling = columns["sampling"]
-        alike = sampling.count(sampling[0]) == len(sampling)
-        self.samplings.extend((bytes(sampling[0]),) * len(sampling) if alike else tuple(map(bytes, sampling)))
+        self.samplings.extend(columns["sampling"], bytes)
         self.hashes += (
             columns["prompt_sha256"] if None not in columns["prompt_sha256"] else filter(None, columns["prompt_sha256"])
         )

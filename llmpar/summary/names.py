@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ class Names:
         self.values: dict[Any, int] = {}
         self._codes = array("q")
 
-    def extend(self, column: tuple[Any, ...]) -> None:
-        code = self.values.setdefault(column[0], len(self.values))
-        if column.count(column[0]) == len(column):  # nearly always
-            self._codes.extend(array("q", (code,)) * len(column))
-        else:
-            self._codes.extend([self.values.setdefault(each, len(self.values)) for each in column])
+    def extend(self, column: tuple[Any, ...], value: Callable[[Any], Any] | None = None) -> None:
+        """Append a column; `value` makes the values of what is in it, where that cannot be one."""
+        alike = column.count(column[0]) == len(column)  # nearly always
+        each = column[:1] if alike else column
+        codes = [self.values.setdefault(name, len(self.values)) for name in (map(value, each) if value else each)]
+        self._codes.extend(array("q", codes) * (len(column) if alike else 1))
 
     @property
     def codes(self) -> np.ndarray:

@@ -98,8 +98,8 @@ def feed(summariser: Summariser, stream: BinaryIO, name: str, limit: int | None 
     # Thousands of small lists live for a moment and hold no cycles; looking for some would cost a third of the time.
     gc.disable()
     try:
-        number, left = 0, _blocks(stream, name, math.inf if limit is None else limit)
-        while blocks := list(islice(left, CHUNK_BLOCKS)):
+        number, rest = 0, _blocks(stream, name, math.inf if limit is None else limit)
+        while blocks := list(islice(rest, CHUNK_BLOCKS)):
             lines = sum(map(lines_of, blocks))
             if not _fast(summariser, blocks, lines):
                 _slowly(summariser, io.BytesIO(b"".join(blocks)), name, number)

@@ -670,9 +670,7 @@ def test_missing_fields_unknown_fields_and_other_kinds_pass() -> None:
 
 def test_a_torn_last_line_is_dropped_and_counted() -> None:
     data = orjson.dumps(request(1)) + b"\n" + orjson.dumps(request(2))[:100]
-    summariser = Summariser()
-    read.feed(summariser, io.BytesIO(data), "x")
-    found = summariser.summary()
+    found = feed_lines(data).summary()
     assert found["n"]["requests"] == 1 and found["n"]["torn_lines"] == 1 and "torn_lines" in codes(found)
 
 
